@@ -1,0 +1,34 @@
+"""Entry point of the command `whet`: one short file per verb, heavy imports inside the verbs.
+
+`whet --help` must answer without importing torch (tests/unit/cli/test_main.py), so this file imports only
+typer and each verb module imports what it needs when it is called.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from whet.errors import WhetError
+
+app = typer.Typer(
+    name="whet",
+    help="Fine-tune Llama-family language models and prove whether the tuning helped.",
+    no_args_is_help=True,
+    add_completion=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def main() -> None:
+    """Run the command line; a known error prints one sentence and its mend, and leaves by its exit code."""
+    from whet.cli import verbs
+
+    verbs.register(app)
+    try:
+        app()
+    except WhetError as error:
+        sys.stderr.write(f"error: {error}\n")
+        sys.exit(error.exit_code)

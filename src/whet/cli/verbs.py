@@ -1,0 +1,9 @@
+"""Table of verbs: name -> (module, function, one-line help). The module is imported only when the verb runs."""
+
+from __future__ import annotations
+
+import typer
+
+
+def register(app: typer.Typer) -> None:
+    """Attach every verb to `app`."""

@@ -1,0 +1,193 @@
+"""What a run is: the typed recipe. The docstring under each field is its documentation, with its unit.
+
+`whet recipe reference` turns this file into the reference page and the JSON schema. Nothing here imports torch.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass
+
+_STRICT = ConfigDict(extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
+_section = dataclass(frozen=True, kw_only=True, config=_STRICT)
+
+Positive = Annotated[int, Field(ge=1)]
+Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
+
+
+@_section
+class Model:
+    """Which pretrained weights to start from."""
+
+    id: str = "smollm2-135m-instruct"
+    """Built-in name (`smollm2-135m-instruct`), hub id (`meta-llama/Llama-3.1-8B`) or local folder."""
+    revision: str | None = None
+    """Commit, tag or branch on the hub; the commit that was used is recorded with the run."""
+    dtype: Literal["auto", "float32", "bfloat16", "float64"] = "auto"
+    """Number format of frozen weights and of matrix products. `auto`: bfloat16 where the hardware multiplies
+    it fast (CUDA, CPUs with AMX or AVX512-BF16), else float32. Trained weights are always float32 or wider."""
+
+
+@_section
+class Adapter:
+    """Low-rank adapter (LoRA, arXiv:2106.09685) through PEFT; `method: none` trains all weights."""
+
+    method: Literal["lora", "none"] = "lora"
+    """`lora` trains an adapter, `none` trains all weights (supervised fine-tuning, SFT)."""
+    rank: Positive = 8
+    """Inner dimension r of the update (alpha / r) B A."""
+    alpha: Annotated[float, Field(gt=0)] = 16.0
+    """Scale: the update is multiplied by alpha / rank."""
+    dropout: Fraction = 0.0
+    """Probability that an input of the adapter is zeroed in training, one mask per projection."""
+    targets: Literal["all-linear"] | tuple[str, ...] = "all-linear"
+    """Module names to adapt (`q_proj`, `v_proj`, ...) or `all-linear`: every linear layer but the output head."""
+
+
+@_section
+class Source:
+    """One source of rows."""
+
+    source: str
+    """File (`rows.jsonl`, `.json`, `.csv`, `.parquet`), `reasoning-gym:TASK` for generated problems, or hub id."""
+    split: str = "train"
+    """Split name; a slice such as `train[:500]` takes those rows. For generated problems: `train` or `test`."""
+    config: str | None = None
+    """Configuration name of a hub dataset."""
+    revision: str | None = None
+    """Commit, tag or branch of a hub dataset."""
+    format: Literal["auto", "messages", "prompt_completion", "alpaca", "question_answer"] = "auto"
+    """Shape of the rows; `auto` reads it off the first rows and says which it found."""
+    rows: Positive | None = None
+    """Take at most this many rows (after the split's own order); for generated problems, how many to make."""
+    system: str | None = None
+    """System message put before every row that has none."""
+    instruction: str | None = None
+    """Sentence appended to the user's question, the same for training and for evaluating base and tuned."""
+    options: dict[str, bool | int | float | str] = Field(default_factory=dict)
+    """Settings of the generator (for `reasoning-gym:` sources), e.g. `min_words: 3`."""
+
+
+@_section
+class Data:
+    """Rows to train on and how they become tokens."""
+
+    train: tuple[Source, ...]
+    """Sources of training rows, concatenated in order (the sampler shuffles)."""
+    validation: tuple[Source, ...] = ()
+    """Sources of rows for the evaluation loss; must share no row with `train`."""
+    template: Literal["chat", "plain"] = "chat"
+    """`chat`: the tokenizer's own chat template; `plain`: prompt and answer as they are, then the end token."""
+    max_length: Positive = 1024
+    """Longest sample, in tokens."""
+    over_length: Literal["drop", "truncate_prompt", "error"] = "drop"
+    """What happens to a longer sample; counted and named. The answer is never cut."""
+
+
+@_section
+class Batch:
+    """How many samples make one optimizer step. The global batch is the truth; accumulation is derived."""
+
+    global_size: Positive = 16
+    """Samples per optimizer step over all ranks and micro-batches."""
+    unit: Literal["samples"] = "samples"
+    """What `global_size` counts."""
+    micro_size: Positive = 4
+    """Samples per forward pass and rank; affects memory and speed, not the result."""
+
+
+@_section
+class Optim:
+    """Optimizer and learning-rate schedule."""
+
+    name: Literal["adamw"] = "adamw"
+    """AdamW (arXiv:1711.05101)."""
+    lr: Annotated[float, Field(gt=0)] = 2e-4
+    """Peak learning rate."""
+    betas: tuple[Fraction, Fraction] = (0.9, 0.999)
+    """Decay rates of Adam's first and second moments."""
+    eps: Annotated[float, Field(gt=0)] = 1e-8
+    """Added to the square root of the second moment."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    """Decoupled weight decay; not applied to biases and norm weights."""
+    max_grad_norm: Annotated[float, Field(ge=0)] = 1.0
+    """Gradients are scaled down to this global L2 norm; 0 switches clipping off."""
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    """Shape after warm-up: to zero at the last step (cosine, linear) or level."""
+    warmup: Annotated[float, Field(ge=0)] = 0.03
+    """Below 1: share of all steps, rounded up; 1 or more: number of steps."""
+
+
+@_section
+class Train:
+    """Length of the run, cadences and machine."""
+
+    epochs: Annotated[float, Field(gt=0)] = 1.0
+    """Passes over the training rows; ignored when `max_steps` or `fit_seconds` is set."""
+    max_steps: Positive | None = None
+    """Optimizer steps."""
+    fit_seconds: Annotated[float, Field(gt=0)] | None = None
+    """Time budget in seconds: three steps are measured and the step count that fits is written into the plan
+    before training; never more than `epochs`."""
+    save_every: Positive | None = None
+    """Optimizer steps between checkpoints; default a tenth of the run. Epoch ends are saved too."""
+    keep: Positive = 2
+    """Checkpoints kept (the newest), besides checkpoint-best."""
+    eval_every: Positive | None = None
+    """Optimizer steps between evaluations of the validation loss; default a tenth of the run."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """`auto`: CUDA where there is one, else the CPU."""
+    threads: Positive | None = None
+    """OpenMP threads per rank on the CPU; default the cores divided by the ranks on this machine."""
+
+
+@_section
+class Evaluate:
+    """One set of held-out rows on which base and tuned answer."""
+
+    name: str
+    """Label in reports."""
+    source: Source
+    """Held-out rows; must share no row with the training rows."""
+    max_new_tokens: Positive = 256
+    """Longest answer, in tokens; how many answers hit it is reported."""
+    batch_rows: Positive = 32
+    """Rows generated side by side."""
+    is_main: bool = True
+    """Whether the verdict of the run rests on this set."""
+
+
+@_section
+class Callback:
+    """An optional part of the loop."""
+
+    name: str
+    """Name in `train.callbacks.CALLBACKS`."""
+
+
+@_section
+class Recipe:
+    """One run, whole. `load(dump(recipe)) == recipe`."""
+
+    version: Literal[1] = 1
+    """Version of this format."""
+    name: str
+    """Name of the run, in reports and trackers."""
+    output: str
+    """Run folder; created if missing."""
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 42
+    """Decides adapter initialisation, order of samples and dropout."""
+    model: Model = Field(default_factory=Model)
+    adapter: Adapter = Field(default_factory=Adapter)
+    data: Data
+    batch: Batch = Field(default_factory=Batch)
+    optim: Optim = Field(default_factory=Optim)
+    train: Train = Field(default_factory=Train)
+    evaluate: tuple[Evaluate, ...] = ()
+    """Answered by base and tuned after training, compared row by row."""
+    callbacks: tuple[Callback, ...] = ()
+    """Optional parts of the loop, called in this order."""
+    tracking: tuple[Literal["tensorboard"], ...] = ("tensorboard",)
+    """Trackers beside metrics.jsonl, which is always written."""

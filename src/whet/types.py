@@ -1,0 +1,272 @@
+"""Every value that crosses a package border: frozen dataclasses, no torch at run time.
+
+Rows -> Example -> TokenizedSample -> PackedBatch -> StepRecord; Example -> Generation -> Judgement ->
+EvalReport; two EvalReports -> Comparison. Each class states its invariant; tests/unit/test_types.py and the
+laws in tests/numerics hold them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Role = Literal["system", "user", "assistant", "tool"]
+TemplateKind = Literal["chat", "plain"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Message:
+    """One turn of a conversation."""
+
+    role: Role
+    content: str
+    is_taught: bool = False
+    """Whether the loss covers this turn (its text and its end-of-turn token)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Example:
+    """One row in whet's own form. Invariant: `id` is unique in its dataset and stable across machines and shuffles."""
+
+    id: str
+    messages: tuple[Message, ...]
+    """The last message is the answer of an evaluation row and is cut off before generating."""
+    task: str
+    """Name in `data.datasets.TASKS`: decides how an answer is extracted and judged."""
+    golds: tuple[str, ...] = ()
+    """Every accepted answer, already extracted; empty when the row is not scored."""
+    origin: str = ""
+    """Where the row came from, for messages: `file:line`, `hub id[split]:row` or the generator's parameters."""
+    parameters: str = ""
+    """Fingerprint of what a generated problem was made from; disjoint between splits by construction."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Segment:
+    """A stretch of rendered text that is taught as a whole or not at all."""
+
+    text: str
+    is_taught: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenizedSample:
+    """Token ids of one example with the positions the loss covers.
+
+    Invariants: at least one taught token; the ids before the first taught token are exactly what generation
+    is prompted with; the last taught token ends the turn; `ids` and `taught` have the same length.
+    """
+
+    id: str
+    ids: np.ndarray
+    """int32 [num_tokens]"""
+    taught: np.ndarray
+    """bool [num_tokens]; `taught[t]` says that token t is predicted with loss (not yet shifted)."""
+
+    @property
+    def num_tokens(self) -> int:
+        return len(self.ids)
+
+    @property
+    def num_taught(self) -> int:
+        """Taught tokens that have a predecessor to be predicted from (a document's first token has none)."""
+        return int(self.taught[1:].sum())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DroppedRow:
+    """A row that does not reach training, and why."""
+
+    origin: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenizedSet:
+    """All samples of one split with the account of every input row: kept + dropped = num_rows."""
+
+    samples: tuple[TokenizedSample, ...]
+    num_rows: int
+    dropped: tuple[DroppedRow, ...]
+    truncated: tuple[DroppedRow, ...]
+    """Rows kept with a shortened prompt (the answer is never cut)."""
+    fingerprint: str
+    """SHA-256 over ids, tokens and taught marks in order: equal data gives equal fingerprints."""
+
+
+@dataclass(frozen=True, slots=True)
+class PackedBatch:
+    """One micro-batch: whole documents laid end to end in one row, no padding. Labels are already shifted.
+
+    Invariant: packed loss, gradients and logits equal those of the documents run one by one.
+    """
+
+    ids_T: Tensor
+    """int64 [T]"""
+    positions_T: Tensor
+    """int64 [T]; restarts at 0 at every document"""
+    labels_T: Tensor
+    """int64 [T]; the token to be predicted at each position, -100 where nothing is taught or a document ends"""
+    lengths: tuple[int, ...]
+    """Tokens of each document, in order; sums to T."""
+    sample_ids: tuple[str, ...]
+    sample_keys: tuple[int, ...]
+    """A 63-bit number per document, the same wherever it is packed: seeds its dropout masks."""
+
+    @property
+    def num_taught(self) -> int:
+        return int((self.labels_T != -100).sum())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunPlan:
+    """The arithmetic of a run, decided once, written to run_plan.json and reused by resume.
+
+    Invariants: pure function of (recipe, world size, number of samples) except for the fields under
+    "measured"; global_batch = micro_batch x accumulation x world_size; steps by Hugging Face's formula.
+    """
+
+    world_size: int
+    micro_batch: int
+    """samples per forward pass and rank"""
+    accumulation: int
+    """forward passes per optimizer step and rank"""
+    global_batch: int
+    """samples per optimizer step over all ranks"""
+    num_samples: int
+    """samples in one epoch"""
+    steps_per_epoch: int
+    total_steps: int
+    epochs: float
+    warmup_steps: int
+    save_every: int
+    """optimizer steps between checkpoints (epoch ends are saved too)"""
+    eval_every: int
+    """optimizer steps between evaluations of the loss; 0 = only at the end"""
+    # measured or read from the machine once, then fixed for the life of the run
+    device: str = "cpu"
+    compute_dtype: Literal["float32", "bfloat16", "float64"] = "float32"
+    num_threads: int = 1
+    """OpenMP threads per rank"""
+    measured_seconds_per_step: float | None = None
+    """median of the measured steps when the step count was fitted to a time budget"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepRecord:
+    """One line of metrics.jsonl: what one optimizer step did."""
+
+    step: int
+    """1 for the first update"""
+    epoch: float
+    loss: float
+    """summed negative log-likelihood / taught tokens of the whole step, in nats per token"""
+    lr: float
+    grad_norm: float
+    """before clipping"""
+    num_tokens: int
+    num_taught: int
+    seconds: float
+    tokens_per_second: float
+    batch_hash: str
+    """SHA-256 (16 hex digits) over the sample ids of the step in order"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelIdentity:
+    """Which weights these are, without a machine path."""
+
+    id: str
+    """hub id, built-in name, or the folder's own name"""
+    revision: str | None
+    weights_sha256: str
+    """SHA-256 over the weight files"""
+    note: str = ""
+    """what a reader must know, e.g. that the weights were dequantised"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Generation:
+    """What the model wrote for one example."""
+
+    example_id: str
+    prompt: str
+    text: str
+    num_new_tokens: int
+    stopped: Literal["stop_token", "length"]
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judgement:
+    """One generation scored. `is_correct` uses the lenient extraction, `has_format` the asked-for answer format."""
+
+    example_id: str
+    extracted: str
+    golds: tuple[str, ...]
+    is_correct: bool
+    has_format: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvalReport:
+    """Generations and judgements of one model on one dataset, in the dataset's order."""
+
+    model: str
+    """`base` or the run's name"""
+    dataset: str
+    decoding: str
+    """canonical text of the decoding settings; two reports compare only when it is equal"""
+    rows_fingerprint: str
+    """SHA-256 over example ids and rendered prompts"""
+    generations: tuple[Generation, ...]
+    judgements: tuple[Judgement, ...]
+    seconds: float
+    weights: str = ""
+    """weights hash, live or merged, dtype"""
+
+    @property
+    def accuracy(self) -> float:
+        return sum(j.is_correct for j in self.judgements) / max(1, len(self.judgements))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Interval:
+    """A point estimate with a confidence interval at `level`."""
+
+    estimate: float
+    low: float
+    high: float
+    level: float = 0.95
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """Base against tuned on the same rows with the same decoding, or it would have been refused."""
+
+    dataset: str
+    num_rows: int
+    base_accuracy: Interval
+    tuned_accuracy: Interval
+    difference: Interval
+    """tuned minus base, paired bootstrap"""
+    wins: int
+    """rows that only the tuned model got right"""
+    losses: int
+    """rows that only the base got right"""
+    p_value: float
+    """exact McNemar, two-sided"""
+    verdict: Literal["better", "worse", "not distinguishable"]
+    base_format_rate: float
+    """share of base answers in the asked-for format"""
+    tuned_format_rate: float
+    base_stop_rate: float
+    """share of base generations that ended by themselves"""
+    tuned_stop_rate: float
+    sentences: tuple[str, ...] = field(default=())
+    """the verdict in words, for people"""
