@@ -1,0 +1,68 @@
+# Every line here is a command you could type yourself.
+#   PYTHON=python3.12      which Python to build the environment from
+#   VENV=.venv             where the environment lives
+#   PIP_ARGS="..."         passed to every pip install, e.g. an index with CPU or CUDA builds of torch
+#   WORKERS=2              test processes side by side
+.PHONY: help demo test unit check bench test-all mutants clean-venv
+
+VENV     ?= .venv
+BIN       = $(VENV)/bin
+PIP_ARGS ?=
+WORKERS  ?= 2
+# The first of these that runs, is new enough and can make environments (a name on PATH may be a shim that fails).
+PYTHON   ?= $(shell for name in python3.13 python3.12 python3.11 python3; do \
+	$$name -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 \
+	&& echo $$name && break; done)
+PIP       = $(BIN)/python -m pip install --disable-pip-version-check -qq $(PIP_ARGS) -c constraints.txt
+TORCH     = $(shell grep '^torch==' constraints.txt)
+# One thread per process: the numbers do not depend on the core count, and WORKERS processes do not fight.
+PYTEST    = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
+
+help: ## print this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+
+demo: $(VENV)/.demo-installed ## fine-tune a real model on this machine and show whether it helped
+	$(BIN)/whet train recipes/demo.yaml
+
+test: $(VENV)/.dev-installed ## all tests that need no GPU
+	$(PYTEST) -m "not gpu" tests
+
+unit: $(VENV)/.dev-installed ## the quick tests alone
+	$(PYTEST) -m "not gpu and not slow" tests/unit
+
+check: $(VENV)/.dev-installed ## format, lint, types, import rules, then the tests (budgets among them)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(MAKE) test
+
+bench: $(VENV)/.dev-installed ## run every benchmark script; results go to benchmarks/results
+	@set -e; for script in benchmarks/*.py; do echo "$$script"; $(BIN)/python "$$script"; done
+
+mutants: $(VENV)/.dev-installed ## put each known bug back and see its test fail
+	OMP_NUM_THREADS=1 $(BIN)/python tests/mutants/run.py --workers $(WORKERS)
+
+test-all: $(VENV)/.dev-installed ## every test, GPU ones included, then the mutants
+	$(PYTEST) tests
+	$(MAKE) mutants
+
+clean-venv: ## delete the environment; the next target builds it anew
+	rm -rf $(VENV)
+
+$(BIN)/python:
+	@[ -n "$(PYTHON)" ] || { echo "whet needs Python 3.11 or newer with its venv module; none found" >&2; exit 1; }
+	@echo "Creating $(VENV) with $(PYTHON)"
+	@$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.demo-installed: pyproject.toml constraints.txt | $(BIN)/python
+	@echo "Installing whet and $(TORCH) into $(VENV) (a few minutes the first time)"
+	@$(PIP) $(TORCH)
+	@$(PIP) -e ".[demo]"
+	@touch $@
+
+$(VENV)/.dev-installed: pyproject.toml constraints.txt | $(BIN)/python
+	@echo "Installing whet with its test tools and $(TORCH) into $(VENV) (a few minutes the first time)"
+	@$(PIP) $(TORCH)
+	@$(PIP) -e ".[dev]"
+	@touch $(VENV)/.demo-installed $@
