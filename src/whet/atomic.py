@@ -1,0 +1,57 @@
+"""Write a small file whole or not at all: temporary file, fsync, rename, fsync of the folder.
+
+Imports nothing but errors, so that every package may use it. A reader sees the old file or the new one, never
+half of one, also after a crash or a power loss (the rename is durable only once the folder itself is synced).
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+from whet.errors import StorageError
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace `path` by `text` in UTF-8, creating its folder; raises StorageError and leaves no partial file."""
+    write_bytes(path, text.encode("utf-8"))
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Replace `path` by `content`, creating its folder; raises StorageError and leaves no partial file."""
+    temporary: Path | None = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:100]}.", suffix=".tmp")
+        temporary = Path(name)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.chmod(0o666 & ~_umask())
+        temporary.replace(path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+        raise StorageError(
+            f"could not be written: {error.strerror or error}",
+            where=str(path),
+            mend="free space on that disk, or choose a folder you may write to",
+        ) from error
+
+
+def _umask() -> int:
+    # mkstemp makes files private (0600); reports are meant to be shared as the user's umask allows
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
