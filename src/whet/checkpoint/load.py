@@ -1,0 +1,66 @@
+"""Find the newest whole checkpoint of a run and read it back."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from whet.checkpoint.manifest import verify
+from whet.checkpoint.save import PREFIX
+from whet.errors import StorageError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checkpoint:
+    """A verified checkpoint folder."""
+
+    folder: Path
+    step: int
+
+    def tensors(self, name: str) -> dict[str, Tensor]:
+        """Named tensors of one safetensors file."""
+        try:
+            return load_file(self.folder / name)
+        except (OSError, SafetensorError) as error:
+            raise StorageError(f"{name} cannot be read: {error}", where=str(self.folder)) from error
+
+    def document(self, name: str) -> Any:
+        """One JSON file."""
+        try:
+            return json.loads((self.folder / name).read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise StorageError(f"{name} cannot be read: {error}", where=str(self.folder)) from error
+
+
+def open_checkpoint(folder: Path) -> Checkpoint:
+    """Verify `folder` against its manifest; StorageError says what is wrong with it."""
+    if not folder.is_dir():
+        raise StorageError("is not a checkpoint folder", where=str(folder))
+    return Checkpoint(folder=folder, step=verify(folder).step)
+
+
+def list_steps(run_folder: Path) -> list[int]:
+    """Steps of all checkpoint-N folders, newest first, whole or not. Order is by step, never by file time."""
+    steps = []
+    for path in run_folder.glob(f"{PREFIX}*"):
+        number = path.name.removeprefix(PREFIX)
+        if number.isdigit() and path.is_dir() and not path.is_symlink():
+            steps.append(int(number))
+    return sorted(steps, reverse=True)
+
+
+def newest_checkpoint(run_folder: Path) -> tuple[Checkpoint | None, list[str]]:
+    """The newest checkpoint that verifies, and a sentence for each newer one that had to be ignored."""
+    notes = []
+    for step in list_steps(run_folder):
+        try:
+            return open_checkpoint(run_folder / f"{PREFIX}{step}"), notes
+        except StorageError as error:
+            notes.append(f"ignored {PREFIX}{step}: {error.what}")
+    return None, notes

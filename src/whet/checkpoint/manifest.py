@@ -1,0 +1,104 @@
+"""SHA-256 manifest of a checkpoint folder: written last, removed first. Without it a folder is not a checkpoint.
+
+safetensors and JSON carry no checksum of their own: a flipped bit or a zeroed half loads without an error.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from whet.atomic import write_text
+from whet.errors import StorageError
+
+NAME = "manifest.json"
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Manifest:
+    """What a whole checkpoint consists of."""
+
+    step: int
+    sha256: dict[str, str]
+    """file name -> hex digest"""
+    bytes: dict[str, int]
+    """file name -> size"""
+    format_version: int = FORMAT_VERSION
+
+
+def file_sha256(path: Path) -> str:
+    """Hex SHA-256 of a file, read in pieces."""
+    digest = hashlib.sha256()
+    with path.open("rb") as f:
+        while piece := f.read(1 << 20):
+            digest.update(piece)
+    return digest.hexdigest()
+
+
+def sync_file(path: Path) -> None:
+    """Force a file's (or folder's) contents to the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_manifest(folder: Path, *, step: int) -> Manifest:
+    """Hash every file of `folder` and write the manifest, last of all."""
+    files = sorted(p for p in folder.iterdir() if p.name != NAME)
+    manifest = Manifest(
+        step=step,
+        sha256={p.name: file_sha256(p) for p in files},
+        bytes={p.name: p.stat().st_size for p in files},
+    )
+    document = {"format_version": FORMAT_VERSION, "step": step, "sha256": manifest.sha256, "bytes": manifest.bytes}
+    write_text(folder / NAME, json.dumps(document, indent=1) + "\n")
+    return manifest
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """The manifest of `folder`; StorageError when it is missing, torn or of a newer format."""
+    path = folder / NAME
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+        manifest = Manifest(
+            step=int(document["step"]),
+            sha256={str(k): str(v) for k, v in document["sha256"].items()},
+            bytes={str(k): int(v) for k, v in document["bytes"].items()},
+            format_version=int(document["format_version"]),
+        )
+    except FileNotFoundError as error:
+        raise StorageError("the checkpoint was not finished (no manifest)", where=str(folder)) from error
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise StorageError(f"the manifest cannot be read ({type(error).__name__}: {error})", where=str(path)) from error
+    if manifest.format_version != FORMAT_VERSION:
+        raise StorageError(
+            f"checkpoint format {manifest.format_version}, this whet reads {FORMAT_VERSION}",
+            where=str(path),
+            mend="use the whet that wrote it",
+        )
+    return manifest
+
+
+def verify(folder: Path) -> Manifest:
+    """Every file present with its recorded size and SHA-256, no other file; else StorageError naming the file."""
+    manifest = read_manifest(folder)
+    present = {p.name for p in folder.iterdir() if p.name != NAME}
+    for name in sorted(set(manifest.sha256) - present):
+        raise StorageError(f"{name} is missing", where=str(folder))
+    for name in sorted(present - set(manifest.sha256)):
+        raise StorageError(f"{name} does not belong to the checkpoint", where=str(folder))
+    for name, digest in manifest.sha256.items():
+        path = folder / name
+        if path.is_symlink() or not path.is_file():
+            raise StorageError(f"{name} is not a plain file", where=str(folder))
+        if path.stat().st_size != manifest.bytes[name]:
+            raise StorageError(f"{name} has {path.stat().st_size} bytes, not {manifest.bytes[name]}", where=str(folder))
+        if file_sha256(path) != digest:
+            raise StorageError(f"{name} was changed or damaged (SHA-256 differs)", where=str(folder))
+    return manifest

@@ -1,0 +1,114 @@
+"""Write a checkpoint so that it is whole or absent: temporary folder, fsync, manifest last, one rename."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+from torch import Tensor
+
+from whet.checkpoint.manifest import NAME, sync_file, write_manifest
+from whet.errors import StorageError
+
+PREFIX = "checkpoint-"
+BEST = "checkpoint-best"
+
+
+def checkpoint_folder(run_folder: Path, step: int) -> Path:
+    """Where the checkpoint of a step lives."""
+    return run_folder / f"{PREFIX}{step}"
+
+
+def write_files(
+    folder: Path,
+    *,
+    tensors: Mapping[str, Mapping[str, Tensor]],
+    documents: Mapping[str, Any],
+    writers: tuple[Callable[[Path], None], ...] = (),
+) -> None:
+    """Write safetensors (`tensors`), JSON or text (`documents`) and what `writers` add, each synced to the disk."""
+    for name, named in tensors.items():
+        plain = {k: v.detach().cpu().contiguous() for k, v in named.items()}
+        save_file(plain, folder / name, metadata={"format": "pt"})
+    for name, document in documents.items():
+        text = document if isinstance(document, str) else json.dumps(document, indent=1) + "\n"
+        (folder / name).write_text(text, encoding="utf-8")
+    for writer in writers:
+        writer(folder)
+    for path in folder.iterdir():
+        path.chmod(0o644)
+        sync_file(path)
+
+
+def save_checkpoint(
+    run_folder: Path,
+    *,
+    step: int,
+    tensors: Mapping[str, Mapping[str, Tensor]],
+    documents: Mapping[str, Any],
+    writers: tuple[Callable[[Path], None], ...] = (),
+) -> Path:
+    """Write checkpoint-`step`. A crash at any instant leaves the older checkpoints untouched."""
+    target = checkpoint_folder(run_folder, step)
+    temporary = run_folder / f".{target.name}.{os.getpid()}.tmp"
+    try:
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir()
+        write_files(temporary, tensors=tensors, documents=documents, writers=writers)
+        write_manifest(temporary, step=step)
+        if target.exists():
+            remove_checkpoint(target)
+        temporary.rename(target)
+        sync_file(run_folder)
+    except (OSError, SafetensorError) as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise _as_storage_error(error, target) from error
+    return target
+
+
+def copy_checkpoint(source: Path, target: Path) -> None:
+    """A real copy under another name (checkpoint-best), whole or absent like the original."""
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    try:
+        shutil.rmtree(temporary, ignore_errors=True)
+        shutil.copytree(source, temporary)
+        for path in temporary.iterdir():
+            sync_file(path)
+        if target.exists():
+            remove_checkpoint(target)
+        temporary.rename(target)
+        sync_file(target.parent)
+    except OSError as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise _as_storage_error(error, target) from error
+
+
+def remove_checkpoint(folder: Path) -> None:
+    """Remove a checkpoint, manifest first, so that a crash leaves nothing that looks whole."""
+    if folder.is_symlink():
+        raise StorageError("is a symbolic link; whet does not follow it", where=str(folder), mend="remove the link")
+    (folder / NAME).unlink(missing_ok=True)
+    shutil.rmtree(folder)
+
+
+def _as_storage_error(error: OSError | SafetensorError, target: Path) -> StorageError:
+    # safetensors reports a full disk as its own error type with the cause in its text
+    text = str(error)
+    is_full = (isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)) or "No space left" in text
+    if is_full:
+        free = shutil.disk_usage(target.parent).free
+        return StorageError(
+            f"no space left while saving ({free / 1e6:.0f} MB free)",
+            where=str(target),
+            mend="free some space and give the same command again; the older checkpoints are untouched",
+        )
+    return StorageError(
+        f"could not be saved: {text}", where=str(target), mend="check the disk; the older checkpoints are untouched"
+    )

@@ -1,0 +1,106 @@
+"""Dropout whose mask is a function of (seed, step, sample, position, module, channel) and of nothing else.
+
+No random generator is advanced, so packing, micro-batch splits, the number of ranks, recomputation and resume all
+see the same masks. The mask of token t and channel c in module m is
+
+    keep = mix32(row(seed, step, sample, position, m) xor column(c)) >= p * 2^32
+
+with `mix32` the finaliser of MurmurHash3 (full avalanche on 32 bits) and `row` the splitmix64 mixer
+(Steele, Lea, Flood: Fast splittable pseudorandom number generators, 2014) over the row's coordinates. As in PEFT,
+each projection has a mask of its own and kept values are scaled by 1 / (1 - p).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from whet.types import PackedBatch
+
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+
+
+def _splitmix(x: np.ndarray) -> np.ndarray:
+    """One round of splitmix64 on uint64 (wraps by design)."""
+    x = x + _GOLDEN
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))
+
+
+def _int32(x: np.ndarray) -> Tensor:
+    return torch.from_numpy((x >> np.uint64(32)).astype(np.uint32).view(np.int32).copy())
+
+
+def _logical_shift(x: Tensor, bits: int) -> Tensor:
+    return (x >> bits).bitwise_and_((1 << (32 - bits)) - 1)
+
+
+def _mix32_(x: Tensor) -> Tensor:
+    """MurmurHash3's 32-bit finaliser in place on int32 bits."""
+    x ^= _logical_shift(x, 16)
+    x *= 0x85EBCA6B - (1 << 32)
+    x ^= _logical_shift(x, 13)
+    x *= 0xC2B2AE35 - (1 << 32)
+    x ^= _logical_shift(x, 16)
+    return x
+
+
+class DropoutState:
+    """Which rows are going through the model now; shared by all `StatelessDropout` modules of one model."""
+
+    def __init__(self, seed: int) -> None:
+        self._seed = np.uint64(seed)
+        self._rows_T: np.ndarray | None = None
+
+    @contextmanager
+    def micro_batch(self, step: int, batch: PackedBatch) -> Iterator[None]:
+        """Masks inside this block belong to optimizer step `step` and the documents of `batch`."""
+        keys = np.repeat(np.array(batch.sample_keys, dtype=np.uint64), batch.lengths)
+        positions = np.concatenate([np.arange(n, dtype=np.uint64) for n in batch.lengths])
+        # 1-element arrays: numpy warns about wrap-around of scalars, not of arrays
+        rows = _splitmix(np.full(1, self._seed)) ^ np.full(1, np.uint64(step))
+        rows = _splitmix(_splitmix(rows) ^ keys)
+        self._rows_T = _splitmix(rows ^ positions)
+        try:
+            yield
+        finally:
+            self._rows_T = None
+
+    def rows(self, module_key: np.uint64) -> Tensor:
+        """int32 [T]: one hash per token for one module."""
+        if self._rows_T is None:
+            raise RuntimeError("dropout is active outside DropoutState.micro_batch")
+        return _int32(_splitmix(self._rows_T ^ module_key))
+
+
+class StatelessDropout(nn.Module):
+    """Takes the place of one projection's `nn.Dropout`; identity in evaluation mode."""
+
+    def __init__(self, p: float, *, module_name: str, state: DropoutState) -> None:
+        super().__init__()
+        self.p = p
+        self._state = state
+        self._module_key = np.frombuffer(hashlib.sha256(module_name.encode()).digest()[:8], dtype=">u8").astype(
+            np.uint64
+        )[0]
+
+    def mask(self, num_channels: int, device: torch.device) -> Tensor:
+        """bool [T, num_channels], True = kept."""
+        columns = _int32(_splitmix(np.arange(num_channels, dtype=np.uint64)))
+        rows = self._state.rows(self._module_key)
+        bits = _mix32_(rows.to(device)[:, None] ^ columns.to(device)[None, :])
+        return bits >= int(self.p * 2**32) - 2**31
+
+    def forward(self, x_1TC: Tensor) -> Tensor:
+        if not self.training or self.p == 0:
+            return x_1TC
+        return x_1TC * self.mask(x_1TC.shape[-1], x_1TC.device) * (1.0 / (1.0 - self.p))
+
+    def extra_repr(self) -> str:
+        return f"p={self.p}"

@@ -1,0 +1,48 @@
+"""Readable torch versions of every fast operation: the specification that tests and benchmarks import.
+
+Shape letters: T packed tokens, H query heads, K key/value heads, D head dimension, N taught tokens,
+E hidden size, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+def document_attention(q_HTD: Tensor, k_KTD: Tensor, v_KTD: Tensor, lengths: Sequence[int], scale: float) -> Tensor:
+    """Causal attention inside each document through one dense mask over the whole pack. Returns [T, H, D]."""
+    num_groups = q_HTD.shape[0] // k_KTD.shape[0]
+    k_HTD = k_KTD.repeat_interleave(num_groups, dim=0)
+    v_HTD = v_KTD.repeat_interleave(num_groups, dim=0)
+    document_T = torch.repeat_interleave(torch.arange(len(lengths)), torch.tensor(lengths)).to(q_HTD.device)
+    same_TT = document_T[:, None] == document_T[None, :]
+    allowed_TT = same_TT & torch.ones_like(same_TT).tril()
+    scores_HTT = (q_HTD @ k_HTD.transpose(1, 2)) * scale
+    scores_HTT = scores_HTT.masked_fill(~allowed_TT, float("-inf"))
+    return (scores_HTT.softmax(-1) @ v_HTD).transpose(0, 1)
+
+
+def nll_sum(hidden_TE: Tensor, weight_VE: Tensor, labels_T: Tensor) -> Tensor:
+    """Summed negative log-likelihood over taught tokens from full logits.
+
+    Summed, not averaged: the caller divides once by the number of taught tokens of the whole step, so the
+    gradient does not depend on how the step was cut into micro-batches or spread over ranks.
+    """
+    logits_TV = hidden_TE @ weight_VE.T
+    wide = torch.promote_types(logits_TV.dtype, torch.float32)
+    return torch.nn.functional.cross_entropy(logits_TV.to(wide), labels_T, ignore_index=-100, reduction="sum")
+
+
+def cached_attention(q_BHD: Tensor, k_BKSD: Tensor, v_BKSD: Tensor, lengths_B: Tensor, scale: float) -> Tensor:
+    """One new token per row against its own first `lengths_B[b]` cache entries. Returns [B, H, D]."""
+    num_groups = q_BHD.shape[1] // k_BKSD.shape[1]
+    rows = []
+    for b in range(q_BHD.shape[0]):
+        k_HSD = k_BKSD[b, :, : lengths_B[b]].repeat_interleave(num_groups, dim=0)
+        v_HSD = v_BKSD[b, :, : lengths_B[b]].repeat_interleave(num_groups, dim=0)
+        scores_HS = (k_HSD @ q_BHD[b].unsqueeze(-1)).squeeze(-1) * scale
+        rows.append((scores_HS.softmax(-1).unsqueeze(1) @ v_HSD).squeeze(1))
+    return torch.stack(rows)

@@ -1,0 +1,57 @@
+"""Recipe -> torch optimizer, and its state as named tensors (never by position, never by rank)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from whet.errors import StorageError
+from whet.recipe.schema import Optim
+
+
+def decays(name: str, parameter: Tensor) -> bool:
+    """Weight decay is for matrices: not for biases and norm weights (Hugging Face's rule)."""
+    return parameter.ndim >= 2 and not name.endswith("bias")
+
+
+def build_optimizer(named: Mapping[str, nn.Parameter], optim: Optim) -> torch.optim.AdamW:
+    """AdamW over `named`, moments in each parameter's own dtype (float32 or wider), one fused kernel."""
+    groups = [
+        {"params": [p for n, p in named.items() if decays(n, p)], "weight_decay": optim.weight_decay},
+        {"params": [p for n, p in named.items() if not decays(n, p)], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(
+        [g for g in groups if g["params"]], lr=optim.lr, betas=optim.betas, eps=optim.eps, fused=True
+    )
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer, named: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:
+    """State as `<parameter name>.<state name>` -> tensor; empty before the first step."""
+    return {
+        f"{name}.{key}": value
+        for name, parameter in named.items()
+        for key, value in optimizer.state.get(parameter, {}).items()
+    }
+
+
+def load_optimizer_tensors(
+    optimizer: torch.optim.Optimizer, named: Mapping[str, nn.Parameter], tensors: Mapping[str, Tensor]
+) -> None:
+    """Put saved state back; raises StorageError unless it fits the parameters exactly."""
+    keys = {name.rsplit(".", 1)[1] for name in tensors}
+    expected = {f"{name}.{key}" for name in named for key in keys}
+    if expected != set(tensors):
+        odd = sorted(expected.symmetric_difference(tensors))[:3]
+        raise StorageError(
+            f"the saved optimizer state does not belong to these parameters (differs at {', '.join(odd)})",
+            mend="resume with the recipe that wrote the checkpoint",
+        )
+    for name, parameter in named.items():
+        state = {key: tensors[f"{name}.{key}"] for key in sorted(keys)}
+        for key, value in state.items():
+            if key != "step" and value.shape != parameter.shape:
+                raise StorageError(f"saved optimizer state {name}.{key} has shape {tuple(value.shape)}")
+            state[key] = value.clone() if key == "step" else value.to(parameter).clone()
+        optimizer.state[parameter] = state

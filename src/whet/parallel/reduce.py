@@ -1,0 +1,83 @@
+"""One collective per optimizer step: gradients, loss sum and stop requests in one flat buffer.
+
+Gradients are summed, not averaged: every rank has already divided by the taught tokens of the whole step
+(docs/decisions/0001-plain-all-reduce.md).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from whet.errors import PeerLostError
+
+
+def all_reduce_step(parameters: Iterable[Tensor], numbers: Sequence[float]) -> list[float]:
+    """Sum the gradients of `parameters` (in place) and `numbers` over all ranks. Returns the summed numbers.
+
+    A parameter without a gradient counts as zero, so a rank with nothing to do still takes part. Numbers travel
+    in the buffer's dtype: at least float32.
+    """
+    if not dist.is_initialized() or dist.get_world_size() == 1:
+        return list(numbers)
+    params = list(parameters)
+    for p in params:
+        if p.grad is None:
+            p.grad = torch.zeros_like(p)
+    dtype, device = params[0].dtype, params[0].device
+    flat = torch.cat([*(p.grad.reshape(-1) for p in params if p.grad is not None), torch.zeros(len(numbers)).to(params[0])])
+    start = flat.numel() - len(numbers)
+    flat[start:] = torch.tensor(list(numbers), dtype=dtype, device=device)
+    try:
+        dist.all_reduce(flat)
+    except RuntimeError as error:
+        raise PeerLostError(
+            f"rank {dist.get_rank()} waited for the others in the gradient all-reduce: {error}",
+            mend="give the same command again: the run continues from its last checkpoint",
+        ) from error
+    offset = 0
+    for p in params:
+        assert p.grad is not None
+        p.grad.copy_(flat[offset : offset + p.numel()].view_as(p))
+        offset += p.numel()
+    return [float(x) for x in flat[start:]]
+
+
+def broadcast_from_main(tensors: Iterable[Tensor]) -> None:
+    """Copy rank 0's values to every rank, so that all start from the same bits."""
+    if dist.is_initialized() and dist.get_world_size() > 1:
+        for t in tensors:
+            dist.broadcast(t, src=0)
+
+
+def broadcast_text(text: str | None) -> str:
+    """Rank 0's text on every rank (plans and paths that only rank 0 decides)."""
+    box = [text]
+    if dist.is_initialized() and dist.get_world_size() > 1:
+        length = torch.tensor([len((text or "").encode())])
+        dist.broadcast(length, src=0)
+        data = torch.zeros(int(length), dtype=torch.uint8)
+        if dist.get_rank() == 0:
+            data = torch.frombuffer(bytearray((text or "").encode()), dtype=torch.uint8)
+        dist.broadcast(data, src=0)
+        box = [bytes(data.tolist()).decode()]
+    assert box[0] is not None
+    return box[0]
+
+
+def sum_over_ranks(numbers: Sequence[float], device: torch.device) -> list[float]:
+    """Sum of `numbers` over all ranks in float64."""
+    if not dist.is_initialized() or dist.get_world_size() == 1:
+        return list(numbers)
+    box = torch.tensor(list(numbers), dtype=torch.float64, device=device)
+    dist.all_reduce(box)
+    return [float(x) for x in box]
+
+
+def barrier() -> None:
+    """Wait for all ranks."""
+    if dist.is_initialized() and dist.get_world_size() > 1:
+        dist.barrier()

@@ -1,0 +1,114 @@
+"""Optional parts of the loop: the protocol, and the one place that calls it.
+
+A callback never advances a random generator that training uses, is called in the order of the list, and asks for
+things instead of doing them: requests travel with the next step's gradients, so all ranks agree on them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from whet.types import StepRecord
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Requests:
+    """What callbacks ask of the loop; honoured by all ranks at the end of the next step."""
+
+    stop: bool = False
+    save: bool = False
+    evaluate: bool = False
+
+    def __or__(self, other: Requests) -> Requests:
+        return Requests(
+            stop=self.stop or other.stop, save=self.save or other.save, evaluate=self.evaluate or other.evaluate
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvalRecord:
+    """One evaluation of the validation loss."""
+
+    step: int
+    loss: float
+    """nats per taught token"""
+    token_accuracy: float
+    num_taught: int
+    seconds: float
+
+
+class Callback(Protocol):
+    """What the loop tells; `state` must be plain JSON and goes into every checkpoint."""
+
+    name: str
+
+    def on_start(self, step: int) -> None: ...
+    def after_step(self, record: StepRecord) -> Requests: ...
+    def on_evaluated(self, record: EvalRecord) -> None: ...
+    def on_checkpoint_saved(self, step: int, folder: Path) -> None: ...
+    def on_error(self, error: BaseException) -> None: ...
+    def on_stop(self, step: int) -> None: ...
+    def state(self) -> dict[str, Any]: ...
+    def load_state(self, state: dict[str, Any]) -> None: ...
+
+
+class QuietCallback:
+    """A callback that does nothing; the others override what they need."""
+
+    name = "quiet"
+
+    def on_start(self, step: int) -> None: ...
+    def after_step(self, record: StepRecord) -> Requests:
+        return Requests()
+
+    def on_evaluated(self, record: EvalRecord) -> None: ...
+    def on_checkpoint_saved(self, step: int, folder: Path) -> None: ...
+    def on_error(self, error: BaseException) -> None: ...
+    def on_stop(self, step: int) -> None: ...
+    def state(self) -> dict[str, Any]:
+        return {}
+
+    def load_state(self, state: dict[str, Any]) -> None: ...
+
+
+class Callbacks:
+    """All callbacks of a run, called in order."""
+
+    def __init__(self, callbacks: Sequence[Callback]) -> None:
+        self._all = tuple(callbacks)
+
+    def on_start(self, step: int) -> None:
+        for c in self._all:
+            c.on_start(step)
+
+    def after_step(self, record: StepRecord) -> Requests:
+        requests = Requests()
+        for c in self._all:
+            requests |= c.after_step(record)
+        return requests
+
+    def on_evaluated(self, record: EvalRecord) -> None:
+        for c in self._all:
+            c.on_evaluated(record)
+
+    def on_checkpoint_saved(self, step: int, folder: Path) -> None:
+        for c in self._all:
+            c.on_checkpoint_saved(step, folder)
+
+    def on_error(self, error: BaseException) -> None:
+        for c in self._all:
+            c.on_error(error)
+
+    def on_stop(self, step: int) -> None:
+        for c in self._all:
+            c.on_stop(step)
+
+    def state(self) -> dict[str, Any]:
+        return {c.name: c.state() for c in self._all}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        for c in self._all:
+            c.load_state(state.get(c.name, {}))

@@ -1,0 +1,57 @@
+"""Loss of one micro-batch: hidden states of all tokens, head and cross-entropy on taught positions only."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from whet.kernels.attention import DocumentLayout
+from whet.kernels.loss_head import count_correct, linear_nll_sum
+from whet.types import PackedBatch
+
+
+@dataclass(frozen=True, slots=True)
+class LossModel:
+    """A causal language model cut in two: the backbone that makes hidden states, and its output head."""
+
+    backbone: nn.Module
+    head: nn.Linear
+    compute_dtype: torch.dtype
+    uses_autocast: bool
+    """Trained float32 weights with products in `compute_dtype` (full fine-tuning in bfloat16)."""
+
+    def hidden(self, batch: PackedBatch) -> Tensor:
+        """[T, E] hidden states after the last norm."""
+        context = torch.autocast(batch.ids_T.device.type, self.compute_dtype) if self.uses_autocast else nullcontext()
+        with context:
+            out = self.backbone(
+                input_ids=batch.ids_T[None],
+                position_ids=batch.positions_T[None],
+                attention_mask=None,
+                use_cache=False,
+                layout=DocumentLayout(batch.lengths),
+            )
+        hidden_TE: Tensor = out.last_hidden_state[0]
+        return hidden_TE
+
+    def nll_sum(self, batch: PackedBatch) -> Tensor:
+        """Summed negative log-likelihood (nats) over taught tokens; divides nothing.
+
+        The caller divides once by the taught tokens of the whole step, so the gradient does not depend on how
+        the step was cut into micro-batches or spread over ranks.
+        """
+        taught_T = batch.labels_T != -100
+        hidden_NE = self.hidden(batch)[taught_T]
+        return linear_nll_sum(hidden_NE, self.head.weight, batch.labels_T[taught_T], dtype=self.compute_dtype)
+
+    @torch.no_grad()
+    def evaluate(self, batch: PackedBatch) -> tuple[float, int, int]:
+        """(summed nll in nats, taught tokens, taught tokens predicted right)."""
+        taught_T = batch.labels_T != -100
+        hidden_NE, labels_N = self.hidden(batch)[taught_T], batch.labels_T[taught_T]
+        nll = linear_nll_sum(hidden_NE, self.head.weight, labels_N, dtype=self.compute_dtype)
+        correct = count_correct(hidden_NE, self.head.weight, labels_N, dtype=self.compute_dtype)
+        return float(nll), len(labels_N), correct

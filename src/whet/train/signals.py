@@ -1,0 +1,46 @@
+"""Ctrl-C and SIGTERM become a request: the step is finished and saved first. A second signal ends at once.
+
+Ending at once is safe too: checkpoints are whole or absent.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+
+class StopRequest:
+    """Set by a signal, read once per step."""
+
+    def __init__(self) -> None:
+        self.signal_name: str | None = None
+
+    @property
+    def is_set(self) -> bool:
+        return self.signal_name is not None
+
+
+@contextmanager
+def listening() -> Iterator[StopRequest]:
+    """While inside, SIGINT and SIGTERM set the request; outside the main thread nothing is installed."""
+    request = StopRequest()
+    if threading.current_thread() is not threading.main_thread():
+        yield request
+        return
+    before = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)}
+
+    def on_signal(number: int, _frame: FrameType | None) -> None:
+        request.signal_name = signal.Signals(number).name
+        for s, handler in before.items():
+            signal.signal(s, handler)
+
+    for s in before:
+        signal.signal(s, on_signal)
+    try:
+        yield request
+    finally:
+        for s, handler in before.items():
+            signal.signal(s, handler)
