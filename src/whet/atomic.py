@@ -35,11 +35,23 @@ def write_bytes(path: Path, content: bytes) -> None:
     except OSError as error:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
-        raise StorageError(
-            f"could not be written: {error.strerror or error}",
-            where=str(path),
-            mend="free space on that disk, or choose a folder you may write to",
-        ) from error
+        raise _storage_error(path, "written", error) from error
+
+
+def remove(path: Path) -> None:
+    """Remove a file if it is there; raises StorageError when it may not be removed."""
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise _storage_error(path, "removed", error) from error
+
+
+def _storage_error(path: Path, verb: str, error: OSError) -> StorageError:
+    return StorageError(
+        f"could not be {verb}: {error.strerror or error}",
+        where=str(path),
+        mend="free space on that disk, or choose a folder you may write to",
+    )
 
 
 def _umask() -> int:

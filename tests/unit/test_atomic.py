@@ -49,3 +49,12 @@ def test_a_link_is_replaced_and_its_victim_left_alone(tmp_path: Path) -> None:
     atomic.write_text(tmp_path / "report.html", "report")
     assert victim.read_text() == "precious"
     assert not (tmp_path / "report.html").is_symlink()
+
+
+def test_removing_what_is_not_there_is_fine_and_a_folder_is_refused(tmp_path: Path) -> None:
+    atomic.remove(tmp_path / "absent")
+    (tmp_path / "file").write_text("x")
+    atomic.remove(tmp_path / "file")
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(StorageError, match="could not be removed"):
+        atomic.remove(tmp_path)

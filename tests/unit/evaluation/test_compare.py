@@ -1,0 +1,141 @@
+"""Base against tuned: refused unless like is compared with like, decided by one rule, told with counts."""
+
+from dataclasses import replace
+
+import pytest
+from scipy import stats
+
+from whet.errors import RecipeError
+from whet.evaluation.compare import compare, decide
+from whet.types import EvalReport, Generation, Interval, Judgement
+
+
+def report(model: str, correct: list[bool], **changes: object) -> EvalReport:
+    num_rows = len(correct)
+    num_formatted, num_cut = changes.pop("num_formatted", num_rows), changes.pop("num_cut", 0)
+    generations = [
+        Generation(
+            example_id=f"row-{i}",
+            prompt=f"question {i}",
+            text="answer",
+            num_new_tokens=3,
+            stopped="length" if i < num_cut else "stop_token",
+        )
+        for i in range(num_rows)
+    ]
+    judgements = [
+        Judgement(example_id=f"row-{i}", extracted="1", golds=("1",), is_correct=ok, has_format=i < num_formatted)
+        for i, ok in enumerate(correct)
+    ]
+    plain = EvalReport(
+        model=model,
+        dataset="sums",
+        decoding="greedy max_new_tokens=8",
+        rows_fingerprint="f",
+        generations=tuple(generations),
+        judgements=tuple(judgements),
+        seconds=1.0,
+        weights=model,
+    )
+    return replace(plain, **changes)
+
+
+def pair(wins: int, losses: int, both: int, neither: int) -> tuple[EvalReport, EvalReport]:
+    base = [False] * wins + [True] * losses + [True] * both + [False] * neither
+    tuned = [True] * wins + [False] * losses + [True] * both + [False] * neither
+    return report("base", base), report("demo", tuned)
+
+
+def test_counts_rates_and_p_are_those_of_the_table() -> None:
+    comparison = compare(*pair(wins=40, losses=2, both=1, neither=85), seed=1)
+    assert (comparison.num_rows, comparison.wins, comparison.losses) == (128, 40, 2)
+    assert comparison.base_accuracy.estimate == 3 / 128
+    assert comparison.tuned_accuracy.estimate == 41 / 128
+    assert comparison.difference.estimate == pytest.approx(38 / 128)
+    assert comparison.p_value == pytest.approx(stats.binomtest(2, 42).pvalue)
+    assert comparison.verdict == "better"
+    assert "tuned answered 41 of 128 right, base 3" in comparison.sentences[0]
+    assert "40 rows only tuned got right, 2 rows only base" in comparison.sentences[1]
+
+
+def test_swapping_the_two_turns_better_into_worse() -> None:
+    base, tuned = pair(wins=2, losses=40, both=1, neither=85)
+    comparison = compare(base, tuned, seed=1)
+    assert comparison.verdict == "worse"
+    assert comparison.difference.high < 0
+
+
+def test_five_wins_and_no_loss_are_not_enough_and_six_are() -> None:
+    assert compare(*pair(5, 0, 0, 45), seed=1).verdict == "not distinguishable"
+    assert compare(*pair(6, 0, 0, 44), seed=1).verdict == "better"
+
+
+def test_a_verdict_needs_interval_and_p_to_agree() -> None:
+    above = Interval(estimate=0.1, low=0.01, high=0.2)
+    across = Interval(estimate=0.1, low=-0.01, high=0.2)
+    below = Interval(estimate=-0.1, low=-0.2, high=-0.01)
+    assert decide(above, 0.049) == "better"
+    assert decide(above, 0.05) == "not distinguishable"
+    assert decide(across, 0.001) == "not distinguishable"
+    assert decide(below, 0.049) == "worse"
+    assert decide(below, 0.06) == "not distinguishable"
+
+
+def test_no_difference_says_what_the_rows_could_have_shown() -> None:
+    text = " ".join(compare(*pair(0, 0, 10, 40), seed=1).sentences)
+    assert "not distinguishable" in text
+    assert "could have shown a difference of 12.0 points or more" in text
+    assert "cannot show any difference" in " ".join(compare(*pair(0, 0, 1, 2), seed=1).sentences)
+
+
+def test_format_and_stops_are_counted_apart_from_correctness() -> None:
+    base = report("base", [True] * 10, num_formatted=2, num_cut=7)
+    tuned = report("demo", [True] * 10, num_formatted=9, num_cut=1)
+    comparison = compare(base, tuned, seed=1)
+    assert comparison.difference.estimate == 0
+    assert (comparison.base_format_rate, comparison.tuned_format_rate) == (0.2, 0.9)
+    assert comparison.base_stop_rate == pytest.approx(0.3)
+    assert comparison.tuned_stop_rate == pytest.approx(0.9)
+    text = " ".join(comparison.sentences)
+    assert "tuned 9 of 10, base 2 (+70.0 points)" in text
+    assert "cut off at the length limit: tuned 1, base 7" in text
+
+
+def test_a_model_compared_with_itself_is_told_so() -> None:
+    base = report("base", [True, False])
+    assert "the same weights" in compare(base, replace(base, model="demo"), seed=1).sentences[-1]
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"dataset": "products"}, "dataset differs: base has 'sums', tuned has 'products'"),
+        ({"decoding": "greedy max_new_tokens=9"}, "decoding differs"),
+        ({"rows_fingerprint": "g"}, "rows_fingerprint differs"),
+        ({"judgements": ()}, "tuned judgements are 0"),
+        ({"generations": ()}, "tuned generations are 0"),
+    ],
+)
+def test_unlike_reports_are_refused_and_the_field_is_named(changes: dict[str, object], named: str) -> None:
+    base, tuned = pair(1, 1, 1, 1)
+    with pytest.raises(RecipeError, match=named):
+        compare(base, replace(tuned, **changes), seed=1)
+
+
+def test_the_same_rows_in_another_order_are_refused() -> None:
+    base, tuned = pair(2, 0, 0, 2)
+    shuffled = replace(tuned, judgements=tuned.judgements[::-1])
+    with pytest.raises(RecipeError, match="at row 1: base judged 'row-0', tuned judgements have 'row-3'"):
+        compare(base, shuffled, seed=1)
+
+
+def test_other_accepted_answers_are_refused() -> None:
+    base, tuned = pair(2, 0, 0, 0)
+    changed = replace(tuned.judgements[0], golds=("2",))
+    with pytest.raises(RecipeError, match="golds differ for 'row-0'"):
+        compare(base, replace(tuned, judgements=(changed, *tuned.judgements[1:])), seed=1)
+
+
+def test_reports_without_rows_are_refused() -> None:
+    with pytest.raises(RecipeError, match="no rows"):
+        compare(*pair(0, 0, 0, 0), seed=1)
