@@ -1,0 +1,6 @@
+"""Trackers: where a run's numbers go. metrics.jsonl is always written; others join by name."""
+
+from whet.tracking.protocol import TrackedRun, Tracker
+from whet.tracking.trackers import TRACKERS, TrackerGroup
+
+__all__ = ["TRACKERS", "TrackedRun", "Tracker", "TrackerGroup"]

@@ -1,0 +1,37 @@
+"""What a tracker is: four methods, called by the loop in this order and never from another thread."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from whet.types import StepRecord
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrackedRun:
+    """The run that is tracked."""
+
+    name: str
+    folder: Path
+    """run folder; a tracker writes inside it only"""
+    resume_step: int = 0
+    """Last step that this run has behind it; 0 for a new run. What was tracked of later steps is void."""
+
+
+class Tracker(Protocol):
+    """Receives what the run measures. May raise OSError or ImportError: then it is switched off, the run goes on."""
+
+    def start(self, run: TrackedRun) -> None:
+        """Open files or connections; on resume, void everything after `run.resume_step`."""
+
+    def log_step(self, record: StepRecord) -> None:
+        """One optimizer step; called once per step, in order."""
+
+    def log_eval(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Evaluation after `step`: `loss` in nats per taught token, `num_taught`, `seconds`."""
+
+    def close(self) -> None:
+        """Write out what is held back."""

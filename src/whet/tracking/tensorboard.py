@@ -1,0 +1,71 @@
+"""TensorBoard event files in `<run folder>/logs`, with the tag names of Hugging Face's Trainer.
+
+A resumed run continues in the same folder; `purge_step` tells TensorBoard to forget what came after the resumed step.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from whet.tracking.protocol import TrackedRun
+from whet.types import StepRecord
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
+
+FOLDER_NAME = "logs"
+STEP_TAGS = {
+    "train/loss": "loss",
+    "train/grad_norm": "grad_norm",
+    "train/learning_rate": "lr",
+    "train/epoch": "epoch",
+    "train/tokens_per_second": "tokens_per_second",
+}
+"""Tag -> field of StepRecord."""
+
+
+class TensorboardTracker:
+    """Tracker that writes event files; needs the package tensorboard, else `start` raises ImportError."""
+
+    def __init__(self) -> None:
+        self._writer: SummaryWriter | None = None
+
+    def start(self, run: TrackedRun) -> None:
+        """Open a new event file in `<run folder>/logs`."""
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError as error:
+            raise ImportError("tensorboard is not installed (pip install tensorboard)") from error
+        purge_step = run.resume_step + 1 if run.resume_step else None
+        self._writer = SummaryWriter(log_dir=str(run.folder / FOLDER_NAME), purge_step=purge_step)
+
+    def log_step(self, record: StepRecord) -> None:
+        """One scalar per entry of STEP_TAGS."""
+        for tag, field in STEP_TAGS.items():
+            self._scalar(tag, getattr(record, field), record.step)
+
+    def log_eval(self, step: int, metrics: Mapping[str, float]) -> None:
+        """`eval/<name>` for every metric, and `eval/perplexity` = exp(loss)."""
+        for name, value in metrics.items():
+            self._scalar(f"eval/{name}", value, step)
+        if "loss" in metrics:
+            self._scalar("eval/perplexity", _perplexity(metrics["loss"]), step)
+
+    def close(self) -> None:
+        """Flush and close the event file; a second call does nothing."""
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+
+    def _scalar(self, tag: str, value: float, step: int) -> None:
+        assert self._writer is not None, "start() comes first"
+        self._writer.add_scalar(tag, value, step)
+
+
+def _perplexity(loss: float) -> float:
+    try:
+        return math.exp(loss)
+    except OverflowError:
+        return math.inf
