@@ -1,4 +1,4 @@
-"""Size budgets of src, the reading path, and the page that walks along it."""
+"""Size budgets of src, the reading path, and the pages that send people along it."""
 
 from __future__ import annotations
 
@@ -88,14 +88,11 @@ def test_the_reading_path_is_short():
     assert sum(counts.values()) <= MAX_READING_PATH_LINES, counts
 
 
-# ---------------------------------------------------------------- docs/follow-a-batch.md
-
-
 def named_in(text: str) -> set[tuple[str, str]]:
     """(file or module, symbol or "") of every `path.py`, `recipe.yaml` and `module:symbol` in backticks."""
     found = set()
     for span in re.findall(r"(?<!`)`([^`\n]+)`(?!`)", re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE)):
-        match = re.fullmatch(r"([\w./-]+?\.(?:py|yaml|md))(?::([A-Za-z_][\w.]*))?(?:\(\))?", span)
+        match = re.fullmatch(r"([\w./-]+?\.(?:py|yaml|md|toml|txt))(?::([A-Za-z_][\w.]*))?(?:\(\))?", span)
         match = match or re.fullmatch(r"([A-Za-z_][\w.]*):([A-Za-z_][\w.]*)(?:\(\))?", span)
         if match:
             found.add((match[1], match[2] or ""))
@@ -104,7 +101,7 @@ def named_in(text: str) -> set[tuple[str, str]]:
 
 def file_of(name: str) -> Path | None:
     """The file that `train/loop.py`, `src/whet/train/loop.py`, `train.loop` or `whet.train.loop` means."""
-    if not name.endswith((".py", ".yaml", ".md")):
+    if not name.endswith((".py", ".yaml", ".md", ".toml", ".txt")):
         base = name.removeprefix("whet.").replace(".", "/")
         candidates = [f"src/whet/{base}.py", f"src/whet/{base}/__init__.py"]
     else:
@@ -124,8 +121,9 @@ def unreal(text: str) -> list[str]:
     return found
 
 
-def test_follow_a_batch_names_only_what_exists():
-    assert unreal(PAGE.read_text(encoding="utf-8")) == []
+@pytest.mark.parametrize("page", ["docs/follow-a-batch.md", "CONTRIBUTING.md"])
+def test_a_page_names_only_what_exists(page):
+    assert unreal((ROOT / page).read_text(encoding="utf-8")) == []
 
 
 def test_follow_a_batch_visits_every_file_of_the_reading_path():
