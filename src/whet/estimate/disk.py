@@ -1,0 +1,45 @@
+"""Bytes that a run writes: adapter, checkpoints, the whole run folder. Pure arithmetic on weight counts."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+FLOAT32_BYTES = 4
+NUM_ADAM_MOMENTS = 2
+SLACK = 0.10
+"""Share added for what is not weights: tokenizer, metrics, answers of the evaluation, a checkpoint being written."""
+
+Method = Literal["lora", "none"]
+
+
+def adapter_bytes(num_trainable: int) -> int:
+    """Size of a saved LoRA adapter; its weights are trained and saved in float32."""
+    return num_trainable * FLOAT32_BYTES
+
+
+def checkpoint_bytes(num_trainable: int, num_total: int, method: Method, *, saved_bytes_per_weight: int = 4) -> int:
+    """Size of one checkpoint.
+
+    LoRA: the adapter and Adam's two moments in float32; the base is not saved. All weights (`none`): the model
+    in the saved format, its float32 master copy where that format is narrower, and the two moments.
+    """
+    moments = num_trainable * NUM_ADAM_MOMENTS * FLOAT32_BYTES
+    if method == "lora":
+        return adapter_bytes(num_trainable) + moments
+    master = num_trainable * FLOAT32_BYTES if saved_bytes_per_weight < FLOAT32_BYTES else 0
+    return (
+        final_bytes(num_trainable, num_total, method, saved_bytes_per_weight=saved_bytes_per_weight) + master + moments
+    )
+
+
+def final_bytes(num_trainable: int, num_total: int, method: Method, *, saved_bytes_per_weight: int = 4) -> int:
+    """Size of what the run hands over: the adapter, or the whole model."""
+    return adapter_bytes(num_trainable) if method == "lora" else num_total * saved_bytes_per_weight
+
+
+def run_bytes(num_trainable: int, num_total: int, method: Method, *, keep: int, saved_bytes_per_weight: int = 4) -> int:
+    """Size of a run folder: the `keep` newest checkpoints, the best one, the final weights, and 10 % slack."""
+    checkpoint = checkpoint_bytes(num_trainable, num_total, method, saved_bytes_per_weight=saved_bytes_per_weight)
+    final = final_bytes(num_trainable, num_total, method, saved_bytes_per_weight=saved_bytes_per_weight)
+    return math.ceil(((keep + 1) * checkpoint + final) * (1 + SLACK))

@@ -1,0 +1,210 @@
+"""Combinations of values that are each fine but cannot be run together. Pure: a recipe in, findings out."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from whet.recipe.fields import field_infos
+from whet.recipe.problems import Path
+from whet.recipe.schema import Adapter, Recipe, Source
+from whet.recipe.splits import parse_split, share_rows, source_kind
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What is wrong; `paths[0]` is the key to point at, the others take part."""
+
+    paths: tuple[Path, ...]
+    what: str
+
+
+def find_problems(recipe: Recipe) -> list[Finding]:
+    """Every impossible combination, in the order of `CHECKS`."""
+    return [finding for check in CHECKS for finding in check(recipe)]
+
+
+def nearest_multiples(number: int, unit: int) -> list[int]:
+    """The multiples of `unit` next to `number`, below and above, without 0."""
+    below = number // unit * unit
+    return [n for n in (below, below + unit) if n > 0]
+
+
+def nearest_divisors(number: int, wish: int) -> list[int]:
+    """The divisors of `number` next to `wish`, below and above."""
+    divisors = [d for d in range(1, number + 1) if number % d == 0]
+    below = [d for d in divisors if d <= wish]
+    above = [d for d in divisors if d > wish]
+    return below[-1:] + above[:1]
+
+
+def either(numbers: Sequence[int]) -> str:
+    """`12 or 16`"""
+    return " or ".join(str(number) for number in numbers)
+
+
+def _batch_divides(recipe: Recipe) -> Iterator[Finding]:
+    whole, micro = recipe.batch.global_size, recipe.batch.micro_size
+    if whole % micro:
+        yield Finding(
+            (("batch", "global_size"), ("batch", "micro_size")),
+            f"must be a multiple of batch.micro_size (found {whole} and {micro}); "
+            f"set batch.global_size to {either(nearest_multiples(whole, micro))}, "
+            f"or batch.micro_size to {either(nearest_divisors(whole, micro))}",
+        )
+
+
+def _one_length(recipe: Recipe) -> Iterator[Finding]:
+    if recipe.train.max_steps is not None and recipe.train.fit_seconds is not None:
+        yield Finding(
+            (("train", "fit_seconds"), ("train", "max_steps")),
+            "cannot be set together with train.max_steps: keep one of them, or set the other to null",
+        )
+
+
+def _whole_warmup(recipe: Recipe) -> Iterator[Finding]:
+    warmup, limit = recipe.optim.warmup, recipe.train.max_steps
+    if warmup >= 1 and not float(warmup).is_integer():
+        yield Finding(
+            (("optim", "warmup"),),
+            f"from 1 on is a number of steps and must be whole (found {warmup:g}); a share of the run is below 1",
+        )
+    elif limit is not None and warmup > limit:
+        yield Finding(
+            (("optim", "warmup"), ("train", "max_steps")),
+            f"is longer than the run (found {warmup:g} steps, train.max_steps {limit}); a share of the run is below 1",
+        )
+
+
+def _adapter_off(recipe: Recipe) -> Iterator[Finding]:
+    if recipe.adapter.method != "none":
+        return
+    for key, info in field_infos(Adapter).items():
+        value = getattr(recipe.adapter, key)
+        if key != "method" and value != info.default:
+            path: Path = ("adapter", key)
+            yield Finding(
+                (path, ("adapter", "method")), f"does nothing with adapter.method none (found {value}): remove it"
+            )
+
+
+def _adapter_targets(recipe: Recipe) -> Iterator[Finding]:
+    targets = recipe.adapter.targets
+    path: Path = ("adapter", "targets")
+    if not targets:
+        yield Finding((path,), "names no module; write all-linear or a list such as [q_proj, v_proj]")
+    elif targets != "all-linear":
+        for name in _doubles(targets):
+            yield Finding((path,), f"names {name} twice")
+
+
+def _has_training_rows(recipe: Recipe) -> Iterator[Finding]:
+    if not recipe.data.train:
+        yield Finding((("data", "train"),), "needs at least one source of rows, e.g. `- source: rows.jsonl`")
+
+
+def _sources_make_sense(recipe: Recipe) -> Iterator[Finding]:
+    for path, source in all_sources(recipe):
+        yield from _source_settings(path, source)
+
+
+def _source_settings(path: Path, source: Source) -> Iterator[Finding]:
+    kind = source_kind(source)
+    stretch = parse_split(source.split)
+    split: Path = (*path, "split")
+    if stretch is None:
+        yield Finding((split,), f"must be a name, or a name and a slice such as train[:500] (found {source.split})")
+    elif stretch.stop is not None and stretch.stop <= stretch.start:
+        yield Finding((split,), f"names no row: the slice ends where it starts (found {source.split})")
+    elif kind == "generated" and stretch.name not in ("train", "test"):
+        yield Finding((split,), f"of generated problems is train or test (found {source.split})")
+    if kind == "generated" and source.rows is None:
+        yield Finding(((*path, "rows"), (*path, "source")), "is needed: how many problems to generate")
+    if kind != "generated" and source.options:
+        yield Finding(((*path, "options"), (*path, "source")), "are for generated problems (reasoning-gym:) only")
+    if kind != "hub":
+        for key in ("config", "revision"):
+            if getattr(source, key) is not None:
+                yield Finding(((*path, key), (*path, "source")), f"is for hub datasets only (found {source.source})")
+
+
+def _held_out_is_disjoint(recipe: Recipe) -> Iterator[Finding]:
+    train = [(path, source) for path, source in all_sources(recipe) if path[:2] == ("data", "train")]
+    for path, source in all_sources(recipe):
+        if path[:2] == ("data", "train"):
+            continue
+        for train_path, train_source in train:
+            if share_rows(train_source, source):
+                where = ".".join(str(part) for part in train_path)
+                yield Finding(
+                    (path, train_path),
+                    f"shares rows with {where} ({source.source}, {train_source.split} and {source.split}): "
+                    "use another split, or slices that do not overlap such as train[500:] and train[:500]",
+                )
+
+
+def _evaluation_names(recipe: Recipe) -> Iterator[Finding]:
+    for index, evaluate in enumerate(recipe.evaluate):
+        path: Path = ("evaluate", index, "name")
+        if evaluate.name in [other.name for other in recipe.evaluate[:index]]:
+            yield Finding(
+                (path, ("evaluate",)), f"is used twice (found {evaluate.name}): reports tell sets apart by it"
+            )
+        elif not evaluate.name.strip() or any(sign in evaluate.name for sign in "/\\\0"):
+            yield Finding((path,), f"must be usable as a file name (found {evaluate.name!r})")
+    if recipe.evaluate and not any(evaluate.is_main for evaluate in recipe.evaluate):
+        yield Finding((("evaluate",),), "has no main set for the verdict to rest on: set is_main: true on one")
+
+
+def _names_are_set(recipe: Recipe) -> Iterator[Finding]:
+    for key in ("name", "output"):
+        if not getattr(recipe, key).strip():
+            yield Finding(((key,),), "is empty")
+    if not recipe.model.id.strip():
+        yield Finding((("model", "id"),), "is empty")
+
+
+def _cadence_has_rows(recipe: Recipe) -> Iterator[Finding]:
+    if recipe.train.eval_every is not None and not recipe.data.validation:
+        yield Finding(
+            (("train", "eval_every"), ("data", "validation")),
+            "does nothing without data.validation: name validation rows or remove it",
+        )
+
+
+def _lists_without_doubles(recipe: Recipe) -> Iterator[Finding]:
+    for name in _doubles([callback.name for callback in recipe.callbacks]):
+        yield Finding((("callbacks",),), f"names {name} twice")
+    for name in _doubles(recipe.tracking):
+        yield Finding((("tracking",),), f"names {name} twice")
+
+
+def all_sources(recipe: Recipe) -> Iterator[tuple[Path, Source]]:
+    """Every source of rows with its path: training, validation, evaluation."""
+    for index, source in enumerate(recipe.data.train):
+        yield ("data", "train", index), source
+    for index, source in enumerate(recipe.data.validation):
+        yield ("data", "validation", index), source
+    for index, evaluate in enumerate(recipe.evaluate):
+        yield ("evaluate", index, "source"), evaluate.source
+
+
+def _doubles(names: Sequence[str]) -> list[str]:
+    return [name for name, count in Counter(names).items() if count > 1]
+
+
+CHECKS: tuple[Callable[[Recipe], Iterator[Finding]], ...] = (
+    _names_are_set,
+    _adapter_off,
+    _adapter_targets,
+    _has_training_rows,
+    _sources_make_sense,
+    _held_out_is_disjoint,
+    _batch_divides,
+    _whole_warmup,
+    _one_length,
+    _cadence_has_rows,
+    _evaluation_names,
+    _lists_without_doubles,
+)

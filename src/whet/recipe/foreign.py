@@ -1,0 +1,259 @@
+"""Names from other tools and what whet calls them, or a sentence why there is no such key.
+
+Tables: Hugging Face TrainingArguments (names of versions 4 and 5), TRL SFTConfig, PEFT LoraConfig, and the
+YAML of the lora-ns repository (sections peft, trainer, dataset, training, ...). Keys in backticks are whet's;
+a test asserts that they exist.
+"""
+
+from __future__ import annotations
+
+from whet.recipe.problems import Path
+
+RENAMED: dict[str, str] = {
+    # Hugging Face TrainingArguments
+    "adam_epsilon": "optim.eps",
+    "data_seed": "seed",
+    "eval_steps": "train.eval_every",
+    "hub_revision": "model.revision",
+    "learning_rate": "optim.lr",
+    "lr_scheduler_type": "optim.schedule",
+    "max_seq_length": "data.max_length",
+    "model_name_or_path": "model.id",
+    "no_cuda": "train.device",
+    "num_epochs": "train.epochs",
+    "num_train_epochs": "train.epochs",
+    "output_dir": "output",
+    "per_device_eval_batch_size": "evaluate.0.batch_rows",
+    "per_gpu_eval_batch_size": "evaluate.0.batch_rows",
+    "report_to": "tracking",
+    "run_name": "name",
+    "save_steps": "train.save_every",
+    "save_total_limit": "train.keep",
+    "torch_dtype": "model.dtype",
+    "use_cpu": "train.device",
+    "warmup_ratio": "optim.warmup",
+    # PEFT LoraConfig
+    "base_model_name_or_path": "model.id",
+    "lora_alpha": "adapter.alpha",
+    "lora_dropout": "adapter.dropout",
+    "lora_r": "adapter.rank",
+    "peft_method": "adapter.method",
+    "peft_type": "adapter.method",
+    "r": "adapter.rank",
+    "target_modules": "adapter.targets",
+    # common short forms
+    "base_model": "model.id",
+    "clip_grad_norm": "optim.max_grad_norm",
+    "gradient_clipping": "optim.max_grad_norm",
+    "lr_scheduler": "optim.schedule",
+    "max_new_tokens": "evaluate.0.max_new_tokens",
+    "system_prompt": "data.train.0.system",
+    # lora-ns
+    "dataset.eval_split": "data.validation.0.split",
+    "dataset.name": "data.train.0.source",
+    "dataset.prompt_template": "data.train.0.instruction",
+    "dataset.subset": "data.train.0.config",
+    "dataset.train_split": "data.train.0.split",
+    "generation.batch_size": "evaluate.0.batch_rows",
+    "model.name_or_path": "model.id",
+    "peft.method": "adapter.method",
+    "training.global_batch_size": "batch.global_size",
+}
+
+SECTIONS: dict[str, str] = {
+    "accelerate": "",
+    "dataset": "data",
+    "generation": "evaluate",
+    "loraga": "adapter",
+    "lora": "adapter",
+    "peft": "adapter",
+    "sft": "data",
+    "trainer": "train",
+    "training": "optim, batch and train",
+    "training_args": "optim, batch and train",
+    "wandb": "tracking",
+}
+"""Sections of other tools -> the sections that hold their keys here."""
+
+_ACCUMULATION = (
+    "`batch.global_size` says how many samples make a step over all GPUs (micro-batch x accumulation x GPUs); "
+    "accumulation is derived from it"
+)
+_PRECISION = "`model.dtype` is auto (bfloat16 where the hardware multiplies it fast), float32 or bfloat16"
+_FLOAT16 = "float16 needs loss scaling and is not offered; " + _PRECISION
+_PACKING = "rows are always packed without padding, and no document sees another"
+_STARTING_POINT = "the adapter starts as plain LoRA (A random, B zero); other starting points are not offered"
+_LORA_ONLY = "adapters are plain LoRA, which every tool loads; variants are not offered"
+_SPECTRAL = "spectral refactoring of the adapter is not offered"
+_WHOLE_LAYERS = "an adapter trains its low-rank factors only; `adapter.method` none trains all weights"
+_TOKEN = "a token never stands in a recipe: set HF_TOKEN, or log in with the hub's own command"  # noqa: S105
+_PUSH = "nothing leaves the machine while training; a finished run is published with its own command"
+_LAUNCH = "processes, devices and sharding belong to the launcher (torchrun), not to the recipe"
+_LOGGING = "every step is a line of metrics.jsonl; `tracking` adds trackers"
+_LOADER = "loading has no settings: rows are tokenized once and kept in memory"
+_WHEN = "set a number of steps in `train.eval_every` or `train.save_every`; without it, a tenth of the run"
+_BEST = "checkpoint-best (lowest validation loss) is kept whenever `data.validation` is given"
+_CODE = "code from the hub is never run"
+_PROMPT_LOSS = "the loss always covers the answer and its end, never the prompt"
+_COLUMNS = "`data.train.0.format` names the shape of the rows (auto reads it off them)"
+_EVALUATION = "base and tuned generate answers for the rows in `evaluate`, greedily; scores come from these"
+_RESUME = "the same command continues an interrupted run by itself"
+_LOSS = "the loss is the mean cross-entropy over the taught tokens of a step, without smoothing or penalties"
+_SPEED = "kernels and memory savings are chosen for the hardware; there is no key for it"
+
+_ANSWERS: tuple[tuple[str, tuple[str, ...]], ...] = (
+    # Hugging Face TrainingArguments
+    (_ACCUMULATION, ("gradient_accumulation_steps", "train_batch_size", "batch_size", "auto_find_batch_size")),
+    (
+        "`batch.micro_size` is the samples per forward pass and GPU; " + _ACCUMULATION,
+        ("per_device_train_batch_size", "per_gpu_train_batch_size"),
+    ),
+    ("write the number of steps into `optim.warmup` (below 1 it is a share of the run)", ("warmup_steps",)),
+    ("the two rates stand together: `optim.betas`, e.g. [0.9, 0.999]", ("adam_beta1", "adam_beta2")),
+    (_PRECISION, ("bf16", "bf16_full_eval", "tf32", "dtype")),
+    (_FLOAT16, ("fp16", "fp16_full_eval", "fp16_opt_level", "half_precision_backend")),
+    (
+        "the optimizer is AdamW: `optim.name` adamw",
+        ("training.optim", "optim_args", "optim_target_modules", "optimizer_type", "adafactor"),
+    ),
+    ("the schedule falls to zero at the last step; see `optim.schedule`", ("lr_scheduler_kwargs",)),
+    (
+        _SPEED,
+        (
+            *("gradient_checkpointing", "gradient_checkpointing_kwargs", "activation_checkpointing"),
+            *("activation_checkpointing_kwargs", "activation_offloading", "torch_compile", "torch_compile_backend"),
+            *("torch_compile_mode", "use_liger_kernel", "liger_kernel_config", "use_cache", "torch_empty_cache_steps"),
+            *("attn_implementation", "use_flash_attention_2"),
+        ),
+    ),
+    (
+        _WHEN,
+        (
+            *("evaluation_strategy", "eval_strategy", "save_strategy", "eval_delay", "eval_on_start"),
+            "total_eval_times",
+        ),
+    ),
+    (_BEST, ("load_best_model_at_end", "load_best", "metric_for_best_model", "greater_is_better")),
+    ("runs have a fixed length; " + _BEST, ("early_stopping_patience",)),
+    (
+        _LOGGING,
+        (
+            *("logging_strategy", "logging_steps", "logging_first_step", "logging_dir", "logging_nan_inf_filter"),
+            *("log_on_each_node", "log_level", "log_level_replica", "disable_tqdm", "include_num_input_tokens_seen"),
+            *("project", "trackio_space_id", "trackio_bucket_id", "trackio_static_space_id"),
+        ),
+    ),
+    (
+        _LOADER,
+        (
+            *("dataloader_num_workers", "dataloader_pin_memory", "dataloader_persistent_workers"),
+            *("dataloader_prefetch_factor", "dataloader_multiprocessing_context", "dataloader_in_order"),
+            *("preprocessing_num_workers", "dataset_num_proc", "dataset_kwargs", "remove_unused_columns"),
+            *("length_column_name", "train_sampling_strategy", "group_by_length", "shuffle_dataset"),
+        ),
+    ),
+    ("every sample is used once per epoch; a short last step keeps its rows", ("dataloader_drop_last",)),
+    (
+        _LAUNCH,
+        (
+            *("local_rank", "fsdp", "fsdp_config", "deepspeed", "accelerator_config", "parallelism_config"),
+            *("ddp_backend", "ddp_timeout", "ddp_find_unused_parameters", "ddp_bucket_cap_mb"),
+            *("ddp_broadcast_buffers", "ddp_static_graph", "device_map", "num_processes", "mixed_precision"),
+        ),
+    ),
+    (_PUSH, ("push_to_hub", "hub_model_id", "hub_strategy", "hub_private_repo", "hub_always_push")),
+    (_TOKEN, ("hub_token", "token", "hf_token", "use_auth_token")),
+    (_CODE, ("trust_remote_code",)),
+    (_RESUME, ("resume_from_checkpoint", "overwrite_output_dir", "ignore_data_skip", "save_only_model")),
+    (
+        _LOSS,
+        (
+            *("label_smoothing_factor", "neftune_noise_alpha", "loss_type", "router_aux_loss_coef", "label_names"),
+            "average_tokens_across_devices",
+        ),
+    ),
+    (
+        _EVALUATION,
+        (
+            *("do_train", "do_eval", "do_predict", "prediction_loss_only", "eval_accumulation_steps"),
+            *("eval_do_concat_batches", "include_for_metrics", "batch_eval_metrics", "eval_packing"),
+            *("temperature", "top_p", "top_k", "do_sample"),
+        ),
+    ),
+    ("runs on one machine type are repeatable as they are", ("full_determinism",)),
+    # TRL SFTConfig
+    (_PACKING, ("packing", "packing_strategy", "padding_free", "pad_to_multiple_of", "pad_token")),
+    (_PROMPT_LOSS, ("completion_only_loss", "assistant_only_loss", "train_on_inputs", "response_template")),
+    (_COLUMNS, ("dataset_text_field", "text_column", "label_column")),
+    ("`data.over_length` says what happens to long samples; answers are never cut", ("truncation_mode",)),
+    ("`data.template` is chat (the tokenizer's own) or plain", ("chat_template", "chat_template_path", "eos_token")),
+    ("the model is loaded without further arguments; see `model.dtype`", ("model_init_kwargs",)),
+    # PEFT LoraConfig
+    ("LoRA adds no bias terms", ("bias", "lora_bias")),
+    ("models are causal language models; there is nothing to choose", ("task_type", "num_labels", "inference_mode")),
+    (
+        _STARTING_POINT,
+        (
+            *("init_lora_weights", "loftq_config", "eva_config", "corda_config", "lora_ga_config", "loraga"),
+            "peft.lora_init_kwargs",
+        ),
+    ),
+    (
+        "scale is alpha / rank; for rank-stabilised LoRA multiply `adapter.alpha` by the square root of the rank",
+        ("use_rslora",),
+    ),
+    (
+        _LORA_ONLY,
+        (
+            *("use_dora", "use_qalora", "use_bdlora", "qalora_group_size", "peft.variant", "rank_pattern"),
+            *("alpha_pattern", "layer_replication", "fan_in_fan_out", "num_virtual_tokens", "load_in_4bit"),
+            "load_in_8bit",
+        ),
+    ),
+    ("name the modules to adapt in `adapter.targets`", ("exclude_modules", "layers_to_transform", "layers_pattern")),
+    (_WHOLE_LAYERS, ("modules_to_save", "trainable_token_indices", "target_parameters", "ensure_weight_tying")),
+    # lora-ns
+    ("the task follows from the rows; `evaluate` names the held-out ones and `name` the run", ("task_name",)),
+    (
+        _SPECTRAL,
+        (
+            *("refactor_every", "refactor_mode", "balance_lambda", "preserve_momentum", "clear_momentum"),
+            *("damping_eps", "clip_min_sigma", "cooldown_steps", "trainer.name", "trainer.warmup_steps"),
+        ),
+    ),
+    ("held-out rows stand in `evaluate.0.source`", ("dataset.test_split", "test_split")),
+    (
+        "trackers are named in `tracking`; metrics.jsonl is always written",
+        ("wandb.project", "wandb.run_name_suffix", "wandb.online", "wandb.tags", "use_wandb", "wandb_project"),
+    ),
+)
+
+EXPLAINED: dict[str, str] = {name: sentence for sentence, names in _ANSWERS for name in names}
+
+
+def foreign_section(path: Path) -> str | None:
+    """Answer for a section of another tool (`peft`, `training`), or None."""
+    name = _dotted_names(path)
+    if name not in SECTIONS:
+        return None
+    return f": these settings are in {SECTIONS[name]}" if SECTIONS[name] else f": {_LAUNCH}"
+
+
+def foreign_full_name(path: Path) -> str | None:
+    """Answer for a key known by its whole dotted name (`training.optim`), or None."""
+    return _answer(_dotted_names(path)) if len(path) > 1 else None
+
+
+def foreign_name(name: str) -> str | None:
+    """Answer for a key known by its own name (`learning_rate`), wherever it stands, or None."""
+    return _answer(name)
+
+
+def _answer(name: str) -> str | None:
+    if name in RENAMED:
+        return f": here it is {RENAMED[name]}"
+    return f": {EXPLAINED[name].replace('`', '')}" if name in EXPLAINED else None
+
+
+def _dotted_names(path: Path) -> str:
+    return ".".join(part for part in path if isinstance(part, str))

@@ -1,0 +1,98 @@
+"""The arithmetic of a run: (recipe, world size, number of samples) -> RunPlan. Pure; no file, no clock, no torch."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+from whet.errors import RecipeError
+from whet.recipe.checks import either, nearest_divisors, nearest_multiples
+from whet.recipe.schema import Batch, Recipe
+from whet.types import RunPlan
+
+CADENCE_PARTS = 10
+"""Checkpoints and loss evaluations of a run that does not say how often."""
+
+
+def resolve(
+    recipe: Recipe,
+    *,
+    world_size: int,
+    num_samples: int,
+    device: str = "cpu",
+    compute_dtype: Literal["float32", "bfloat16", "float64"] = "float32",
+    num_threads: int = 1,
+    max_steps_override: int | None = None,
+) -> RunPlan:
+    """Accumulation, steps, warm-up and cadences, by the formulas of Hugging Face's Trainer.
+
+    steps per epoch = ceil(num_samples / global batch), the last step of an epoch taking what is left;
+    steps = ceil(epochs x steps per epoch) unless `train.max_steps` or `max_steps_override` sets them.
+    With `train.fit_seconds` this is the upper bound; the measured count comes in as `max_steps_override`,
+    which also cuts a warm-up given in steps. RecipeError when the global batch cannot be cut evenly.
+    """
+    if num_samples < 1:
+        raise RecipeError(
+            "no training sample is left", where="data.train", mend="see what was dropped: data.max_length"
+        )
+    if max_steps_override is not None and max_steps_override < 1:
+        raise RecipeError(f"the number of steps must be at least 1 (found {max_steps_override})", where="max steps")
+    accumulation = derive_accumulation(recipe.batch, world_size)
+    steps_per_epoch = math.ceil(num_samples / recipe.batch.global_size)
+    planned = recipe.train.max_steps or math.ceil(recipe.train.epochs * steps_per_epoch)
+    total = max_steps_override or planned
+    warmup = warmup_steps(recipe.optim.warmup, total)
+    if warmup > total:
+        if max_steps_override is None:
+            raise RecipeError(
+                f"the warm-up is longer than the run ({warmup} of {total} steps)",
+                where="optim.warmup",
+                mend="a value below 1 is a share of the run",
+            )
+        warmup = total
+    follows_epochs = recipe.train.max_steps is None and max_steps_override is None
+    cadence = max(1, total // CADENCE_PARTS)
+    return RunPlan(
+        world_size=world_size,
+        micro_batch=recipe.batch.micro_size,
+        accumulation=accumulation,
+        global_batch=recipe.batch.global_size,
+        num_samples=num_samples,
+        steps_per_epoch=steps_per_epoch,
+        total_steps=total,
+        epochs=recipe.train.epochs if follows_epochs else total / steps_per_epoch,
+        warmup_steps=warmup,
+        save_every=recipe.train.save_every or cadence,
+        eval_every=(recipe.train.eval_every or cadence) if recipe.data.validation else 0,
+        device=device,
+        compute_dtype=compute_dtype,
+        num_threads=num_threads,
+    )
+
+
+def warmup_steps(warmup: float, total_steps: int) -> int:
+    """Below 1 a share of all steps, rounded up; from 1 on a number of steps."""
+    # the float product is Hugging Face's: a run planned there and here has the same learning rate at every step
+    return int(warmup) if warmup >= 1 else math.ceil(total_steps * warmup)
+
+
+def derive_accumulation(batch: Batch, world_size: int) -> int:
+    """Forward passes per step and rank: global / (micro x world size), exact or RecipeError with what would work."""
+    if world_size < 1:
+        raise RecipeError(f"the world size must be at least 1 (found {world_size})", where="world size")
+    per_pass = batch.micro_size * world_size
+    if batch.global_size % per_pass == 0:
+        return batch.global_size // per_pass
+    ways = [f"batch.global_size={either(nearest_multiples(batch.global_size, per_pass))}"]
+    if batch.global_size % world_size == 0:
+        micro = nearest_divisors(batch.global_size // world_size, batch.micro_size)
+        ways.append(f"batch.micro_size={either(micro)}")
+    if batch.global_size % batch.micro_size == 0:
+        worlds = nearest_divisors(batch.global_size // batch.micro_size, world_size)
+        ways.append(f"a world size of {either(worlds)}")
+    raise RecipeError(
+        f"{batch.global_size} samples per step cannot be cut into passes of micro-batch {batch.micro_size} "
+        f"x world size {world_size} = {per_pass}",
+        where="batch.global_size",
+        mend=", or ".join(ways),
+    )

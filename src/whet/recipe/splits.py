@@ -1,0 +1,86 @@
+"""Which rows a source names: its kind, and the stretch of its split, so that overlaps show before any row is read."""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+from whet.recipe.schema import Source
+
+SourceKind = Literal["file", "generated", "hub"]
+FILE_SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
+GENERATED_PREFIX = "reasoning-gym:"
+
+_SPLIT = re.compile(r"(?P<name>[^\[\]]+)(\[(?P<start>\d*)(?P<p1>%?):(?P<stop>\d*)(?P<p2>%?)\])?")
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """Rows start..stop (stop excluded, None = to the end) of a split, counted in rows or in percent."""
+
+    name: str
+    start: int
+    stop: int | None
+    is_percent: bool
+
+
+def source_kind(source: Source) -> SourceKind:
+    """Whether the rows come from a local file, a generator or the hub; read off the name alone."""
+    if source.source.startswith(GENERATED_PREFIX):
+        return "generated"
+    return "file" if source.source.lower().endswith(FILE_SUFFIXES) else "hub"
+
+
+def parse_split(split: str) -> Stretch | None:
+    """`train[100:200]` or `train[:10%]` -> Stretch; None when it is neither a name nor a name with a slice."""
+    match = _SPLIT.fullmatch(split)
+    if match is None:
+        return None
+    start, stop = match["start"], match["stop"]
+    is_percent = bool(match["p1"] or match["p2"])
+    return Stretch(match["name"], int(start or 0), int(stop) if stop else None, is_percent)
+
+
+def num_rows_taken(source: Source, num_in_split: int) -> int:
+    """Rows left of a split of `num_in_split` rows after the slice and the `rows` limit."""
+    stretch = parse_split(source.split)
+    num = num_in_split
+    if stretch is not None:
+        start, stop = stretch.start, stretch.stop
+        if stretch.is_percent:
+            start = round(start * num / 100)
+            stop = None if stop is None else round(stop * num / 100)
+        num = max(0, min(num, num if stop is None else stop) - start)
+    return min(num, source.rows) if source.rows is not None else num
+
+
+def share_rows(one: Source, other: Source) -> bool:
+    """Whether two sources certainly name some of the same rows. Equal rows in different places are not seen here."""
+    if _identity(one) != _identity(other):
+        return False
+    a, b = parse_split(one.split), parse_split(other.split)
+    if a is None or b is None:
+        return one.split == other.split
+    if a.name != b.name:
+        return False
+    if a.is_percent != b.is_percent and not (_is_whole(a) or _is_whole(b)):
+        return False
+    return _stop(a, one) > b.start and _stop(b, other) > a.start
+
+
+def _identity(source: Source) -> tuple[object, ...]:
+    name = posixpath.normpath(source.source) if source_kind(source) == "file" else source.source
+    return (name, source.config, source.revision, tuple(sorted(source.options.items(), key=str)))
+
+
+def _is_whole(stretch: Stretch) -> bool:
+    return stretch.start == 0 and stretch.stop is None
+
+
+def _stop(stretch: Stretch, source: Source) -> float:
+    stop = float("inf") if stretch.stop is None else float(stretch.stop)
+    if source.rows is None or stretch.is_percent:
+        return stop
+    return min(stop, stretch.start + source.rows)
