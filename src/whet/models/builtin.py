@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from whet.errors import HubError, RecipeError
+from whet.errors import HubError, RecipeError, WhetError
 from whet.models import cache, from_gguf, wheel
 
 _log = logging.getLogger(__name__)
@@ -110,7 +110,7 @@ def _build(folder: Path, model: BuiltinModel) -> None:
                 folder.rename(draft / "replaced")
             (draft / "whole").rename(folder)
     except OSError as error:
-        if isinstance(error, HubError | cache.StorageError):
+        if isinstance(error, WhetError):
             raise
         raise cache.cannot_write(folder, error) from error
     _log.info("%s: converted in %.1f s", model.id, time.monotonic() - started)

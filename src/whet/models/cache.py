@@ -116,8 +116,9 @@ def _lock(descriptor: int, lock_path: Path) -> None:
 def sha256_of(path: Path) -> str:
     """SHA-256 of a file, remembered by path, size, modification time (ns) and inode in the cache folder."""
     status = path.stat()
-    state = [str(path.absolute()), status.st_size, status.st_mtime_ns, status.st_ino]
-    memo_path = cache_folder() / "sha256" / hashlib.sha256(state[0].encode()).hexdigest()[:32]
+    location = str(path.absolute())
+    state = [location, status.st_size, status.st_mtime_ns, status.st_ino]
+    memo_path = cache_folder() / "sha256" / hashlib.sha256(location.encode()).hexdigest()[:32]
     try:
         memo = json.loads(memo_path.read_text(encoding="utf-8"))
         if memo["state"] == state:

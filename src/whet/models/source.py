@@ -1,0 +1,63 @@
+"""From the name in a recipe to a folder on this machine: built-in, local folder or hub id."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+from pathlib import Path
+
+from whet.errors import RecipeError
+from whet.models import builtin, folder, hub
+from whet.recipe.schema import Model
+from whet.types import ModelIdentity
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelSource:
+    """A model that lies on this machine, checked, not yet loaded."""
+
+    folder: Path
+    identity: ModelIdentity
+    weight_files: tuple[Path, ...]
+
+
+def find_model(model: Model) -> ModelSource:
+    """Fetch (when it is not there yet), check and identify the model that a recipe names."""
+    if model.id in builtin.BUILTIN:
+        _refuse_revision(model, "a built-in model")
+        return _describe(builtin.fetch_builtin(model.id), model.id, note=builtin.BUILTIN[model.id].note)
+    local = Path(model.id).expanduser()
+    if local.is_dir() or _looks_like_path(model.id):
+        _refuse_revision(model, "a local folder")
+        return _describe(local, local.resolve().name)
+    if "/" not in model.id:
+        raise _unknown(model.id)
+    snapshot = hub.fetch_snapshot(model.id, model.revision)
+    return _describe(snapshot.folder, model.id, revision=snapshot.commit)
+
+
+def _describe(path: Path, model_id: str, *, revision: str | None = None, note: str = "") -> ModelSource:
+    folder.check_folder(path)
+    files = folder.weight_files(path)
+    identity = ModelIdentity(id=model_id, revision=revision, weights_sha256=folder.weights_sha256(files), note=note)
+    return ModelSource(folder=path, identity=identity, weight_files=files)
+
+
+def _looks_like_path(model_id: str) -> bool:
+    return model_id.startswith(("/", "./", "../", "~")) or model_id.count("/") > 1
+
+
+def _refuse_revision(model: Model, what: str) -> None:
+    if model.revision is not None:
+        raise RecipeError(
+            f"model.revision is set, but {model.id} is {what}", mend="remove model.revision, or name a hub id"
+        )
+
+
+def _unknown(model_id: str) -> RecipeError:
+    near = difflib.get_close_matches(model_id.lower(), builtin.BUILTIN, n=1, cutoff=0.5)
+    hint = f"did you mean {near[0]}? " if near else ""
+    return RecipeError(
+        f"no built-in model and no folder is called {model_id!r}",
+        mend=f"{hint}Built in: {', '.join(builtin.BUILTIN)}. On the hub: OWNER/NAME. A folder: ./NAME",
+    )
