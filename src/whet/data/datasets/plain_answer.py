@@ -1,0 +1,24 @@
+"""Answers that are compared as text: the whole answer, or what stands behind `Answer:` where a text has that."""
+
+from __future__ import annotations
+
+import unicodedata
+
+from whet.data.datasets import answer_line
+
+
+def extract(text: str) -> tuple[str, bool]:
+    """The answer and whether it has the asked-for format: no format is asked for, so any visible text has it."""
+    answer = answer_line.find_answer(text)
+    if answer is None:
+        answer = text[: answer_line.MAX_CHARACTERS].strip()
+    return answer, bool(answer)
+
+
+def is_correct(extracted: str, golds: tuple[str, ...], *, origin: str = "") -> bool:
+    """Whether the texts are equal but for white space and Unicode composition."""
+    return any(_fold(extracted) == _fold(gold) for gold in golds)
+
+
+def _fold(text: str) -> str:
+    return " ".join(unicodedata.normalize("NFC", text).split())
