@@ -7,3 +7,7 @@ import typer
 
 def register(app: typer.Typer) -> None:
     """Attach every verb to `app`."""
+    from whet.cli import prepare, recipe
+
+    app.add_typer(recipe.app, name="recipe")
+    app.command()(prepare.prepare)

@@ -39,6 +39,8 @@ class Snapshot:
 
     folder: Path
     commit: str
+    origin: str
+    """the hub's host, or the cache when the hub was not asked"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,7 +99,7 @@ def _download(request: hub_errors.Request, info: ModelInfo, settings: HubSetting
         _verify(path, file.lfs.sha256 if file.lfs else str(file.blob_id), request.model_id)
     folder = paths[0].parent
     _note_revision(folder, request.revision or "main", commit)
-    return Snapshot(folder=folder, commit=commit)
+    return Snapshot(folder=folder, commit=commit, origin=request.host)
 
 
 def _list_files(request: hub_errors.Request, settings: HubSettings) -> ModelInfo:
@@ -119,7 +121,7 @@ def _within(seconds: float, call: Callable[[], _T]) -> _T:
     def run() -> None:
         try:
             future.set_result(call())
-        except BaseException as error:  # noqa: BLE001 - handed to the waiting thread, which raises it
+        except hub_errors.failures() as error:
             future.set_exception(error)
 
     threading.Thread(target=run, daemon=True).start()
@@ -190,7 +192,7 @@ def _offline(model_id: str, revision: str | None, settings: HubSettings, *, reas
         stored_name = path.resolve().name
         if len(stored_name) in (40, 64) and set(stored_name) <= set("0123456789abcdef"):
             _verify(path, stored_name, model_id)
-    return Snapshot(folder=folder, commit=folder.name)
+    return Snapshot(folder=folder, commit=folder.name, origin="the hub cache of this machine")
 
 
 def _cached_folder(model_id: str, revision: str | None, settings: HubSettings) -> Path | None:

