@@ -1,0 +1,105 @@
+"""`whet recipe show | check | reference`: what a recipe means, whether it can be run, and every key there is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from whet.cli.preview import Preview
+
+app = typer.Typer(help="Show, check and document recipes.", no_args_is_help=True)
+
+REFERENCE_PAGE = "recipe.md"
+REFERENCE_SCHEMA = "recipe.schema.json"
+
+
+@app.command()
+def show(
+    recipe: Annotated[Path, typer.Argument(help="Recipe file (YAML).")],
+    overrides: Annotated[list[str] | None, typer.Argument(help="Changes such as optim.lr=1e-4.")] = None,
+    world_size: Annotated[int, typer.Option(min=1, help="Processes that train together, one per GPU.")] = 1,
+    rows: Annotated[int | None, typer.Option(min=1, help="Training rows, where no local file tells it.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
+) -> None:
+    """Print the run that a recipe means: steps, warm-up, trainable weights, disk. Nothing is downloaded."""
+    import json
+
+    from whet.cli.preview import preview_json, preview_run
+    from whet.recipe import load_recipe
+
+    loaded = load_recipe(recipe, overrides or ())
+    preview = preview_run(loaded, world_size=world_size, num_rows=rows)
+    if as_json:
+        typer.echo(json.dumps(preview_json(preview), indent=2))
+    else:
+        _print(preview)
+
+
+@app.command()
+def check(recipes: Annotated[list[Path], typer.Argument(help="Recipe files (YAML).")]) -> None:
+    """Load recipes and print ok or every problem; exit code 2 when one has problems."""
+    from whet.errors import RecipeError
+    from whet.recipe import load_recipe
+
+    num_bad = 0
+    for path in recipes:
+        try:
+            load_recipe(path)
+        except RecipeError as error:
+            num_bad += 1
+            typer.echo(str(error), err=True)
+        else:
+            typer.echo(f"ok  {path}")
+    if num_bad:
+        raise RecipeError(f"{num_bad} of {len(recipes)} recipes cannot be run")
+
+
+@app.command()
+def reference(
+    schema: Annotated[bool, typer.Option("--schema", help="Print the JSON schema instead of the page.")] = False,
+    output: Annotated[Path | None, typer.Option(help="Folder to write recipe.md and recipe.schema.json to.")] = None,
+) -> None:
+    """Print every key of a recipe with its type, default and meaning, or write page and schema to a folder."""
+    from whet.atomic import write_text
+
+    if output is None:
+        typer.echo(reference_files()[REFERENCE_SCHEMA if schema else REFERENCE_PAGE], nl=False)
+        return
+    for name, text in reference_files().items():
+        write_text(output / name, text)
+        typer.echo(f"wrote {output / name}")
+
+
+def reference_files() -> dict[str, str]:
+    """File name -> text of the generated reference."""
+    import json
+
+    from whet.recipe.explain import json_schema, reference_markdown
+
+    return {REFERENCE_PAGE: reference_markdown(), REFERENCE_SCHEMA: json.dumps(json_schema(), indent=2) + "\n"}
+
+
+def _print(preview: Preview) -> None:
+    """A table in a terminal, plain aligned lines anywhere else."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    from whet.cli.preview import preview_lines
+
+    console = Console()
+    lines = list(preview_lines(preview))
+    if not console.is_terminal:
+        width = max(len(label) for label, _ in lines)
+        for label, value in lines:
+            typer.echo(f"{label:<{width}}  {value}".rstrip())
+        return
+    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    table.add_column(style="bold cyan", no_wrap=True)
+    table.add_column(overflow="fold")
+    for label, value in lines:
+        table.add_row(Text(label, style="yellow" if label == "unknown" else ""), Text(value))
+    console.print(table)
