@@ -90,11 +90,13 @@ def _download(request: hub_errors.Request, info: ModelInfo, settings: HubSetting
     missing = [file for file in files if not _cached_file(request.model_id, file.rfilename, commit, settings)]
     _check_space(missing, settings)
 
-    def fetch(file: RepoSibling) -> Path:
-        return _fetch_file(request, file.rfilename, commit, settings)
-
     with ThreadPoolExecutor(_NUM_PARALLEL) as pool:
-        paths = list(pool.map(fetch, files))
+        fetches = [pool.submit(_fetch_file, request, file.rfilename, commit, settings) for file in files]
+        try:
+            paths = [fetch.result() for fetch in fetches]
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)  # one failure is enough: no further file is begun
+            raise
     for file, path in zip(files, paths, strict=True):
         _verify(path, file.lfs.sha256 if file.lfs else str(file.blob_id), request.model_id)
     folder = paths[0].parent
