@@ -122,7 +122,15 @@ def render(template: Template, messages: Sequence[Message], *, origin: str, has_
                 where=origin,
                 mend="split the conversation into rows with one answer each, or use `data.template: plain`",
             )
-    taught = tuple(turn.is_taught for turn in messages if turn.role == "assistant")
+    answers = [(turn, content) for turn, content in turns if turn.role == "assistant"]
+    for (_, content), shorter, longer in zip(answers, texts, texts[1:], strict=False):
+        if content.strip() not in longer[len(shorter) :]:
+            raise DataError(
+                "the chat template changes the text of an answer",
+                where=origin,
+                mend="write the answer as the template would, or use `data.template: plain`",
+            )
+    taught = tuple(turn.is_taught for turn, _ in answers)
     return Rendered(texts=tuple(texts), taught=taught, stand_ins=stand_ins, origin=origin)
 
 
@@ -145,15 +153,7 @@ def _write_chat(template: Template, turns: Sequence[tuple[Message, str]], origin
     messages = [{"role": turn.role, "content": content} for turn, content in turns]
     answers = [index for index, (turn, _) in enumerate(turns) if turn.role == "assistant"]
     ends = [*answers, len(turns)]
-    texts = [_apply(template, messages[:end], origin, end < len(turns) or not has_answer) for end in ends]
-    for index, text, longer in zip(answers, texts, texts[1:], strict=False):
-        if messages[index]["content"].strip() not in longer[len(text) :]:
-            raise DataError(
-                f"the chat template changes the text of answer {index}",
-                where=origin,
-                mend="write the answer as the template would, or use `data.template: plain`",
-            )
-    return texts
+    return [_apply(template, messages[:end], origin, end < len(turns) or not has_answer) for end in ends]
 
 
 def _apply(template: Template, messages: list[dict[str, str]], origin: str, is_prompt: bool) -> str:
