@@ -11,6 +11,9 @@ from whet.recipe.problems import Path
 from whet.recipe.schema import Adapter, Recipe, Source
 from whet.recipe.splits import parse_split, share_rows, source_kind
 
+_SEARCH = 10_000
+"""How far from a wish a divisor is looked for, so that an absurd batch size is answered at once too."""
+
 
 @dataclass(frozen=True, slots=True)
 class Finding:
@@ -32,11 +35,12 @@ def nearest_multiples(number: int, unit: int) -> list[int]:
 
 
 def nearest_divisors(number: int, wish: int) -> list[int]:
-    """The divisors of `number` next to `wish`, below and above."""
-    divisors = [d for d in range(1, number + 1) if number % d == 0]
-    below = [d for d in divisors if d <= wish]
-    above = [d for d in divisors if d > wish]
-    return below[-1:] + above[:1]
+    """The divisors of `number` next to `wish`, below and above; 1 and `number` where none is near."""
+    wish = min(wish, number)
+    below = range(wish, max(0, wish - _SEARCH), -1)
+    above = range(wish + 1, min(number, wish + _SEARCH))
+    found = [next((d for d in below if number % d == 0), 1)]
+    return found if wish == number else [*found, next((d for d in above if number % d == 0), number)]
 
 
 def either(numbers: Sequence[int]) -> str:

@@ -122,7 +122,9 @@ def _translate(root: MapNode, error: ValidationError) -> list[Problem]:
             what = [Problem(_place(root, path), path, _wrong_value(path, _node_at(root, path)))]
         problems.setdefault(path, what)
     order = {path: number for number, path in enumerate(_paths(root, ()))}
-    flat = [problem for group in problems.values() for problem in group]
+    # of a union, each member that did not fit has an error: the one that points deepest is kept
+    kept = [group for path, group in problems.items() if not any(_is_below(other, path) for other in problems)]
+    flat = [problem for group in kept for problem in group]
     return sorted(flat, key=lambda problem: order.get(problem.path, -1))
 
 
@@ -173,10 +175,9 @@ def _real_path(root: Node, location: tuple[str | int, ...]) -> tuple[Path, bool]
     node, path = root, ()
     for part in location:
         inner = _child(node, part)
-        if inner is None:
-            return path, False
-        node, path = inner, (*path, part)  # type: ignore[assignment]
-    return path, True
+        if inner is not None:
+            node, path = inner, (*path, part)  # type: ignore[assignment]
+    return path, len(path) == len(location)
 
 
 def _node_at(root: Node, path: Path) -> Node:
@@ -215,6 +216,10 @@ def _touch(one: Path, other: Path) -> bool:
     """Whether one path lies on or below the other."""
     num = min(len(one), len(other))
     return one[:num] == other[:num]
+
+
+def _is_below(path: Path, upper: Path) -> bool:
+    return len(path) > len(upper) and path[: len(upper)] == upper
 
 
 def _one_line(text: str | None) -> str:

@@ -195,7 +195,8 @@ class PlainDumper(yaml.SafeDumper):
 
 def _represent_str(dumper: PlainDumper, text: str) -> yaml.ScalarNode:
     looks_otherwise = natural_value(text) != text or text.lower() in _WORD_BOOLS
-    style = '"' if looks_otherwise else None
+    # PyYAML's other styles lose unusual line breaks (U+0085, U+2028)
+    style = '"' if looks_otherwise or not text.isprintable() else None
     return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
 
 

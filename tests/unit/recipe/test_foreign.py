@@ -1,0 +1,124 @@
+"""Other tools' names are answered with whet's, and every answer is true of both sides."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+
+import pytest
+
+from whet.errors import RecipeError
+from whet.recipe import parse_recipe
+from whet.recipe.fields import all_keys
+from whet.recipe.foreign import EXPLAINED, RENAMED, SECTIONS, foreign_full_name, foreign_name
+from whet.recipe.problems import dotted
+
+OUR_KEYS = {dotted(key) for key in all_keys()}
+BASE = "name: a\noutput: b\ndata: {train: [{source: r.jsonl}]}\n"
+
+
+def answers(text: str) -> dict[str, str]:
+    """Key -> answer, of the unknown keys of a recipe."""
+    with pytest.raises(RecipeError) as caught:
+        parse_recipe(BASE + text, "r.yaml")
+    return dict(re.findall(r"r\.yaml:\d+ (\S+): unknown (?:key|section)(.*)", str(caught.value)))
+
+
+def test_every_answer_names_a_key_that_exists():
+    assert set(RENAMED.values()) <= OUR_KEYS
+    named = {name for sentence in EXPLAINED.values() for name in re.findall(r"`([^`]+)`", sentence)}
+    assert named <= OUR_KEYS
+    assert {part for sections in SECTIONS.values() for part in re.findall(r"\w+", sections)} - {"and"} <= OUR_KEYS
+
+
+def test_a_name_has_one_answer_only():
+    assert not set(RENAMED) & set(EXPLAINED)
+
+
+def test_every_setting_of_a_lora_config_is_answered():
+    peft = pytest.importorskip("peft")
+    ours = {str(key[-1]) for key in all_keys()}
+    names = {field.name for field in dataclasses.fields(peft.LoraConfig)} - ours
+    exotic = {name for name in names if foreign_name(name) is None}
+    assert len(exotic) <= 14 and not exotic & {"r", "lora_alpha", "lora_dropout", "target_modules", "bias", "task_type"}
+
+
+def test_nearly_every_setting_of_training_arguments_and_sft_config_is_answered():
+    trl = pytest.importorskip("trl")
+    ours = {str(key[-1]) for key in all_keys()}
+    names = {field.name for field in dataclasses.fields(trl.SFTConfig)} - ours
+    unanswered = {name for name in names if foreign_name(name) is None}
+    assert unanswered == {"accelerator_config_placeholder"} - {"accelerator_config_placeholder"} | unanswered
+    assert len(unanswered) < 0.1 * len(names), sorted(unanswered)
+
+
+def test_hugging_face_names_are_answered_at_any_place():
+    text = (
+        "learning_rate: 1\ntrain: {num_train_epochs: 3, eval_steps: 5}\nadapter: {r: 8, lora_alpha: 16, bias: none}\n"
+    )
+    assert answers(text) == {
+        "learning_rate": ": here it is optim.lr",
+        "train.num_train_epochs": ": here it is train.epochs",
+        "train.eval_steps": ": here it is train.eval_every",
+        "adapter.r": ": here it is adapter.rank",
+        "adapter.lora_alpha": ": here it is adapter.alpha",
+        "adapter.bias": ": LoRA adds no bias terms",
+    }
+
+
+def test_a_lora_ns_file_is_answered_key_by_key():
+    text = """\
+task_name: gsm8k
+task_type: CAUSAL_LM
+model:
+  name_or_path: meta-llama/Llama-3.1-8B
+  token: true
+peft:
+  method: lora
+  lora_r: 32
+  init_lora_weights: pissa
+  use_rslora: true
+trainer:
+  refactor_every: 100
+  warmup_steps: 50
+dataset:
+  name: openai/gsm8k
+  subset: main
+  max_length: 1024
+training:
+  output_dir: out
+  num_train_epochs: 5
+  per_device_train_batch_size: 4
+  gradient_accumulation_steps: 2
+  learning_rate: 3e-4
+  optim: adamw_torch_fused
+  max_steps: 10
+wandb:
+  project: x
+"""
+    found = answers(text)
+    assert len(found) == len(text.splitlines()) - 1  # every key but our own `model`
+    assert found["peft"] == ": these settings are in adapter"
+    assert found["peft.lora_r"] == ": here it is adapter.rank"
+    assert found["model.name_or_path"] == ": here it is model.id"
+    assert found["dataset.name"] == ": here it is data.train.0.source"
+    assert found["dataset.max_length"] == ": max_length belongs to data: data.max_length"
+    assert found["training.max_steps"] == ": max_steps belongs to train: train.max_steps"
+    assert "HF_TOKEN" in found["model.token"]
+    assert "batch.global_size" in found["training.gradient_accumulation_steps"]
+    assert "refactoring" in found["trainer.refactor_every"] and "refactoring" in found["trainer.warmup_steps"]
+
+
+def test_the_answer_depends_on_the_section_where_the_name_means_two_things():
+    assert foreign_full_name(("trainer", "warmup_steps")) != foreign_name("warmup_steps")
+
+
+def test_an_unknown_key_is_led_home_or_to_the_nearest_name():
+    found = answers("data2: 1\nadapter: {lr: 1, rnak: 8}\nbatch: {globl_size: 8, sead: 1}\nzzz: 1\ntrain: {seed: 1}\n")
+    assert found["adapter.lr"] == ": lr belongs to optim: optim.lr"
+    assert found["adapter.rnak"] == ", did you mean adapter.rank?"
+    assert found["batch.globl_size"] == ", did you mean batch.global_size?"
+    assert found["train.seed"] == ": seed belongs to the top of the recipe: seed"
+    assert found["data2"] == ", did you mean data?"
+    assert found["batch.sead"].endswith("seed?") or "takes" in found["batch.sead"]
+    assert found["zzz"].startswith("; a recipe takes version, name")
