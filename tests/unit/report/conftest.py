@@ -1,0 +1,92 @@
+"""A small run folder, written by hand, with a hostile string wherever data can stand."""
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+
+def _write(path: Path, value: object) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(value))
+
+
+def _metrics(num_steps: int, text: str) -> str:
+    lines: list[dict] = []
+    for step in range(1, num_steps + 1):
+        loss = 0.3 + 2 * math.exp(-step / num_steps * 5) + 0.1 * math.sin(step)
+        line = {"kind": "step", "step": step, "loss": loss, "lr": 1e-4, "grad_norm": 0.5, "tokens_per_second": 1000.0}
+        lines.append(line | {"batch_hash": text})
+        if step % max(1, num_steps // 5) == 0:
+            lines.append({"kind": "eval", "step": step, "loss": loss + 0.1, "num_taught": 10, "seconds": 1.0})
+    lines.append({"kind": "event", "step": num_steps, "text": f"resumed {text}"})
+    return "".join(json.dumps(line) + "\n" for line in lines)
+
+
+def _answers(model: str, text: str) -> str:
+    rows = [
+        {
+            "id": f"row-{i} {text}",
+            "prompt": f"question {i} {text}",
+            "text": f"{model} says {text}",
+            "stopped": "length" if i % 3 == 0 else "stop_token",
+            "num_new_tokens": 5,
+            "seconds": 0.1,
+            "extracted": text,
+            "golds": [text, "42"],
+            "is_correct": (i % 4 == 0) if model == "base" else (i % 2 == 0),
+            "has_format": model == "tuned",
+        }
+        for i in range(40)
+    ]
+    return "".join(json.dumps(row) + "\n" for row in rows)
+
+
+def _comparison(text: str) -> dict:
+    def interval(estimate: float) -> dict:
+        return {"estimate": estimate, "low": estimate - 0.1, "high": estimate + 0.1, "level": 0.95}
+
+    return {
+        "dataset": f"sums {text}",
+        "num_rows": 40,
+        "base_accuracy": interval(0.25),
+        "tuned_accuracy": interval(0.5),
+        "difference": interval(0.25),
+        "wins": 10,
+        "losses": 0,
+        "p_value": 0.002,
+        "verdict": "better",
+        "base_format_rate": 0.0,
+        "tuned_format_rate": 1.0,
+        "base_stop_rate": 0.65,
+        "tuned_stop_rate": 0.65,
+        "sentences": [f"tuned answered 20 of 40 right, base 10. {text}", f"second sentence {text}"],
+    }
+
+
+@pytest.fixture
+def make_run(tmp_path: Path) -> Callable[..., Path]:
+    """make_run(text, num_steps) -> a complete run folder with `text` in every string."""
+
+    def make(text: str = "plain", num_steps: int = 50) -> Path:
+        folder = tmp_path / "demo-run"
+        account = {"num_rows": 100, "num_kept": 97, "num_dropped": 3, "num_truncated": 1, "num_tokens": 12345}
+        account |= {"num_taught": 4567, "fingerprint": text, "dropped": [{"origin": text, "reason": text}]}
+        _write(folder / "run_plan.json", {"total_steps": num_steps, text: text, "list": [text, None, True]})
+        _write(folder / "environment.json", {"whet": f"0.1.0{text}", "cpu": text})
+        _write(folder / "data.json", {"train": account, "validation": account, "notes": [text]})
+        _write(folder / "model.json", {"id": text, "revision": None, "weights_sha256": text, "note": text})
+        summary = {"status": text, "seconds": 75.0, "tokens_per_second": 1000.5, "peak_memory_bytes": 2**30}
+        _write(folder / "summary.json", summary | {"tokens": 99999, "kernels": {text: text}})
+        (folder / "recipe.yaml").write_text(f"name: {text}\n", encoding="utf-8", errors="surrogatepass")
+        (folder / "metrics.jsonl").write_text(_metrics(num_steps, text))
+        sums = folder / "evaluations" / "sums"
+        _write(sums / "comparison.json", _comparison(text))
+        for model in ("base", "tuned"):
+            (sums / f"{model}.jsonl").write_text(_answers(model, text))
+            _write(sums / f"{model}.summary.json", {"model": model, "decoding": f"greedy {text}"})
+        return folder
+
+    return make

@@ -1,0 +1,215 @@
+"""The report shows what the run folder holds, and nothing in the folder can act in the reader's browser."""
+
+import json
+import re
+import shutil
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from whet.errors import StorageError
+from whet.report import write_report
+from whet.report.html import visible
+
+HOSTILE = (
+    "</script><script>alert(1)</script><ScRiPt src=//evil.example/x.js>"
+    "\"><img src=x onerror=alert(1)>' onmouseover='alert(1)' </pre></style><style>*{display:none}</style>"
+    '<a href="javascript:alert(1)">x</a><iframe src=//evil.example><svg onload=alert(1)><base href=//evil.example>'
+    "<meta http-equiv=refresh content=0> {{7*7}} {% raw %} ${7*7} ]]> --> &lt;b&gt; =1+1 `x` "
+    "\u202eevil\u2066 \x1b[31m \x00 \u200b \ufeff \U000e0041 end"
+)
+ALLOWED_TAGS = """
+    html head meta title style body header main section article figure figcaption details summary div span p h1 h2 h3
+    h4 ul li dl dt dd table thead tbody tr th td pre code strong svg desc line text circle polyline
+"""
+
+
+class Page(HTMLParser):
+    """Collects tags, attributes and text the way a browser would."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.open: list[str] = []
+        self.unbalanced: list[str] = []
+        self.text = ""
+        self.feed(html)
+        self.close()
+
+    def handle_starttag(self, tag, attrs) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in {"meta", "line", "circle", "polyline"}:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag) -> None:
+        if not self.open or self.open.pop() != tag:
+            self.unbalanced.append(tag)
+
+    def handle_data(self, data) -> None:
+        self.text += data
+
+
+def page_of(folder: Path) -> Page:
+    return Page(write_report(folder).read_text(encoding="utf-8"))
+
+
+def test_hostile_strings_become_text_and_nothing_else(make_run) -> None:
+    page = page_of(make_run(HOSTILE))
+    assert {tag for tag, _ in page.tags} <= set(ALLOWED_TAGS.split())
+    for tag, attributes in page.tags:
+        assert not [name for name in attributes if name.startswith("on") or name in {"href", "src", "action", "style"}]
+        assert not any("javascript:" in (value or "") for value in attributes.values()), tag
+    assert page.open == [] and page.unbalanced == []
+    assert page.text.count("<script>alert(1)</script>") > 50, "the strings are shown, as text"
+    assert page.text.count("{{7*7}}") == page.text.count("<script>alert(1)</script>"), "no template was run"
+
+
+def test_hostile_strings_change_no_tag_of_the_page(make_run, tmp_path: Path) -> None:
+    plain = page_of(make_run("plain"))
+    shutil.rmtree(tmp_path / "demo-run")
+    hostile = page_of(make_run(HOSTILE))
+    # charts and structure are the same: data adds text, never an element or an attribute
+    assert [tag for tag, _ in hostile.tags] == [tag for tag, _ in plain.tags]
+    assert [sorted(attributes) for _, attributes in hostile.tags] == [sorted(found) for _, found in plain.tags]
+
+
+def test_invisible_and_direction_characters_are_written_out(make_run) -> None:
+    text = write_report(make_run(HOSTILE)).read_text(encoding="utf-8")
+    assert not re.search(
+        "[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b\u202a-\u202e\u2066-\u2069\ufeff\U000e0000-\U000e007f]", text
+    )
+    assert "&lt;U+202E&gt;evil&lt;U+2066&gt; &lt;U+001B&gt;[31m &lt;U+0000&gt;" in text
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("tab\tline\nend", "tab\tline\nend"),
+        ("windows\r\nline", "windows\nline"),
+        ("a\rb", "a<U+000D>b"),
+        ("\ud800", "<U+D800>"),
+        ("caf\u00e9 \u0639\u200c \U0001f469\u200d\U0001f4bb", "caf\u00e9 \u0639\u200c \U0001f469\u200d\U0001f4bb"),
+        ("x" * 20_003, "x" * 20_000 + " ... (3 more characters)"),
+    ],
+)
+def test_visible_keeps_what_can_be_read(text: str, shown: str) -> None:
+    assert visible(text) == shown
+
+
+def test_the_page_forbids_scripts_and_network_by_policy_and_needs_neither(make_run) -> None:
+    html = write_report(make_run()).read_text(encoding="utf-8")
+    policy = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+    assert f'http-equiv="Content-Security-Policy" content="{policy}' in html
+    assert not re.search(r"<script|https?://|url\(|@import|<link|<img", html)
+
+
+def test_the_verdict_stands_first_with_its_counts(make_run) -> None:
+    page = page_of(make_run())
+    words = " ".join(page.text.split())
+    assert words.index("Verdict Better on sums, 40 rows tuned answered 20 of 40 right") < words.index("Training")
+    for found in ("base 25.0 % (15.0 % to 35.0 %)", "tuned 50.0 %", "+100.0", "second sentence"):
+        assert found in words
+    for found in ("whet train recipe.yaml", "whet compare demo-run", "12,345", "resumed plain", "1.00 GiB"):
+        assert found in words
+
+
+def test_without_a_comparison_the_report_makes_no_claim(make_run) -> None:
+    folder = make_run()
+    (folder / "evaluations" / "sums" / "comparison.json").unlink()
+    words = " ".join(page_of(folder).text.split())
+    assert "No comparison was made" in words
+    assert "Better on" not in words
+
+
+def test_a_run_that_only_just_started_has_a_report(tmp_path: Path) -> None:
+    (tmp_path / "recipe.yaml").write_text("name: young\n")
+    words = " ".join(page_of(tmp_path).text.split())
+    for found in (
+        "No comparison was made",
+        "No optimizer step is logged yet",
+        "still running",
+        "No account of the data",
+    ):
+        assert found in words
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["run_plan.json", "environment.json", "data.json", "model.json", "summary.json", "metrics.jsonl", "recipe.yaml"]
+    + [f"evaluations/sums/{file}" for file in ("comparison.json", "base.jsonl", "tuned.jsonl", "tuned.summary.json")],
+)
+@pytest.mark.parametrize(
+    "content", [None, b"", b"{", b"[]", b"\xff\x00", b'"x"', b"[" * 100_000, b'{"train": 3, "verdict": [], "id": {}}']
+)
+def test_any_file_may_be_missing_or_damaged(make_run, name: str, content: bytes | None) -> None:
+    path = make_run() / name
+    path.unlink() if content is None else path.write_bytes(content)
+    page = page_of(path.parents[name.count("/")])
+    assert page.unbalanced == []
+    is_json = name != "recipe.yaml" and content not in (None, b"") and not content.startswith(b'{"')
+    if is_json:
+        assert "Files that could not be read in full" in page.text
+        assert path.name in page.text
+
+
+def test_a_malformed_comparison_gives_no_verdict(make_run) -> None:
+    folder = make_run()
+    path = folder / "evaluations" / "sums" / "comparison.json"
+    for change in (
+        {"verdict": "amazing"},
+        {"p_value": "small"},
+        {"difference": {"low": 1}},
+        {"num_rows": float("nan")},
+    ):
+        whole = json.loads(path.read_text())
+        path.write_text(json.dumps(whole | change))
+        page = page_of(folder)
+        assert "no verdict is shown" in page.text and "No comparison was made" in page.text
+        path.write_text(json.dumps(whole))
+
+
+def test_twenty_thousand_steps_stay_under_a_megabyte(make_run) -> None:
+    path = write_report(make_run(HOSTILE, num_steps=20_000))
+    assert path.stat().st_size < 300_000
+    for line in re.findall(r'<polyline[^>]* points="([^"]*)"', path.read_text(encoding="utf-8")):
+        assert len(line.split()) <= 600
+
+
+def test_numbers_that_are_not_numbers_are_left_out_of_the_charts(make_run) -> None:
+    folder = make_run()
+    bad = [{"loss": None}, {"loss": "1"}, {"loss": True}, {"loss": 1e308}, {"loss": 10**400}, {"loss": -1e299}]
+    with (folder / "metrics.jsonl").open("a") as file:
+        for i, change in enumerate(bad):
+            file.write(json.dumps({"kind": "step", "step": 51 + i, **change}) + "\n")
+        file.write('{"kind": "step", "step": 60, "loss": NaN}\n{"kind": "step", "step": 1e3}\n')
+    html = write_report(folder).read_text(encoding="utf-8")
+    assert not re.search(r'"[^"]*\b(nan|inf)\b[^"]*"', html)
+
+
+def test_the_same_folder_gives_the_same_bytes(make_run) -> None:
+    folder = make_run()
+    first = write_report(folder).read_bytes()
+    assert write_report(folder).read_bytes() == first
+
+
+def test_charts_can_be_read_aloud(make_run) -> None:
+    html = write_report(make_run()).read_text(encoding="utf-8")
+    ids = re.findall(r'id="([^"]+)"', html)
+    assert len(ids) == len(set(ids))
+    for names in re.findall(r'aria-labelledby="([^"]+)"', html):
+        assert set(names.split()) <= set(ids)
+    assert html.count("<svg") == html.count('role="img"') == 5
+    assert "training loss from 2." in html
+    assert "Numbers of this chart" in html
+
+
+def test_a_folder_that_is_no_run_is_refused_and_left_alone(tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match="not a run folder"):
+        write_report(tmp_path)
+    with pytest.raises(StorageError, match="no such folder"):
+        write_report(tmp_path / "absent")
+    assert list(tmp_path.iterdir()) == []
