@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -98,9 +100,17 @@ def _halves_from_pairs(weight_OI: np.ndarray, num_heads: int) -> np.ndarray:
 
 
 def _write_weights(path: Path, weights: dict[str, np.ndarray]) -> None:
+    from safetensors import SafetensorError
     from safetensors.numpy import save_file
 
-    save_file(weights, path, metadata={"format": "pt"})
+    try:
+        save_file(weights, path, metadata={"format": "pt"})
+    except SafetensorError as error:
+        # The library turns an OSError into text: "... (os error 28)".
+        number = re.search(r"os error (\d+)", str(error))
+        if number is None:
+            raise
+        raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from error
 
 
 def _config(metadata: dict[str, Any], *, is_tied: bool) -> dict[str, Any]:
@@ -157,7 +167,7 @@ def _write_tokenizer(folder: Path, metadata: dict[str, Any]) -> None:
     types = metadata["tokenizer.ggml.token_type"]
     control = [token for token, kind in zip(tokens, types, strict=True) if kind == _CONTROL_TOKEN]
     tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in control])
-    tokenizer.save(str(folder / "tokenizer.json"))
+    (folder / "tokenizer.json").write_text(tokenizer.to_str(pretty=True), encoding="utf-8")
     special = {name.removesuffix("_token_id"): tokens[i] for name, i in _special_ids(metadata).items()}
     _write_json(
         folder / "tokenizer_config.json",

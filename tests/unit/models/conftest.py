@@ -58,6 +58,12 @@ def tiny_folder(_tiny_folder, tmp_path) -> Path:
     return Path(shutil.copytree(_tiny_folder, tmp_path / "tiny"))
 
 
+@pytest.fixture
+def write_gguf():
+    """The function that writes the tiny GGUF, for variants of it."""
+    return write_tiny_gguf
+
+
 def write_tiny_gguf(path: Path, *, pre_tokenizer: str = "smollm") -> None:
     from gguf import GGMLQuantizationType, GGUFWriter
     from gguf.quants import quantize
