@@ -47,7 +47,6 @@ def read_hub_rows(
 
 
 def _resolve_commit(dataset_id: str, revision: str | None) -> str | None:
-    import httpx
     from huggingface_hub import HfApi
     from huggingface_hub.errors import (
         GatedRepoError,
@@ -58,6 +57,8 @@ def _resolve_commit(dataset_id: str, revision: str | None) -> str | None:
         RevisionNotFoundError,
     )
 
+    # the transport errors of the HTTP library in use: httpx2 under huggingface_hub 2, httpx under 1.x
+    transport_error = HfHubHTTPError.__bases__[0]
     try:
         return HfApi().dataset_info(dataset_id, revision=revision, timeout=10).sha
     except OfflineModeIsEnabled:
@@ -77,6 +78,6 @@ def _resolve_commit(dataset_id: str, revision: str | None) -> str | None:
         status = error.response.status_code
         mend = "check your token (hf auth login)" if status in (401, 403) else "try again later, or use a local file"
         raise HubError(f"the hub answered with status {status}", where=dataset_id, mend=mend) from error
-    except (httpx.HTTPError, ConnectionError, TimeoutError) as error:
+    except (transport_error, ConnectionError, TimeoutError) as error:
         mend = "check the network; with HF_HUB_OFFLINE=1 a copy fetched earlier is used"
         raise HubError(f"the hub cannot be reached ({type(error).__name__})", where=dataset_id, mend=mend) from error

@@ -18,7 +18,7 @@ _FINAL_LINE = re.compile(r"####[ \t]*(\S[^\n]*)")
 _NUMBER = re.compile(
     r"""
     (?P<sign>(?<![\w.)\]])-)?            # a minus behind a digit or a closing bracket subtracts
-    [$\u20ac\u00a3]?(?P<late_sign>-)?
+    (?:[$\u20ac\u00a3](?P<late_sign>-)?)?
     (?P<whole>\d{1,3}(?:,\d{3})+(?!\d)|\d+|(?=\.\d))
     (?P<decimals>\.\d+)?
     (?:/(?P<divisor>\d+))?
@@ -37,16 +37,14 @@ def has_final_line(text: str) -> bool:
 def extract(text: str) -> tuple[str, bool]:
     """The number as canonical text ("" if there is none), and whether `####` or `Answer:` introduced it.
 
-    The first `####` line counts, then the first `Answer:`, then the last number of the text.
+    The first `####` line counts, else the first `Answer:`, else the last number of the text. A marker without a
+    number gives none: the model said something else.
     """
     text = text[: answer_line.MAX_CHARACTERS].replace("\u2212", "-")
     final = _FINAL_LINE.search(text)
     marked = final[1] if final else answer_line.find_answer(text)
-    if marked is not None:
-        number = _last_number(marked)
-        if number is not None:
-            return number, True
-    return _last_number(text) or "", marked is not None
+    number = _last_number(text if marked is None else marked)
+    return number or "", marked is not None and number is not None
 
 
 def is_correct(extracted: str, golds: tuple[str, ...], *, origin: str = "") -> bool:

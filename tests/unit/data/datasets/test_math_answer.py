@@ -1,0 +1,107 @@
+import json
+import os
+import re
+import time
+from pathlib import Path
+
+import pytest
+
+from whet.data.datasets.math_answer import extract, has_final_line, is_correct
+
+
+@pytest.mark.parametrize(
+    ("text", "number", "has_format"),
+    [
+        ("48/2 = 24\n#### 24", "24", True),
+        ("#### 1,234,567", "1234567", True),
+        ("#### $1,234.50", "1234.5", True),
+        ("#### -7", "-7", True),
+        ("#### -$7", "-7", True),
+        ("#### $-7", "-7", True),
+        ("#### \u22127", "-7", True),
+        ("#### 50%", "50", True),
+        ("#### 24\n\nQuestion: ...\n#### 99", "24", True),
+        ("Answer: 24 apples", "24", True),
+        ("Answer: 24\nAnswer: 99", "24", True),
+        ("Answer: 2 + 2 = 4", "4", True),
+        ("It is 3, then 4.", "4", False),
+        ("He pays 007 dollars.", "7", False),
+        ("10-3", "3", False),
+        ("10 - 3 = 7", "7", False),
+        ("It is -3", "-3", False),
+        ("(-3)", "-3", False),
+        ("x=.5", "0.5", False),
+        ("0.50", "0.5", False),
+        ("-0", "0", False),
+        ("1,23", "23", False),
+        ("half: 1/2", "1/2", False),
+        ("no number", "", False),
+        ("I had 5.\nAnswer: none", "", False),
+        ("", "", False),
+    ],
+)
+def test_the_number_is_found(text, number, has_format):
+    assert extract(text) == (number, has_format)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"), [("1,234", "1234"), ("5.50", "5.5"), ("1/2", "0.5"), ("4/2", "2"), ("07", "7")]
+)
+def test_equal_numbers_are_equal(one, other):
+    assert is_correct(extract(one)[0], (extract(other)[0],))
+
+
+@pytest.mark.parametrize(
+    ("one", "other"), [("17.6", "18"), ("5.50", "6"), ("1/2", "0"), ("-4", "4"), ("1/0", "0"), ("", "0"), ("", "")]
+)
+def test_different_numbers_are_not_equal(one, other):
+    assert not is_correct(extract(one)[0], (other,))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "__import__('os').system('touch canary')",
+        "9**9**9**9",
+        "9" * 1_000_000,
+        "#### " + "9" * 1_000_000,
+        "1," * 500_000,
+        "1/" * 500_000,
+        "#" * 1_000_000,
+        "-" * 1_000_000,
+        "$" * 1_000_000,
+        "\\frac{" * 2_000 + "1" + "}" * 2_000,
+        "1e999999999",
+        "\u0661\u0662\u0663",
+    ],
+    ids=lambda text: text[:12],
+)
+def test_hostile_text_gets_a_verdict_at_once_and_runs_nothing(text, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    start = time.perf_counter()
+    number, _ = extract(text)
+    assert not is_correct(number, ("42",))
+    assert time.perf_counter() - start < 1.0
+    assert not list(tmp_path.iterdir())
+
+
+def test_long_numbers_are_compared_as_text():
+    assert is_correct(extract("7" * 10_000)[0], ("7" * 10_000,))
+    assert not is_correct(extract("7" * 10_000)[0], ("7" * 9_999,))
+
+
+def test_the_final_line_is_recognised():
+    assert has_final_line("steps\n#### 72\n")
+    assert not has_final_line("#### 72\nand more")
+    assert not has_final_line("use #### to mark")
+    assert not has_final_line("#### none")
+
+
+def test_every_gsm8k_gold_is_found_as_a_plain_reading_of_the_file_finds_it():
+    folder = os.environ.get("WHET_TEST_DATA")
+    if not folder:
+        pytest.skip("WHET_TEST_DATA is not set")
+    lines = (Path(folder) / "gsm8k" / "train.jsonl").read_text(encoding="utf-8").splitlines()
+    for answer in (json.loads(line)["answer"] for line in lines):
+        gold = re.split(r"####", answer)[1].strip().replace(",", "")
+        assert is_correct(extract(answer)[0], (gold,)) and float(extract(answer)[0]) == float(gold)
