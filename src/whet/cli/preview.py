@@ -52,6 +52,7 @@ def preview_run(recipe: Recipe, *, world_size: int = 1, num_rows: int | None = N
 
     RecipeError when the batch cannot be cut for `world_size`, a target is no layer, or the model is not Llama-shaped.
     """
+    accumulation = derive_accumulation(recipe.batch, world_size)
     unknown: list[str] = []
     if num_rows is None:
         num_rows = _count_all(recipe, unknown)
@@ -66,7 +67,7 @@ def preview_run(recipe: Recipe, *, world_size: int = 1, num_rows: int | None = N
     return Preview(
         recipe=recipe,
         world_size=world_size,
-        accumulation=derive_accumulation(recipe.batch, world_size),
+        accumulation=accumulation,
         num_rows=num_rows,
         plan=plan,
         weights=weights,

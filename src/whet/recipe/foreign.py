@@ -140,6 +140,7 @@ _ANSWERS: tuple[tuple[str, tuple[str, ...]], ...] = (
         (
             *("logging_strategy", "logging_steps", "logging_first_step", "logging_dir", "logging_nan_inf_filter"),
             *("log_on_each_node", "log_level", "log_level_replica", "disable_tqdm", "include_num_input_tokens_seen"),
+            *("debug", "skip_memory_metrics"),
             *("project", "trackio_space_id", "trackio_bucket_id", "trackio_static_space_id"),
         ),
     ),
@@ -159,12 +160,19 @@ _ANSWERS: tuple[tuple[str, tuple[str, ...]], ...] = (
             *("local_rank", "fsdp", "fsdp_config", "deepspeed", "accelerator_config", "parallelism_config"),
             *("ddp_backend", "ddp_timeout", "ddp_find_unused_parameters", "ddp_bucket_cap_mb"),
             *("ddp_broadcast_buffers", "ddp_static_graph", "device_map", "num_processes", "mixed_precision"),
+            "save_on_each_node",
         ),
     ),
     (_PUSH, ("push_to_hub", "hub_model_id", "hub_strategy", "hub_private_repo", "hub_always_push")),
     (_TOKEN, ("hub_token", "token", "hf_token", "use_auth_token")),
     (_CODE, ("trust_remote_code",)),
-    (_RESUME, ("resume_from_checkpoint", "overwrite_output_dir", "ignore_data_skip", "save_only_model")),
+    (
+        _RESUME,
+        (
+            *("resume_from_checkpoint", "overwrite_output_dir", "ignore_data_skip", "save_only_model"),
+            *("restore_callback_states_from_checkpoint", "enable_jit_checkpoint"),
+        ),
+    ),
     (
         _LOSS,
         (
@@ -177,7 +185,7 @@ _ANSWERS: tuple[tuple[str, tuple[str, ...]], ...] = (
         (
             *("do_train", "do_eval", "do_predict", "prediction_loss_only", "eval_accumulation_steps"),
             *("eval_do_concat_batches", "include_for_metrics", "batch_eval_metrics", "eval_packing"),
-            *("temperature", "top_p", "top_k", "do_sample"),
+            *("temperature", "top_p", "top_k", "do_sample", "eval_use_gather_object"),
         ),
     ),
     ("runs on one machine type are repeatable as they are", ("full_determinism",)),
@@ -207,7 +215,8 @@ _ANSWERS: tuple[tuple[str, tuple[str, ...]], ...] = (
         (
             *("use_dora", "use_qalora", "use_bdlora", "qalora_group_size", "peft.variant", "rank_pattern"),
             *("alpha_pattern", "layer_replication", "fan_in_fan_out", "num_virtual_tokens", "load_in_4bit"),
-            "load_in_8bit",
+            *("load_in_8bit", "auto_mapping", "peft_version", "runtime_config", "velora_config", "kasa_config"),
+            *("arrow_config", "monteclora_config", "alora_invocation_tokens", "megatron_config", "megatron_core"),
         ),
     ),
     ("name the modules to adapt in `adapter.targets`", ("exclude_modules", "layers_to_transform", "layers_pattern")),

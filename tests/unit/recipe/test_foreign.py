@@ -35,21 +35,13 @@ def test_a_name_has_one_answer_only():
     assert not set(RENAMED) & set(EXPLAINED)
 
 
-def test_every_setting_of_a_lora_config_is_answered():
-    peft = pytest.importorskip("peft")
+@pytest.mark.parametrize(("library", "config"), [("peft", "LoraConfig"), ("trl", "SFTConfig")])
+def test_the_settings_of_the_installed_libraries_are_answered(library, config):
+    fields = dataclasses.fields(getattr(pytest.importorskip(library), config))
     ours = {str(key[-1]) for key in all_keys()}
-    names = {field.name for field in dataclasses.fields(peft.LoraConfig)} - ours
-    exotic = {name for name in names if foreign_name(name) is None}
-    assert len(exotic) <= 14 and not exotic & {"r", "lora_alpha", "lora_dropout", "target_modules", "bias", "task_type"}
-
-
-def test_nearly_every_setting_of_training_arguments_and_sft_config_is_answered():
-    trl = pytest.importorskip("trl")
-    ours = {str(key[-1]) for key in all_keys()}
-    names = {field.name for field in dataclasses.fields(trl.SFTConfig)} - ours
-    unanswered = {name for name in names if foreign_name(name) is None}
-    assert unanswered == {"accelerator_config_placeholder"} - {"accelerator_config_placeholder"} | unanswered
-    assert len(unanswered) < 0.1 * len(names), sorted(unanswered)
+    unanswered = [field.name for field in fields if field.name not in ours and foreign_name(field.name) is None]
+    # a later version may add a few; a table that fell behind may not pass
+    assert len(unanswered) <= 0.1 * len(fields), unanswered
 
 
 def test_hugging_face_names_are_answered_at_any_place():

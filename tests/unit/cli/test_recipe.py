@@ -1,0 +1,167 @@
+"""`whet recipe` as a user types it: plain output in a pipe, exit codes, no torch."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from whet.cli.preview import count_rows, preview_lines, preview_run, size
+from whet.cli.recipe import app
+from whet.errors import RecipeError
+from whet.recipe import parse_recipe
+from whet.recipe.schema import Source
+
+FIQA = """\
+name: fiqa
+output: runs/fiqa
+model: {id: nvidia/Llama-3.1-Nemotron-Nano-8B-v1}
+adapter: {rank: 8, alpha: 32, targets: [q_proj, k_proj, v_proj, o_proj]}
+data: {train: [{source: explodinggradients/fiqa, config: main}], max_length: 2048}
+optim: {lr: 2e-4, warmup: 0.1, schedule: linear}
+train: {epochs: 3, keep: 3}
+"""
+
+
+@pytest.fixture
+def fiqa(tmp_path: Path) -> Path:
+    path = tmp_path / "fiqa.yaml"
+    path.write_text(FIQA, encoding="utf-8")
+    return path
+
+
+def show(*arguments: str) -> str:
+    result = CliRunner().invoke(app, ["show", *arguments], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def test_show_prints_the_numbers_of_the_run(fiqa):
+    text = show(str(fiqa), "--rows", "5500")
+    for expected in (
+        "16 = 4 micro-batch x 4 accumulation x 1 process",
+        "1,032 (3 epochs of 344)",
+        "warm-up steps      104",
+        "6,815,744 (0.0848 % of the weights in training)",
+        "27.26 MB (26.00 MiB), float32",
+        "81.79 MB (78.00 MiB)",
+    ):
+        assert expected in text
+    assert "\x1b" not in text and "unknown" not in text
+
+
+def test_show_says_what_is_unknown_and_why(fiqa):
+    text = show(str(fiqa))
+    assert "steps              unknown" in text
+    assert "explodinggradients/fiqa: unknown until the rows are read: pass --rows" in text
+    text = show(str(fiqa), "model.id=someone/else", "train.max_steps=50")
+    assert "trainable weights  unknown" in text and "shape of someone/else is unknown" in text
+    assert "steps              50" in text and "warm-up steps      5" in text
+
+
+def test_show_takes_overrides_and_a_world_size(fiqa):
+    text = show(str(fiqa), "optim.lr=1e-5", "batch.global_size=32", "--world-size", "4", "--rows", "5500")
+    assert "learning rate 1e-05" in text
+    assert "32 = 4 micro-batch x 2 accumulation x 4 processes" in text
+    assert "516 (3 epochs of 172)" in text
+
+
+def test_json_holds_the_same_numbers(fiqa):
+    shown = json.loads(show(str(fiqa), "--rows", "5500", "--json"))
+    assert shown["plan"]["total_steps"] == shown["total_steps"] == 1032
+    assert shown["warmup_steps"] == 104 and shown["accumulation"] == 4
+    assert shown["weights"]["num_trainable"] == 6_815_744 and shown["unknown"] == []
+    shown = json.loads(show(str(fiqa), "--json"))
+    assert shown["plan"] is None and shown["total_steps"] is None and shown["warmup_steps"] is None
+
+
+def test_rows_of_local_files_and_generators_are_counted(tmp_path):
+    file = tmp_path / "rows.jsonl"
+    file.write_text('{"a": 1}\n\n{"a": 2}\n  \n{"a": 3}', encoding="utf-8")
+    assert count_rows(Source(source=str(file))) == 3
+    assert count_rows(Source(source=str(file), split="train[1:]")) == 2
+    assert count_rows(Source(source=str(file), rows=2)) == 2
+    assert count_rows(Source(source="reasoning-gym:lcm", rows=70)) == 70
+    assert count_rows(Source(source=str(tmp_path / "no.jsonl"))) == "there is no such file"
+    assert count_rows(Source(source="openai/gsm8k")) == "unknown until the rows are read"
+
+
+def test_rows_of_a_real_file_give_the_published_steps(test_data):
+    files = sorted((test_data / "gsm8k").rglob("*train*.jsonl"))
+    if not files:
+        pytest.skip("the data folder holds no gsm8k training file")
+    recipe = parse_recipe(
+        f"name: a\noutput: b\ndata: {{train: [{{source: {files[0]}}}]}}\n"
+        "batch: {global_size: 64}\ntrain: {epochs: 5}\n"
+    )
+    plan = preview_run(recipe).plan
+    assert plan is not None and (plan.num_samples, plan.total_steps) == (7473, 585)
+
+
+def test_a_time_budget_is_shown_as_an_upper_bound():
+    recipe = parse_recipe(
+        "name: a\noutput: b\ndata: {train: [{source: 'reasoning-gym:lcm', rows: 1600}]}\ntrain: {fit_seconds: 60}\n"
+    )
+    lines = dict(preview_lines(preview_run(recipe)))
+    assert lines["steps"].startswith("at most 100 ")
+    assert "fitted to the time budget" in lines["unknown"]
+
+
+def test_full_tuning_shows_the_whole_model():
+    recipe = parse_recipe("name: a\noutput: b\nadapter: {method: none}\ndata: {train: [{source: o/d}]}\n")
+    lines = dict(preview_lines(preview_run(recipe, num_rows=10)))
+    assert lines["trainable weights"] == "134,515,008 (100 % of the weights in training)"
+    assert lines["model files"] == "538.06 MB (513.13 MiB), float32"
+
+
+def test_a_sample_longer_than_the_model_was_made_for_is_noted():
+    recipe = parse_recipe("name: a\noutput: b\ndata: {train: [{source: o/d}], max_length: 9000}\n")
+    assert "more than the 8,192 positions" in preview_run(recipe).notes[0]
+
+
+def test_targets_and_world_sizes_that_do_not_work_are_recipe_errors():
+    recipe = parse_recipe("name: a\noutput: b\ndata: {train: [{source: o/d}]}\nadapter: {targets: [c_attn]}\n")
+    with pytest.raises(RecipeError, match="no linear layer c_attn"):
+        preview_run(recipe)
+    with pytest.raises(RecipeError, match="world size 3"):
+        preview_run(recipe, world_size=3)
+
+
+def test_sizes_are_told_in_both_units():
+    assert size(27_262_976) == "27.26 MB (26.00 MiB)"
+    assert size(16_060_522_496) == "16.06 GB (14.96 GiB)"
+
+
+def test_check_prints_ok_or_every_problem_and_leaves_with_two(fiqa, tmp_path):
+    bad = tmp_path / "bad.yaml"
+    bad.write_text(FIQA + "bogus: 1\nseed: -1\n", encoding="utf-8")
+    run = [sys.executable, "-c", "from whet.cli.main import main; main()", "recipe", "check"]
+    done = subprocess.run([*run, str(fiqa)], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, f"ok  {fiqa}\n")
+    done = subprocess.run([*run, str(fiqa), str(bad)], capture_output=True, text=True, check=False)
+    assert done.returncode == 2 and done.stdout == f"ok  {fiqa}\n"
+    assert f"{bad}:8 bogus: unknown key" in done.stderr and f"{bad}:9 seed: must be" in done.stderr
+    assert "error: 1 of 2 recipes cannot be run" in done.stderr
+
+
+def test_show_imports_neither_torch_nor_transformers(fiqa):
+    code = (
+        "import sys; from typer.testing import CliRunner; from whet.cli.recipe import app;"
+        "result = CliRunner().invoke(app, ['show', sys.argv[1], '--rows', '9'], catch_exceptions=False);"
+        "print(result.exit_code, [m for m in ('torch', 'transformers', 'peft') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(fiqa)], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "0 []"
+
+
+def test_reference_prints_or_writes_page_and_schema(tmp_path):
+    page = CliRunner().invoke(app, ["reference"], catch_exceptions=False).output
+    schema = CliRunner().invoke(app, ["reference", "--schema"], catch_exceptions=False).output
+    assert page.startswith("# Recipe reference\n") and json.loads(schema)["title"] == "whet recipe"
+    CliRunner().invoke(app, ["reference", "--output", str(tmp_path / "new")], catch_exceptions=False)
+    assert (tmp_path / "new" / "recipe.md").read_text(encoding="utf-8") == page
+    assert (tmp_path / "new" / "recipe.schema.json").read_text(encoding="utf-8") == schema

@@ -1,0 +1,44 @@
+"""Bytes on disk follow from weight counts; checked against files that safetensors writes."""
+
+from __future__ import annotations
+
+import pytest
+
+from whet.estimate.disk import adapter_bytes, checkpoint_bytes, final_bytes, run_bytes
+
+
+def test_published_adapter_sizes():
+    assert adapter_bytes(6_815_744) == 27_262_976  # 27.26 MB: rank 8 on q, k, v, o of Llama-3.1-8B
+    assert adapter_bytes(83_886_080) == 335_544_320  # 335.5 MB: rank 32 on all linear layers
+
+
+def test_an_adapter_file_has_the_estimated_size_up_to_its_header(tmp_path):
+    import torch
+    from safetensors.torch import save_file
+
+    tensors = {f"layer.{i}.lora_A.weight": torch.zeros(8, 96) for i in range(30)}
+    save_file(tensors, tmp_path / "adapter_model.safetensors")
+    header = (tmp_path / "adapter_model.safetensors").stat().st_size - adapter_bytes(30 * 8 * 96)
+    assert 0 < header < 200 * len(tensors)
+
+
+def test_an_adapter_checkpoint_is_weights_and_two_moments():
+    assert checkpoint_bytes(1000, 10**9, "lora") == 1000 * (4 + 4 + 4)
+
+
+def test_a_full_checkpoint_holds_a_master_copy_only_where_the_saved_format_is_narrower():
+    assert checkpoint_bytes(1000, 1000, "none") == 1000 * (4 + 8)
+    assert checkpoint_bytes(1000, 1000, "none", saved_bytes_per_weight=2) == 1000 * (2 + 4 + 8)
+
+
+@pytest.mark.parametrize("keep", [1, 2, 5])
+def test_a_run_holds_the_newest_checkpoints_the_best_and_the_result(keep):
+    for method in ("lora", "none"):
+        parts = [checkpoint_bytes(1000, 5000, method)] * keep + [checkpoint_bytes(1000, 5000, method)]
+        parts.append(final_bytes(1000, 5000, method))
+        assert run_bytes(1000, 5000, method, keep=keep) == pytest.approx(1.1 * sum(parts), abs=1)
+
+
+def test_full_tuning_of_an_8b_model_needs_hundreds_of_gigabytes():
+    num = 8_030_261_248
+    assert run_bytes(num, num, "none", keep=2) == pytest.approx(1.1 * (3 * 12 + 4) * num, rel=1e-9)
