@@ -32,7 +32,7 @@ class TrackerGroup:
         self._jsonl = JsonlTracker()
         self._members: dict[str, Tracker] = {"jsonl": self._jsonl}
         self._members |= {name: TRACKERS[name]() for name in names if name != "jsonl"}
-        self._step = 0
+        self._step: int | None = None
 
     def start(self, run: TrackedRun) -> None:
         """Start every tracker."""
@@ -49,8 +49,11 @@ class TrackerGroup:
         self._each(lambda tracker: tracker.log_eval(step, metrics))
 
     def log_event(self, step: int, text: str) -> None:
-        """A sentence for metrics.jsonl and the report's list of incidents; other trackers have no place for it."""
-        if "jsonl" in self._members:
+        """A sentence for metrics.jsonl and the report's list of incidents; other trackers have no place for it.
+
+        Before `start` there is no file yet and nothing is written: an early error must not be hidden by another.
+        """
+        if self._step is not None and "jsonl" in self._members:
             self._guarded("jsonl", lambda _: self._jsonl.log_event(step, text))
 
     def close(self) -> None:
@@ -69,4 +72,4 @@ class TrackerGroup:
             del self._members[name]
             sentence = f"tracker {name} is switched off: {error}"
             _log.warning(sentence)
-            self.log_event(self._step, sentence)
+            self.log_event(self._step or 0, sentence)

@@ -112,3 +112,10 @@ def test_every_tracker_of_the_table_takes_a_whole_run_and_stays_in_its_folder(tm
 def test_an_unknown_tracker_is_refused_by_name() -> None:
     with pytest.raises(RecipeError, match="unknown tracker 'wandbb'"):
         TrackerGroup(["wandbb"])
+
+
+def test_an_error_before_the_start_is_not_hidden_by_the_trackers(tmp_path: Path) -> None:
+    group = TrackerGroup(["tensorboard"])
+    group.log_event(0, "the model could not be loaded")
+    group.close()
+    assert list(tmp_path.iterdir()) == []

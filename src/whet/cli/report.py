@@ -1,0 +1,15 @@
+"""`whet report RUN`: write the run's report.html from the files of its folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def report(run: Annotated[Path, typer.Argument(help="Run folder.", metavar="RUN")]) -> None:
+    """Write RUN/report.html, one file that needs no network; works while the run is still going."""
+    from whet.report import write_report
+
+    typer.echo(f"report: {write_report(run)}")
