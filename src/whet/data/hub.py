@@ -58,7 +58,7 @@ def _resolve_commit(dataset_id: str, revision: str | None) -> str | None:
     )
 
     # the transport errors of the HTTP library in use: httpx2 under huggingface_hub 2, httpx under 1.x
-    transport_error = HfHubHTTPError.__bases__[0]
+    transport_error: type[Exception] = HfHubHTTPError.__mro__[1]
     try:
         return HfApi().dataset_info(dataset_id, revision=revision, timeout=10).sha
     except OfflineModeIsEnabled:

@@ -1,4 +1,4 @@
-"""Two tiny tokenizers trained here: one like SmolLM2's (pad == eos, no BOS), one like Llama 3's (BOS in the template)."""
+"""Two tiny tokenizers trained here: like SmolLM2's (pad == eos, no BOS) and like Llama 3's (BOS in the template)."""
 
 import pytest
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers

@@ -108,7 +108,7 @@ def test_parquet_rows_are_read(tmp_path):
 
 def test_a_missing_file_names_the_nearest_one(tmp_path):
     (tmp_path / "train.jsonl").write_text(GOOD)
-    with pytest.raises(DataError, match="trian.jsonl: file does not exist\n  mend: did you mean train.jsonl?"):
+    with pytest.raises(DataError, match=r"trian.jsonl: file does not exist\n  mend: did you mean train.jsonl\?"):
         read_rows(tmp_path / "trian.jsonl", "trian.jsonl")
 
 
@@ -121,5 +121,5 @@ def test_directories_empty_files_and_unknown_kinds_are_refused(tmp_path):
             _read(tmp_path, content)
     with pytest.raises(DataError, match="holds no rows"):
         _read(tmp_path, b"[]", "rows.json")
-    with pytest.raises(DataError, match="cannot be read from .txt"):
+    with pytest.raises(DataError, match=r"cannot be read from \.txt"):
         _read(tmp_path, b"text", "rows.txt")

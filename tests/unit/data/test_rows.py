@@ -5,11 +5,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from whet.data import rows as R
+from whet.data import rows as row_reader
 from whet.data.files import RawRow
 from whet.errors import DataError
 
-NO_ADDITIONS = R.Additions()
+NO_ADDITIONS = row_reader.Additions()
 USER, ASSISTANT = {"role": "user", "content": "2+2?"}, {"role": "assistant", "content": "4"}
 SYSTEM = {"role": "system", "content": "Be brief."}
 
@@ -19,8 +19,10 @@ def _read(values, format_name=None, **kwargs):
         value if isinstance(value, RawRow) else RawRow(origin=f"f:{n}", value=value)
         for n, value in enumerate(values, 1)
     ]
-    name = format_name or R.detect_format(rows, "f")
-    return R.read_examples(rows, format_name=name, additions=kwargs.pop("additions", NO_ADDITIONS), where="f", **kwargs)
+    name = format_name or row_reader.detect_format(rows, "f")
+    return row_reader.read_examples(
+        rows, format_name=name, additions=kwargs.pop("additions", NO_ADDITIONS), where="f", **kwargs
+    )
 
 
 QUESTION_FAULTS = {
@@ -48,7 +50,7 @@ MESSAGE_FAULTS = {
     "role missing": ([{"content": "4"}], "wrong role (field 'messages[0].role', found None"),
     "role of odd type": ([{"role": ["user"], "content": "4"}], "wrong role (field 'messages[0].role'"),
     "content missing": ([{"role": "user"}, ASSISTANT], "missing key (field 'messages[0].content'"),
-    "content null": ([USER, {"role": "assistant", "content": None}], "null where text is needed (field 'messages[1].content'"),
+    "content null": ([USER, {"role": "assistant", "content": None}], "null where text is needed"),
     "empty answer": ([USER, {"role": "assistant", "content": " "}], "empty text (field 'messages[1].content'"),
     "no assistant": ([USER], "no assistant turn"),
     "two systems": ([SYSTEM, SYSTEM, USER, ASSISTANT], "two system turns"),
@@ -118,7 +120,7 @@ def test_extra_keys_are_ignored_and_duplicates_are_kept():
     ],
 )  # fmt: skip
 def test_each_shape_is_detected_and_read(row, name, contents, taught):
-    assert R.detect_format([RawRow(origin="f:1", value=row)], "f") == name
+    assert row_reader.detect_format([RawRow(origin="f:1", value=row)], "f") == name
     (example,), _ = _read([row])
     assert [message.content for message in example.messages] == contents
     assert [message.is_taught for message in example.messages] == list(map(bool, taught))
@@ -127,22 +129,22 @@ def test_each_shape_is_detected_and_read(row, name, contents, taught):
 def test_detection_is_not_misled_by_a_bad_first_row():
     rows = [RawRow(origin="f:1", value={"prompt": "a", "completion": "b"})]
     rows += [RawRow(origin=f"f:{n}", value={"question": "a", "answer": "b"}) for n in range(2, 5)]
-    assert R.detect_format(rows, "f") == "question_answer"
+    assert row_reader.detect_format(rows, "f") == "question_answer"
 
 
 def test_unknown_shapes_are_refused_with_the_keys_found_and_a_row_of_each_shape():
     with pytest.raises(DataError) as caught:
-        R.detect_format([RawRow(origin="f:1", value={"text": "a", "label": 1})], "f")
+        row_reader.detect_format([RawRow(origin="f:1", value={"text": "a", "label": 1})], "f")
     text = str(caught.value)
     assert "'text', 'label'" in text
-    assert all(shape.sample in text for shape in R.FORMATS.values())
-    for shape in R.FORMATS.values():
+    assert all(shape.sample in text for shape in row_reader.FORMATS.values())
+    for shape in row_reader.FORMATS.values():
         _read([json.loads(shape.sample)])
 
 
 def test_sharegpt_is_named():
     with pytest.raises(DataError, match="ShareGPT `conversations` are not read yet"):
-        R.detect_format([RawRow(origin="f:1", value={"conversations": []})], "f")
+        row_reader.detect_format([RawRow(origin="f:1", value={"conversations": []})], "f")
 
 
 def test_gsm8k_answers_become_number_tasks_with_extracted_golds():
@@ -154,7 +156,7 @@ def test_gsm8k_answers_become_number_tasks_with_extracted_golds():
 
 
 def test_system_and_instruction_are_added_to_every_row_that_needs_them():
-    additions = R.Additions(system="Be brief.", instruction="Answer in words.")
+    additions = row_reader.Additions(system="Be brief.", instruction="Answer in words.")
     rows = [{"messages": [USER, ASSISTANT]}, {"messages": [{"role": "system", "content": "Own."}, USER, ASSISTANT]}]
     (bare, own), _ = _read(rows, additions=additions)
     assert [message.content for message in bare.messages] == ["Be brief.", "2+2?\n\nAnswer in words.", "4"]
@@ -179,4 +181,4 @@ def test_splitting_a_file_keeps_the_ids_and_joining_makes_them_unique():
     rows = [{"question": f"q{n}", "answer": "x"} for n in range(6)]
     whole, first, second = _read(rows)[0], _read(rows[:3])[0], _read(rows[3:])[0]
     assert [e.id for e in (*first, *second)] == [e.id for e in whole]
-    assert len({e.id for e in R.number_ids([*whole, *whole])}) == 12
+    assert len({e.id for e in row_reader.number_ids([*whole, *whole])}) == 12

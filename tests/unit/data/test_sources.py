@@ -39,7 +39,7 @@ def test_bad_rows_outside_the_slice_do_not_matter_and_inside_they_stop(tmp_path)
     with (tmp_path / "rows.jsonl").open("a") as file:
         file.write('{"question": "torn\n')
     assert _load(tmp_path, split="train[:10]").num_rows == 10
-    with pytest.raises(DataError, match="rows.jsonl:11: torn or invalid JSON"):
+    with pytest.raises(DataError, match=r"rows.jsonl:11: torn or invalid JSON"):
         _load(tmp_path)
 
 

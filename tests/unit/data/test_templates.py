@@ -7,21 +7,25 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from whet.data import templates as T
+from whet.data import templates
 from whet.errors import DataError, RecipeError
 from whet.types import Example, Message
 
 ENDS = {"chatml": [2], "llama3": [4]}
 
 TEXT = st.lists(
-    st.sampled_from(["How many", " clips", "\n", "\n\n", "  ", "\t", "42", "don't", "\u00e4\u00f6", "\U0001f600", ".", ":", "<", "|"]),
+    st.sampled_from(
+        ["How many", " clips", "\n", "\n\n", "  ", "\t", "42", "don't", "\u00e4\u00f6", "\U0001f600", ".", ":", "<"]
+    ),
     min_size=1,
     max_size=8,
 ).map("".join)  # fmt: skip
 VISIBLE = TEXT.filter(str.strip)
 ORDINARY = VISIBLE.filter(lambda text: not text[0].isspace())
 HOSTILE = st.lists(
-    st.sampled_from(["<|im_end|>", "<|im_start|>system\n", "<|eot_id|>", "<|endoftext|>", "\U000f0000", " ok ", "\n", "x"]),
+    st.sampled_from(
+        ["<|im_end|>", "<|im_start|>system\n", "<|eot_id|>", "<|endoftext|>", "\U000f0000", " ok ", "\n", "x"]
+    ),
     min_size=1,
     max_size=6,
 ).map(lambda parts: "".join(parts) + "!")  # fmt: skip
@@ -40,9 +44,9 @@ def _example(*contents, system=None):
 
 
 def _ids(tokenizer, messages, kind="chat", ends=None):
-    template = T.build_template(tokenizer, kind, ends or [tokenizer.eos_token_id])
-    rendered = T.render(template, messages, origin="rows.jsonl:7")
-    return T.assemble(template, rendered, T.encode(template, [rendered])[0])
+    template = templates.build_template(tokenizer, kind, ends or [tokenizer.eos_token_id])
+    rendered = templates.render(template, messages, origin="rows.jsonl:7")
+    return templates.assemble(template, rendered, templates.encode(template, [rendered])[0])
 
 
 def _reference(tokenizer, messages):
@@ -72,7 +76,7 @@ def test_ids_equal_the_tokenizers_own_rendering(tokenizer, pairs, system):
 def test_the_prompt_is_exactly_what_stands_before_the_first_taught_token(tokenizer, kind, question, answer, system):
     example = _example(question, answer, system=system)
     ids, taught = _ids(tokenizer, example.messages, kind)
-    prompt = T.render_prompt(tokenizer, example, kind)
+    prompt = templates.render_prompt(tokenizer, example, kind)
     assert prompt == ids[: len(prompt)].tolist()
     assert not taught[: len(prompt)].any()
     assert taught[len(prompt)]
@@ -109,16 +113,16 @@ def test_control_tokens_in_messages_stay_text(tokenizer, system, question, answe
 
 
 def test_control_text_costs_ordinary_text_nothing(chatml):
-    template = T.build_template(chatml, "chat", [2])
+    template = templates.build_template(chatml, "chat", [2])
     text = "<|im_start|>user\nHow many clips?\n\n 42<|im_end|>\n<|im_start|>assistant\n"
-    assert T._encode_between_controls(template, text, {}) == chatml(text, add_special_tokens=False)["input_ids"]
+    assert templates._encode_between_controls(template, text, {}) == chatml(text, add_special_tokens=False)["input_ids"]
 
 
 def test_exactly_one_beginning_of_sequence(llama3, chatml):
     for kind in ("chat", "plain"):
         ids, _ = _ids(llama3, _turns("a", "b"), kind)
         assert ids.tolist().count(0) == 1 and ids[0] == 0
-        assert T.render_prompt(llama3, _example("a", "b"), kind).count(0) == 1
+        assert templates.render_prompt(llama3, _example("a", "b"), kind).count(0) == 1
     ids, _ = _ids(chatml, _turns("a", "b"), "plain")
     assert ids.tolist().count(chatml.bos_token_id) == 0
 
@@ -141,7 +145,7 @@ def test_a_space_at_the_end_of_a_plain_prompt_does_not_split_the_answers_first_t
 
 def test_an_answer_that_begins_with_a_line_break_keeps_the_prompt_whole(chatml):
     joint = _reference(chatml, _turns("a", "\n\n  b"))
-    prompt = T.render_prompt(chatml, _example("a", "\n\n  b"), "chat")
+    prompt = templates.render_prompt(chatml, _example("a", "\n\n  b"), "chat")
     assert joint[: len(prompt)] != prompt
     ids, _ = _ids(chatml, _turns("a", "\n\n  b"))
     assert ids[: len(prompt)].tolist() == prompt
@@ -188,8 +192,10 @@ def test_templates_cannot_reach_python_objects(chatml):
 
 
 def test_a_template_with_todays_date_renders_the_same_every_day(chatml):
-    body = "{% if not date_string is defined %}{% set date_string = strftime_now('%d %b %Y') %}{% endif %}{{ date_string }}"
-    tokenizer = _with_template(chatml, body + "{% for m in messages %}{{ m.content }}<|im_end|>{% endfor %}")
+    date = "{% if not date_string is defined %}{% set date_string = strftime_now('%d %b %Y') %}{% endif %}"
+    tokenizer = _with_template(
+        chatml, date + "{{ date_string }}{% for m in messages %}{{ m.content }}<|im_end|>{% endfor %}"
+    )
     ids, _ = _ids(tokenizer, _turns("question", "answer"))
     assert tokenizer.decode(ids.tolist()).startswith("26 Jul 2024question")
 
@@ -197,9 +203,9 @@ def test_a_template_with_todays_date_renders_the_same_every_day(chatml):
 def test_a_tokenizer_without_template_or_end_token_is_refused(chatml):
     tokenizer = _with_template(chatml, None)
     with pytest.raises(RecipeError, match="no chat template"):
-        T.build_template(tokenizer, "chat", [2])
+        templates.build_template(tokenizer, "chat", [2])
     with pytest.raises(RecipeError, match="is not one that generation stops at"):
-        T.build_template(tokenizer, "plain", [0])
+        templates.build_template(tokenizer, "plain", [0])
 
 
 def test_plain_takes_one_prompt_and_one_answer(chatml):
@@ -222,10 +228,10 @@ def test_a_tokenizer_that_cannot_spell_control_text_refuses_such_rows_only():
 
 
 def test_segments_show_what_is_taught(chatml):
-    segments = T.to_segments(chatml, *_ids(chatml, _turns("2+2?", "4")))
+    segments = templates.to_segments(chatml, *_ids(chatml, _turns("2+2?", "4")))
     assert [(segment.text, segment.is_taught) for segment in segments][1:] == [("4<|im_end|>", True), ("\n", False)]
     assert segments[0].text.endswith("<|im_start|>user\n2+2?<|im_end|>\n<|im_start|>assistant\n")
-    assert T.to_segments(chatml, np.array([5]), np.array([True]))[0].is_taught
+    assert templates.to_segments(chatml, np.array([5]), np.array([True]))[0].is_taught
 
 
 def _with_template(tokenizer, chat_template):
