@@ -27,6 +27,7 @@ _HERE = Path(__file__).parent
 _MAX_TEXT = 20_000
 _MAX_EVENTS = 50
 _MAX_ENTRIES = 100
+_MIN_SMOOTHED = 10
 
 # control characters but tab and newline, soft hyphen, direction marks and overrides (U+202E turns text around),
 # zero-width characters but the joiners that scripts and emoji need, line separators, byte order mark, lone surrogates,
@@ -67,6 +68,7 @@ def render(run: RunView) -> str:
         subtitle=_subtitle(run),
         facts=_facts(run),
         loss_chart=_loss_chart(run),
+        legend=_legend(run),
         loss_rows=_loss_rows(run),
         small_charts=_small_charts(run),
         evaluations=[_evaluation(evaluation, i) for i, evaluation in enumerate(run.evaluations)],
@@ -133,7 +135,7 @@ def _facts(run: RunView) -> list[tuple[str, str]]:
 
 def _with_mean(points: list[charts.Point]) -> list[charts.Series]:
     """The points as they are, with their moving mean on top where there are enough of them."""
-    if len(points) < 10:
+    if len(points) < _MIN_SMOOTHED:
         return [charts.Series(points=points, style="smooth")]
     mean = charts.smooth(points, max(3, len(points) // 30))
     return [charts.Series(points=points, style="raw"), charts.Series(points=mean, style="smooth")]
@@ -156,6 +158,15 @@ def _loss_chart(run: RunView) -> Markup:
         y_label="loss, nats per taught token",
     )
     return Markup(svg)  # noqa: S704 built from numbers and escaped labels
+
+
+def _legend(run: RunView) -> list[tuple[str, str]]:
+    """(style, label) of what the loss chart draws."""
+    num_losses = sum(point.loss is not None for point in run.steps)
+    train = [("raw", "training, every step"), ("smooth", "training, smoothed")]
+    if num_losses < _MIN_SMOOTHED:
+        train = [("smooth", "training")] if num_losses else []
+    return train + ([("dots", "validation")] if run.evals else [])
 
 
 def _loss_rows(run: RunView) -> list[tuple[str, str, str]]:

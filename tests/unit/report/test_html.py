@@ -207,6 +207,22 @@ def test_charts_can_be_read_aloud(make_run) -> None:
     assert "Numbers of this chart" in html
 
 
+def test_the_legend_names_only_what_is_drawn(make_run) -> None:
+    folder = make_run(num_steps=50)
+    legend = re.compile(r'class="key (\w+)-key"')
+    drawn = re.compile(r'<polyline class="(raw|smooth|thread)"')
+
+    def shown() -> tuple[list[str], list[str]]:
+        html = write_report(folder).read_text(encoding="utf-8")
+        loss_chart = html[html.index('id="loss-title"') : html.index("Numbers of this chart")]
+        return legend.findall(html), drawn.findall(loss_chart)
+
+    assert shown() == (["raw", "smooth", "dots"], ["raw", "smooth", "thread"])
+    lines = (folder / "metrics.jsonl").read_text().splitlines(keepends=True)
+    (folder / "metrics.jsonl").write_text("".join(line for line in lines[:9] if '"step"' in line[:20]))
+    assert shown() == (["smooth"], ["smooth"])
+
+
 def test_a_folder_that_is_no_run_is_refused_and_left_alone(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match="not a run folder"):
         write_report(tmp_path)
