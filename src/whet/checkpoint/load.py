@@ -57,7 +57,7 @@ def list_steps(run_folder: Path) -> list[int]:
 
 def newest_checkpoint(run_folder: Path) -> tuple[Checkpoint | None, list[str]]:
     """The newest checkpoint that verifies, and a sentence for each newer one that had to be ignored."""
-    notes = []
+    notes: list[str] = []
     for step in list_steps(run_folder):
         try:
             return open_checkpoint(run_folder / f"{PREFIX}{step}"), notes

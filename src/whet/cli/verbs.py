@@ -7,7 +7,11 @@ import typer
 
 def register(app: typer.Typer) -> None:
     """Attach every verb to `app`."""
-    from whet.cli import prepare, recipe
+    from whet.cli import compare, evaluate, prepare, recipe, report, train
 
     app.add_typer(recipe.app, name="recipe")
     app.command()(prepare.prepare)
+    app.command()(train.train)
+    app.command()(evaluate.evaluate)
+    app.command()(compare.compare)
+    app.command()(report.report)

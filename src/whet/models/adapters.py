@@ -97,7 +97,7 @@ def attach_lora(
         wrapped = get_peft_model(model, config, adapter_name=ADAPTER_NAME)
     for name, module in wrapped.named_modules():
         if isinstance(getattr(module, "lora_dropout", None), nn.ModuleDict) and adapter.dropout > 0:
-            module.lora_dropout[ADAPTER_NAME] = make_dropout(adapter.dropout, name)  # type: ignore[operator]
+            module.lora_dropout[ADAPTER_NAME] = make_dropout(adapter.dropout, name)
     named = {n.replace(f".{ADAPTER_NAME}.", "."): p for n, p in wrapped.named_parameters() if p.requires_grad}
     return Trainables(
         named=named,

@@ -40,6 +40,21 @@ class EvalRecord:
     seconds: float
 
 
+@dataclass(slots=True, kw_only=True)
+class Best:
+    """The step with the lowest validation loss so far."""
+
+    step: int | None = None
+    loss: float = float("inf")
+
+    def note(self, record: EvalRecord) -> bool:
+        """Take `record` into account; True when it is the best so far."""
+        if not record.loss < self.loss:
+            return False
+        self.step, self.loss = record.step, record.loss
+        return True
+
+
 class Callback(Protocol):
     """What the loop tells; `state` must be plain JSON and goes into every checkpoint."""
 

@@ -1,0 +1,52 @@
+"""`whet train RECIPE`: train, evaluate base and tuned, compare and report, continuing an interrupted run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def train(
+    recipe: Annotated[Path, typer.Argument(help="Recipe (YAML).", metavar="RECIPE")],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(help="Settings to change, such as optim.lr=1e-4.", metavar="[KEY=VALUE]...")
+    ] = None,
+    fresh: Annotated[bool, typer.Option(help="Move an earlier run in the folder aside and start anew.")] = False,
+    resume: Annotated[
+        str | None,
+        typer.Option(
+            help="Continue from a checkpoint: `auto` (the newest; an error if there is none) or its folder. "
+            "Without this, an interrupted run in the folder is continued and otherwise a new one begins.",
+            metavar="[PATH]",
+        ),
+    ] = None,
+    evaluate: Annotated[
+        bool,
+        typer.Option("--evaluate/--no-evaluate", help="Answer the evaluation sets with base and tuned afterwards."),
+    ] = True,
+) -> None:
+    """Fine-tune as RECIPE says, then show whether it helped.
+
+    Ctrl-C finishes the step, saves and exits with 75; the same command continues. On a finished run the same
+    command prints its summary.
+    """
+    from whet.evaluation.run import evaluate_run
+    from whet.recipe import load_recipe
+    from whet.report import write_report
+    from whet.train.run import Options, run_recipe
+
+    loaded = load_recipe(recipe, overrides or ())
+    outcome = run_recipe(loaded, Options(fresh=fresh, resume=resume, say=typer.echo))
+    if not outcome.is_main:
+        return
+    state = "was finished before" if outcome.was_finished_before else f"finished in {outcome.seconds:.0f} s"
+    typer.echo(f"{loaded.name}: {outcome.steps} steps, {state}")
+    if evaluate and loaded.evaluate:
+        for comparison in evaluate_run(outcome.run_folder, say=typer.echo):
+            typer.echo("")
+            for sentence in comparison.sentences:
+                typer.echo(sentence)
+    report = write_report(outcome.run_folder)
+    typer.echo(f"\nreport: {report}")

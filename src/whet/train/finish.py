@@ -1,0 +1,108 @@
+"""Final files of a run: weights where other tools look for them, and a summary. Nothing non-finite is saved."""
+
+from __future__ import annotations
+
+import json
+import resource
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from whet.atomic import write_text
+from whet.checkpoint.manifest import NAME, file_sha256, sync_file
+from whet.checkpoint.save import write_files
+from whet.errors import NonFiniteError
+from whet.models.load import LoadedModel
+from whet.tracking.jsonl import FILE_NAME as METRICS
+from whet.train.folder import SUMMARY, write_json
+from whet.train.loop import Training
+
+_DRAFT = ".final.tmp"
+
+
+def tokenizer_writer(tokenizer: Any) -> Callable[[Path], None]:
+    """Adds the tokenizer's files to a folder."""
+
+    def write(target: Path) -> None:
+        tokenizer.save_pretrained(target)
+
+    return write
+
+
+def write_final(run_folder: Path, training: Training, loaded: LoadedModel) -> None:
+    """Adapter or model, tokenizer and generation settings into the run folder's root; `manifest.json` comes last.
+
+    NonFiniteError, with nothing written, when a weight is not finite.
+    """
+    trainables = training.trainables
+    broken = [name for name, p in trainables.named.items() if not bool(torch.isfinite(p).all())]
+    if broken:
+        raise NonFiniteError(
+            f"{len(broken)} trained tensors are not finite, first {broken[0]}; no final model was written",
+            where=str(run_folder),
+            mend="continue from an earlier checkpoint with a lower optim.lr",
+        )
+    tensors = trainables.tensors()
+    documents = dict(trainables.documents)
+    if not trainables.is_adapter:
+        dtype = loaded.compute_dtype
+        tensors = {name: t.to(dtype) for name, t in tensors.items()}
+        documents["config.json"] = documents["config.json"] | {"dtype": str(dtype).removeprefix("torch.")}
+    generation = loaded.model.generation_config.to_dict() | {"eos_token_id": list(loaded.stop_ids)}
+    documents["generation_config.json"] = json.loads(json.dumps(generation, default=str))
+    draft = run_folder / _DRAFT
+    shutil.rmtree(draft, ignore_errors=True)
+    draft.mkdir()
+    writers = (tokenizer_writer(loaded.tokenizer),)
+    write_files(draft, tensors={trainables.weights_file: tensors}, documents=documents, writers=writers)
+    files = sorted(p.name for p in draft.iterdir())
+    (run_folder / NAME).unlink(missing_ok=True)
+    for name in files:
+        (draft / name).replace(run_folder / name)
+    draft.rmdir()
+    sync_file(run_folder)
+    sums = {name: file_sha256(run_folder / name) for name in files}
+    write_text(run_folder / NAME, json.dumps({"format_version": 1, "sha256": sums}, indent=1) + "\n")
+
+
+def write_summary(run_folder: Path, training: Training, *, status: str, steps: int) -> None:
+    """summary.json: totals over all sessions of the run, read from metrics.jsonl."""
+    seconds = num_tokens = 0.0
+    last_loss = None
+    for line in (run_folder / METRICS).read_text(encoding="utf-8").splitlines():
+        record = json.loads(line)
+        if record["kind"] == "step":
+            seconds += record["seconds"]
+            num_tokens += record["num_tokens"]
+            last_loss = record["loss"]
+    document = {
+        "status": status,
+        "steps": steps,
+        "total_steps": training.plan.total_steps,
+        "seconds": seconds,
+        "tokens": int(num_tokens),
+        "tokens_per_second": num_tokens / seconds if seconds else None,
+        "last_train_loss": last_loss,
+        "best_step": training.best.step,
+        "best_validation_loss": training.best.loss if training.best.step is not None else None,
+        "num_trainable": training.trainables.num_parameters,
+        "peak_memory_bytes": peak_memory_bytes(training.device),
+        "kernels": {
+            "attention": "per document, matrix products" if training.device.type == "cpu" else "per document, SDPA",
+            "loss head": "taught positions only, chunked",
+            "adapter": "PEFT" if training.trainables.is_adapter else "none",
+        },
+    }
+    write_json(run_folder / SUMMARY, document)
+
+
+def peak_memory_bytes(device: torch.device) -> int:
+    """Peak memory of this process on `device` (the resident set on the CPU)."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

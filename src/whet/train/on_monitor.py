@@ -1,0 +1,129 @@
+"""What a person and the trackers see of a run: a progress bar, or plain lines where there is no terminal."""
+
+from __future__ import annotations
+
+import sys
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+
+from whet.errors import RecipeError
+from whet.parallel.env import Env
+from whet.recipe.schema import Recipe
+from whet.tracking import TrackedRun, TrackerGroup
+from whet.train.callbacks import Callback, EvalRecord, QuietCallback, Requests
+from whet.types import RunPlan, StepRecord
+
+CALLBACKS: dict[str, Callable[[Recipe], Callback]] = {}
+_PLAIN_LINES = 25
+_RECENT = 10
+
+
+def chosen(recipe: Recipe) -> list[Callback]:
+    """The recipe's callbacks, in its order."""
+    unknown = [c.name for c in recipe.callbacks if c.name not in CALLBACKS]
+    if unknown:
+        raise RecipeError(
+            f"there is no callback named {unknown[0]}",
+            where="callbacks",
+            mend=f"choose among {', '.join(sorted(CALLBACKS)) or '(none exist yet)'}",
+        )
+    return [CALLBACKS[c.name](recipe) for c in recipe.callbacks]
+
+
+class Monitor(QuietCallback):
+    """Progress and trackers; silent on every rank but 0."""
+
+    name = "monitor"
+
+    def __init__(self, recipe: Recipe, run_folder: Path, *, env: Env, say: Callable[[str], None]) -> None:
+        self._run = TrackedRun(name=recipe.name, folder=run_folder)
+        self._is_main = env.is_main
+        self._say = say
+        self._trackers = TrackerGroup(recipe.tracking)
+        self._plan: RunPlan | None = None
+        self._recent: deque[StepRecord] = deque(maxlen=_RECENT)
+        self._progress = _Bar() if env.is_main and sys.stderr.isatty() else None
+
+    def plan_is(self, plan: RunPlan) -> None:
+        """The plan is decided after this object is made."""
+        self._plan = plan
+
+    def on_start(self, step: int) -> None:
+        if self._is_main:
+            self._trackers.start(TrackedRun(name=self._run.name, folder=self._run.folder, resume_step=step))
+        if self._progress and self._plan:
+            self._progress.start(step, self._plan.total_steps)
+
+    def after_step(self, record: StepRecord) -> Requests:
+        if not self._is_main or self._plan is None:
+            return Requests()
+        self._trackers.log_step(record)
+        self._recent.append(record)
+        seconds = sum(r.seconds for r in self._recent)
+        rate = sum(r.num_tokens for r in self._recent) / seconds
+        left = seconds / len(self._recent) * (self._plan.total_steps - record.step)
+        text = f"loss {record.loss:.4f}  {rate:,.0f} tokens/s  {clock(left)} left"
+        if self._progress:
+            self._progress.update(record.step, text)
+        elif record.step % max(1, self._plan.total_steps // _PLAIN_LINES) == 0 or record.step == 1:
+            self._say(f"step {record.step}/{self._plan.total_steps}  {text}")
+        return Requests()
+
+    def on_evaluated(self, record: EvalRecord) -> None:
+        if not self._is_main:
+            return
+        metrics = {
+            "loss": record.loss,
+            "token_accuracy": record.token_accuracy,
+            "num_taught": record.num_taught,
+            "seconds": record.seconds,
+        }
+        self._trackers.log_eval(record.step, metrics)
+        self._say(f"step {record.step}  validation loss {record.loss:.4f}  token accuracy {record.token_accuracy:.1%}")
+
+    def on_error(self, error: BaseException) -> None:
+        if self._is_main:
+            self._trackers.log_event(self._recent[-1].step if self._recent else 0, f"{type(error).__name__}: {error}")
+        self._close()
+
+    def on_stop(self, step: int) -> None:
+        self._close()
+
+    def _close(self) -> None:
+        if self._progress:
+            self._progress.stop()
+        if self._is_main:
+            self._trackers.close()
+
+
+class _Bar:
+    """A rich progress bar on standard error, so that standard output stays clean."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+        self._bar = Progress(
+            TextColumn("training"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"),
+            console=Console(stderr=True),
+        )  # fmt: skip
+        self._task = self._bar.add_task("", total=None)
+
+    def start(self, done: int, total: int) -> None:
+        self._bar.update(self._task, completed=done, total=total)
+        self._bar.start()
+
+    def update(self, done: int, text: str) -> None:
+        self._bar.update(self._task, completed=done, description=text)
+
+    def stop(self) -> None:
+        self._bar.stop()
+
+
+def clock(seconds: float) -> str:
+    """Seconds as `1:02:03` or `2:03`."""
+    whole = int(seconds + 0.5)
+    hours, rest = divmod(whole, 3600)
+    minutes, seconds_left = divmod(rest, 60)
+    return f"{hours}:{minutes:02}:{seconds_left:02}" if hours else f"{minutes}:{seconds_left:02}"

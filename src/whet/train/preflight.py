@@ -1,0 +1,126 @@
+"""Small steps before the loop: threads, disk needed, the plan of a continued run, and the facts a run records."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, fields, replace
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from whet.data.pipeline import PreparedData
+from whet.errors import RecipeError
+from whet.estimate.disk import run_bytes
+from whet.models.families import find_shape, num_lora_parameters, num_parameters
+from whet.models.load import LoadedModel
+from whet.parallel.env import Env
+from whet.recipe.schema import Recipe
+from whet.train.folder import write_json
+from whet.train.state import PLAN
+from whet.types import RunPlan, TokenizedSet
+
+_SHOWN_ROWS = 50
+
+
+def set_threads(requested: int | None, env: Env, device: torch.device) -> int:
+    """OpenMP threads of this rank: as asked, else this machine's cores shared among its ranks."""
+    if device.type != "cpu":
+        return torch.get_num_threads()
+    cores = len(os.sched_getaffinity(0))
+    asked = requested or int(os.environ.get("OMP_NUM_THREADS", "0")) or max(1, cores // env.local_world_size)
+    torch.set_num_threads(asked)
+    return asked
+
+
+def needed_bytes(recipe: Recipe) -> int:
+    """Disk that the run folder will need; 0 when the model's shape is not known before it is fetched."""
+    shape = find_shape(recipe.model.id)
+    if shape is None:
+        return 0
+    num_total = num_parameters(shape)
+    if recipe.adapter.method == "none":
+        return run_bytes(num_total, num_total, "none", keep=recipe.train.keep)
+    num_trainable = num_lora_parameters(shape, recipe.adapter.rank, recipe.adapter.targets)
+    return run_bytes(num_trainable, num_total, "lora", keep=recipe.train.keep)
+
+
+@contextmanager
+def nothing_to_lock() -> Iterator[None]:
+    """Ranks other than 0 write nothing."""
+    yield
+
+
+def continued_plan(now: RunPlan, saved: Mapping[str, Any]) -> RunPlan:
+    """The saved plan for today's ranks: what was decided stays decided, only the split over ranks may differ."""
+    known = {f.name for f in fields(RunPlan)}
+    plan = RunPlan(**{k: v for k, v in saved.items() if k in known})
+    for name in ("num_samples", "global_batch"):
+        if getattr(plan, name) != getattr(now, name):
+            raise RecipeError(f"{name} was {getattr(plan, name)} when the run began and is {getattr(now, name)} now")
+    return replace(
+        plan,
+        world_size=now.world_size,
+        micro_batch=now.micro_batch,
+        accumulation=now.accumulation,
+        device=now.device,
+        num_threads=now.num_threads,
+    )
+
+
+def write_facts(run_folder: Path, plan: RunPlan, data: PreparedData, loaded: LoadedModel, device: torch.device) -> None:
+    """run_plan.json, environment.json, data.json and model.json of a run."""
+    write_json(run_folder / PLAN, asdict(plan))
+    write_json(run_folder / "environment.json", _environment(plan, device))
+    accounts = {"train": data.train} | ({"validation": data.validation} if data.validation else {})
+    document: dict[str, Any] = {name: _account(tokens) for name, tokens in accounts.items()}
+    write_json(run_folder / "data.json", document | {"notes": list(data.notes)})
+    write_json(run_folder / "model.json", asdict(loaded.identity))
+
+
+def _account(tokens: TokenizedSet) -> dict[str, Any]:
+    return {
+        "num_rows": tokens.num_rows,
+        "num_kept": len(tokens.samples),
+        "num_dropped": len(tokens.dropped),
+        "num_truncated": len(tokens.truncated),
+        "num_tokens": sum(s.num_tokens for s in tokens.samples),
+        "num_taught": sum(s.num_taught for s in tokens.samples),
+        "fingerprint": tokens.fingerprint,
+        "dropped": [asdict(row) for row in tokens.dropped[:_SHOWN_ROWS]],
+        "truncated": [asdict(row) for row in tokens.truncated[:_SHOWN_ROWS]],
+    }
+
+
+def _environment(plan: RunPlan, device: torch.device) -> dict[str, Any]:
+    names = ("whet", "torch", "transformers", "peft", "tokenizers", "safetensors", "numpy")
+    return {name: _version(name) for name in names} | {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cpu": _cpu_name(),
+        "cores": os.cpu_count(),
+        "threads": plan.num_threads,
+        "world_size": plan.world_size,
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "byte_order": sys.byteorder,
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _cpu_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "")

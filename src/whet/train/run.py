@@ -1,0 +1,270 @@
+"""Recipe -> objects -> loop -> final files. Every difference between kinds of runs is an object built here."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from whet.checkpoint.load import Checkpoint, newest_checkpoint, open_checkpoint
+from whet.checkpoint.lock import locked
+from whet.checkpoint.retention import remove_leftovers
+from whet.data.pipeline import PreparedData, prepare
+from whet.errors import InterruptedRunError, RecipeError, StorageError
+from whet.kernels import attention
+from whet.kernels.dropout import DropoutState, StatelessDropout
+from whet.models.adapters import Trainables, attach_lora, train_all_weights
+from whet.models.load import LoadedModel, load_pretrained
+from whet.optim.build import build_optimizer
+from whet.parallel import env as parallel_env
+from whet.parallel.env import Env
+from whet.parallel.reduce import broadcast_from_main, broadcast_text
+from whet.recipe.resolve import resolve
+from whet.recipe.schema import Recipe
+from whet.train import finish, folder, on_monitor, preflight
+from whet.train.callbacks import Best, Callbacks
+from whet.train.fit import measure_step_seconds, steps_that_fit
+from whet.train.loop import Training, train
+from whet.train.loss import LossModel
+from whet.train.signals import listening
+from whet.train.state import PLAN, Saver, restore
+from whet.types import RunPlan
+
+Say = Callable[[str], None]
+_DTYPE_NAMES: dict[torch.dtype, Literal["float32", "bfloat16", "float64"]] = {
+    torch.float32: "float32",
+    torch.bfloat16: "bfloat16",
+    torch.float64: "float64",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """What the command line adds to a recipe."""
+
+    fresh: bool = False
+    """move an earlier run in the folder aside and start anew"""
+    resume: str | None = None
+    """`auto`: there must be a checkpoint to continue from; a path: continue from that one; None: if there is one"""
+    say: Say = print
+    """where sentences for people go (rank 0 only)"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What a call of `run_recipe` ended with."""
+
+    run_folder: Path
+    is_main: bool
+    """whether this process is rank 0, which does what follows training"""
+    was_finished_before: bool
+    steps: int
+    seconds: float
+
+
+def run_recipe(recipe: Recipe, options: Options | None = None) -> Outcome:
+    """Train what `recipe` says into its run folder, continuing an interrupted run if there is one.
+
+    Raises the errors of whet.errors; InterruptedRunError (exit 75) after a signal, with everything saved.
+    """
+    options = options or Options()
+    env = parallel_env.read_env()
+    say: Say = options.say if env.is_main else lambda _: None
+    run_folder = Path(recipe.output)
+    started = time.monotonic()
+    if env.is_main and options.fresh and (moved := folder.set_aside(run_folder)):
+        say(f"moved the earlier run to {moved}")
+    if env.is_main:
+        folder.check_writable(run_folder, needed_bytes=preflight.needed_bytes(recipe))
+    device = parallel_env.choose_device(recipe.train.device, env)
+    parallel_env.start(env, device)
+    try:
+        with locked(run_folder) if env.is_main else preflight.nothing_to_lock():
+            if env.is_main:
+                remove_leftovers(run_folder)
+            found = folder.look(run_folder)
+            folder.refuse_other_recipe(run_folder, recipe)
+            if found.is_finished and options.resume in (None, "auto"):
+                steps, was_finished = int(found.summary["steps"]), True
+            else:
+                steps, was_finished = _train(recipe, options, env, device, run_folder, say), False
+    finally:
+        parallel_env.stop()
+    return Outcome(
+        run_folder=run_folder,
+        is_main=env.is_main,
+        was_finished_before=was_finished,
+        steps=steps,
+        seconds=time.monotonic() - started,
+    )
+
+
+def _train(recipe: Recipe, options: Options, env: Env, device: torch.device, run_folder: Path, say: Say) -> int:
+    num_threads = preflight.set_threads(recipe.train.threads, env, device)
+    checkpoint = _choose_checkpoint(run_folder, options, say)
+    loaded = load_pretrained(recipe.model, device=device)
+    attention.install(loaded.model)
+    data = prepare(recipe, loaded.tokenizer, end_ids=loaded.stop_ids, base_folder=Path.cwd())
+    for note in data.notes:
+        say(note)
+
+    dropout = DropoutState(recipe.seed)
+    trainables = _choose_trainables(recipe, loaded, dropout)
+    broadcast_from_main(trainables.named.values())
+    optimizer = build_optimizer(trainables.named, recipe.optim)
+    plan = resolve(
+        recipe,
+        world_size=env.world_size,
+        num_samples=len(data.train.samples),
+        device=device.type,
+        compute_dtype=_DTYPE_NAMES[loaded.compute_dtype],
+        num_threads=num_threads,
+    )
+    if checkpoint is not None:
+        plan = preflight.continued_plan(plan, checkpoint.document(PLAN))
+    monitor = on_monitor.Monitor(recipe, run_folder, env=env, say=say)
+    callbacks = Callbacks([monitor, *on_monitor.chosen(recipe)])
+    training = Training(
+        plan=plan,
+        seed=recipe.seed,
+        optim=recipe.optim,
+        env=env,
+        device=device,
+        model=loaded.model,
+        loss_model=_loss_model(loaded, trainables),
+        trainables=trainables,
+        optimizer=optimizer,
+        dropout=dropout,
+        samples=data.train.samples,
+        validation=data.validation.samples if data.validation else (),
+        callbacks=callbacks,
+        best=Best(),
+        save=_not_saved,
+    )
+    if recipe.train.fit_seconds is not None and checkpoint is None:
+        plan = _fit(recipe, training)
+        say(f"{plan.measured_seconds_per_step:.2f} s per step: {plan.total_steps} steps fit the time budget")
+    saver = _saver(recipe, run_folder, training, plan, loaded, data)
+    training = replace(training, plan=plan, save=saver)
+    if env.is_main:
+        preflight.write_facts(run_folder, plan, data, loaded, device)
+    first_step = _restore(checkpoint, training, loaded, data) if checkpoint else 0
+    monitor.plan_is(plan)
+    say(f"{'continuing after' if first_step else 'training'} step {first_step} of {plan.total_steps}")
+    return _loop_and_finish(training, first_step, run_folder, loaded)
+
+
+def _loop_and_finish(training: Training, first_step: int, run_folder: Path, loaded: LoadedModel) -> int:
+    with listening() as stop:
+        try:
+            done = train(training, first_step=first_step, stop=stop)
+        except BaseException as error:
+            training.callbacks.on_error(error)
+            raise
+    is_complete = done == training.plan.total_steps
+    if training.env.is_main:
+        if is_complete:
+            finish.write_final(run_folder, training, loaded)
+        finish.write_summary(run_folder, training, status="finished" if is_complete else "interrupted", steps=done)
+    if not is_complete:
+        raise InterruptedRunError(
+            f"stopped after step {done} of {training.plan.total_steps} as asked; the state is saved",
+            where=str(run_folder),
+            mend="give the same command again to continue",
+        )
+    return done
+
+
+def _choose_trainables(recipe: Recipe, loaded: LoadedModel, dropout: DropoutState) -> Trainables:
+    if recipe.adapter.method == "none":
+        return train_all_weights(loaded.model)
+    return attach_lora(
+        loaded.model,
+        recipe.adapter,
+        seed=recipe.seed,
+        identity=loaded.identity,
+        make_dropout=lambda p, name: StatelessDropout(p, module_name=name, state=dropout),
+    )
+
+
+def _loss_model(loaded: LoadedModel, trainables: Trainables) -> LossModel:
+    return LossModel(
+        backbone=loaded.model.model,
+        head=loaded.model.get_output_embeddings(),
+        compute_dtype=loaded.compute_dtype,
+        uses_autocast=not trainables.is_adapter and loaded.compute_dtype == torch.bfloat16,
+    )
+
+
+def _choose_checkpoint(run_folder: Path, options: Options, say: Say) -> Checkpoint | None:
+    """The checkpoint to continue from; None to start at the beginning."""
+    if options.resume not in (None, "auto"):
+        return open_checkpoint(Path(options.resume))
+    checkpoint, notes = newest_checkpoint(run_folder)
+    for note in notes:
+        say(note)
+    if checkpoint is None and notes:
+        raise StorageError("none of its checkpoints is whole", where=str(run_folder), mend="start anew with --fresh")
+    if checkpoint is None and options.resume == "auto":
+        raise RecipeError(
+            "there is no checkpoint to resume from", where=str(run_folder), mend="leave --resume out to start"
+        )
+    return checkpoint
+
+
+def _fit(recipe: Recipe, training: Training) -> RunPlan:
+    """The plan with the step count that fits the budget, measured by rank 0 and the same on all ranks."""
+    assert recipe.train.fit_seconds is not None
+    seconds = float(broadcast_text(repr(measure_step_seconds(training))))
+    total = steps_that_fit(recipe.train.fit_seconds, seconds, at_most=training.plan.total_steps)
+    old = training.plan
+    plan = resolve(
+        recipe,
+        world_size=old.world_size,
+        num_samples=old.num_samples,
+        device=old.device,
+        compute_dtype=old.compute_dtype,
+        num_threads=old.num_threads,
+        max_steps_override=total,
+    )
+    return replace(plan, measured_seconds_per_step=seconds)
+
+
+def _saver(
+    recipe: Recipe, run_folder: Path, training: Training, plan: RunPlan, loaded: LoadedModel, data: PreparedData
+) -> Saver:
+    text = folder.write_recipe(run_folder, recipe) if training.env.is_main else ""
+    return Saver(
+        run_folder=run_folder,
+        plan=plan,
+        keep=recipe.train.keep,
+        env=training.env,
+        trainables=training.trainables,
+        optimizer=training.optimizer,
+        callbacks=training.callbacks,
+        best=training.best,
+        identity=loaded.identity,
+        data_fingerprint=data.train.fingerprint,
+        recipe_yaml=text,
+        writers=(finish.tokenizer_writer(loaded.tokenizer),),
+    )
+
+
+def _restore(checkpoint: Checkpoint, training: Training, loaded: LoadedModel, data: PreparedData) -> int:
+    return restore(
+        checkpoint,
+        trainables=training.trainables,
+        optimizer=training.optimizer,
+        callbacks=training.callbacks,
+        best=training.best,
+        identity=loaded.identity,
+        data_fingerprint=data.train.fingerprint,
+    )
+
+
+def _not_saved(_step: int) -> Path:
+    raise AssertionError("the saver is set before training starts")

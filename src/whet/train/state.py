@@ -1,0 +1,119 @@
+"""The state of a training run <-> the files of a checkpoint. Tensors by name, everything else as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from whet.checkpoint.load import Checkpoint
+from whet.checkpoint.retention import prune
+from whet.checkpoint.save import BEST, copy_checkpoint, save_checkpoint
+from whet.errors import StorageError
+from whet.models.adapters import Trainables
+from whet.optim.build import load_optimizer_tensors, optimizer_tensors
+from whet.parallel.env import Env
+from whet.parallel.reduce import barrier
+from whet.train.callbacks import Best, Callbacks
+from whet.types import ModelIdentity, RunPlan
+
+OPTIMIZER = "optimizer.safetensors"
+RANDOM = "random_state.safetensors"
+STATE = "trainer_state.json"
+PLAN = "run_plan.json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Saver:
+    """Writes checkpoints of one run; called by every rank, rank 0 writes while the others wait."""
+
+    run_folder: Path
+    plan: RunPlan
+    keep: int
+    env: Env
+    trainables: Trainables
+    optimizer: torch.optim.Optimizer
+    callbacks: Callbacks
+    best: Best
+    identity: ModelIdentity
+    data_fingerprint: str
+    recipe_yaml: str
+    writers: tuple[Callable[[Path], None], ...]
+    """add the tokenizer's files, so that a checkpoint folder can be loaded by itself"""
+
+    def __call__(self, step: int) -> Path:
+        folder = self.run_folder / f"checkpoint-{step}"
+        if self.env.is_main:
+            self._save(step)
+        barrier()
+        return folder
+
+    def _save(self, step: int) -> None:
+        state = {
+            "global_step": step,
+            "epoch": step / self.plan.steps_per_epoch,
+            "best_step": self.best.step,
+            "best_metric": None if self.best.step is None else self.best.loss,
+            "callbacks": self.callbacks.state(),
+            "base": asdict(self.identity),
+            "data_fingerprint": self.data_fingerprint,
+        }
+        folder = save_checkpoint(
+            self.run_folder,
+            step=step,
+            tensors={
+                self.trainables.weights_file: self.trainables.tensors(),
+                OPTIMIZER: optimizer_tensors(self.optimizer, self.trainables.named),
+                RANDOM: {"torch_cpu": torch.get_rng_state()},
+            },
+            documents={
+                **self.trainables.documents,
+                STATE: state,
+                PLAN: asdict(self.plan),
+                "recipe.yaml": self.recipe_yaml,
+            },
+            writers=self.writers,
+        )
+        if self.best.step == step:
+            copy_checkpoint(folder, self.run_folder / BEST)
+        prune(self.run_folder, keep=self.keep)
+
+
+def restore(
+    checkpoint: Checkpoint,
+    *,
+    trainables: Trainables,
+    optimizer: torch.optim.Optimizer,
+    callbacks: Callbacks,
+    best: Best,
+    identity: ModelIdentity,
+    data_fingerprint: str,
+) -> int:
+    """Put a checkpoint's state back; returns the 0-based step to go on with.
+
+    StorageError when base weights or training rows are not those the checkpoint was made with.
+    """
+    state: dict[str, Any] = checkpoint.document(STATE)
+    if state["base"]["weights_sha256"] != identity.weights_sha256:
+        raise StorageError(
+            f"was trained on other base weights ({state['base']['id']}, {state['base']['weights_sha256'][:12]}) "
+            f"than these ({identity.id}, {identity.weights_sha256[:12]})",
+            where=str(checkpoint.folder),
+            mend="restore the base, or start anew with --fresh",
+        )
+    if state["data_fingerprint"] != data_fingerprint:
+        raise StorageError(
+            "the training rows or their tokens are not the ones this checkpoint was trained on",
+            where=str(checkpoint.folder),
+            mend="restore the data, or start anew with --fresh",
+        )
+    trainables.load(checkpoint.tensors(trainables.weights_file))
+    load_optimizer_tensors(optimizer, trainables.named, checkpoint.tensors(OPTIMIZER))
+    torch.set_rng_state(checkpoint.tensors(RANDOM)["torch_cpu"])
+    callbacks.load_state(state["callbacks"])
+    if state["best_step"] is not None:
+        best.step, best.loss = state["best_step"], state["best_metric"]
+    return int(state["global_step"])
