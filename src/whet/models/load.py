@@ -24,6 +24,7 @@ from whet.types import ModelIdentity
 _log = logging.getLogger(__name__)
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float64": torch.float64}
+_CPUINFO = Path("/proc/cpuinfo")
 _END_OF_TURN = ("<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<end_of_turn>", "<|end|>", "<|end_of_turn|>")
 """What chat templates of Llama-shaped models write after a turn, besides the tokenizer's own end token."""
 _LINEARS = tuple(f"self_attn.{name}_proj" for name in "qkvo") + tuple(
@@ -75,10 +76,10 @@ def choose_dtype(requested: Literal["auto", "float32", "bfloat16", "float64"], d
     return torch.bfloat16 if has_fast_bf16 else torch.float32
 
 
-def _cpu_multiplies_bf16(cpuinfo_path: Path = Path("/proc/cpuinfo")) -> bool:
+def _cpu_multiplies_bf16() -> bool:
     """AMX-BF16 or AVX512-BF16 by the kernel's list; elsewhere oneDNN emulates bfloat16, slower than float32."""
     try:
-        text = cpuinfo_path.read_text(encoding="ascii", errors="replace")
+        text = _CPUINFO.read_text(encoding="ascii", errors="replace")
     except OSError:
         return False
     flags = next((line for line in text.splitlines() if line.startswith("flags")), "").split()
@@ -137,6 +138,7 @@ def _load_network(
         use_safetensors=True,
         trust_remote_code=False,
         local_files_only=True,
+        ignore_mismatched_sizes=True,  # refused below, with names and shapes
         output_loading_info=True,
     )
     network, report = loaded
@@ -146,14 +148,18 @@ def _load_network(
 
 
 def _check_all_weights_used(report: dict[str, Any], folder: Path) -> None:
-    """transformers fills what is missing with random numbers and goes on; whet does not."""
-    for key, said in (("missing_keys", "has no weights for"), ("unexpected_keys", "has weights that nothing uses:")):
-        if names := sorted(report[key]):
-            raise StorageError(
-                f"config.json and the weight files disagree: the folder {said} {names[0]} ({len(names)} in all)",
-                where=str(folder),
-                mend="fetch the model anew, config and weights of the same revision",
-            )
+    """transformers fills what is missing or of another shape with random numbers and goes on; whet does not."""
+    faults = [f"there are no weights for {name}" for name in sorted(report["missing_keys"])]
+    faults += [f"nothing uses the weight {name}" for name in sorted(report["unexpected_keys"])]
+    for name, found, expected in sorted(report["mismatched_keys"]):
+        faults.append(f"{name} has shape {tuple(found)}, config.json says {tuple(expected)}")
+    if faults:
+        more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
+        raise StorageError(
+            f"config.json and the weight files disagree: {faults[0]}{more}",
+            where=str(folder),
+            mend="fetch the model anew, config and weights of the same revision",
+        )
 
 
 def _check_network(network: Any, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
