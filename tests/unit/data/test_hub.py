@@ -6,10 +6,11 @@ import subprocess
 import sys
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from importlib.util import find_spec
 
 import pytest
 
-pytest.importorskip("datasets", reason="needs whet[data]")
+pytestmark = pytest.mark.skipif(find_spec("datasets") is None, reason="needs whet[data]")
 
 ANSWERS = {
     "gone": (404, "RepoNotFound"),
@@ -19,13 +20,19 @@ ANSWERS = {
     "broken": (500, None),
 }
 
+COMMIT = "c0ffee" + "0" * 34
+ROWS = b'{"question": "2+2?", "answer": "4"}\n{"question": "3+3?", "answer": "6"}\n'
+
 PROGRAM = """
 import json, sys
 from whet.data.hub import read_hub_rows
 from whet.errors import WhetError
 for name in sys.argv[1:]:
     try:
-        read_hub_rows(name, split="train", config=None, revision="v1" if "revision" in name else None)
+        split = "test" if name.endswith("split") else "train"
+        revision = "v1" if "revision" in name else None
+        rows, commit = read_hub_rows(name.removesuffix("-split"), split=split, config=None, revision=revision)
+        print(json.dumps([name, commit, *([row.origin, row.value] for row in rows)]))
     except WhetError as error:
         print(json.dumps([name, type(error).__name__, error.exit_code, str(error)]))
 """
@@ -33,13 +40,35 @@ for name in sys.argv[1:]:
 
 class _Hub(BaseHTTPRequestHandler):
     def do_GET(self):
+        if "owner/open" in self.path:
+            self._answer_open_dataset()
+            return
         name = next(name for name in ANSWERS if f"owner/{name}" in self.path)
         status, code = ANSWERS[name]
+        self._send(status, b"", {"X-Error-Code": code} if code else None)
+
+    def _answer_open_dataset(self):
+        if "/resolve/" in self.path and not self.path.endswith(f"/resolve/{COMMIT}/train.jsonl"):
+            self._send(404, b"", {"X-Error-Code": "EntryNotFound"})
+        elif "/resolve/" in self.path:
+            self._send(200, ROWS, {"ETag": '"rows"', "X-Repo-Commit": COMMIT})
+        elif "/tree/" in self.path:
+            entry = {"type": "file", "path": "train.jsonl", "size": len(ROWS), "oid": "rows"}
+            self._send(200, json.dumps([entry]).encode())
+        else:
+            answer = {"id": "owner/open", "sha": COMMIT, "siblings": [{"rfilename": "train.jsonl"}], "tags": []}
+            self._send(200, json.dumps(answer).encode())
+
+    def _send(self, status, body, headers=None):
         self.send_response(status)
-        if code:
-            self.send_header("X-Error-Code", code)
-        self.send_header("Content-Length", "0")
+        for key, value in {"Content-Length": str(len(body)), **(headers or {})}.items():
+            self.send_header(key, value)
         self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(body)
+
+    def do_HEAD(self):
+        self.do_GET()
 
     def log_message(self, *args):
         pass
@@ -54,17 +83,33 @@ def _run(names, **environment):
     return {name: rest for name, *rest in map(json.loads, done.stdout.splitlines())}
 
 
-def test_each_refusal_of_the_hub_is_told_apart_and_no_token_is_printed(tmp_path):
+@pytest.fixture
+def endpoint():
     server = HTTPServer(("127.0.0.1", 0), _Hub)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        endpoint = f"http://127.0.0.1:{server.server_port}"
-        told = _run(
-            [f"owner/{name}" for name in ANSWERS], HF_ENDPOINT=endpoint, HF_HOME=str(tmp_path), HF_TOKEN="hf_CANARY"
-        )
-    finally:
-        server.shutdown()
-        server.server_close()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.mark.slow
+def test_rows_come_from_one_commit_and_again_without_a_network(endpoint, tmp_path):
+    expected = [
+        ["owner/open[train]:row 1", {"question": "2+2?", "answer": "4"}],
+        ["owner/open[train]:row 2", {"question": "3+3?", "answer": "6"}],
+    ]
+    told = _run(["owner/open", "owner/open-split"], HF_ENDPOINT=endpoint, HF_HOME=str(tmp_path))
+    assert told["owner/open"] == [COMMIT, *expected]
+    assert told["owner/open-split"][:2] == ["RecipeError", 2]
+    assert "test" in told["owner/open-split"][2]
+    offline = _run(["owner/open"], HF_ENDPOINT=endpoint, HF_HOME=str(tmp_path), HF_HUB_OFFLINE="1")
+    assert offline["owner/open"] == [None, *expected]
+
+
+def test_each_refusal_of_the_hub_is_told_apart_and_no_token_is_printed(endpoint, tmp_path):
+    told = _run(
+        [f"owner/{name}" for name in ANSWERS], HF_ENDPOINT=endpoint, HF_HOME=str(tmp_path), HF_TOKEN="hf_CANARY"
+    )
     assert {name: (kind, code) for name, (kind, code, _) in told.items()} == {
         f"owner/{name}": ("HubError", 6) for name in ANSWERS
     }
