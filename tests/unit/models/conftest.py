@@ -69,7 +69,7 @@ def write_tiny_gguf(path: Path, *, pre_tokenizer: str = "smollm") -> None:
     from gguf.quants import quantize
     from tokenizers.pre_tokenizers import ByteLevel
 
-    tokens = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", *sorted(ByteLevel.alphabet()), "Ġt", "he", "Ġthe", "in"]
+    tokens = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", *sorted(ByteLevel.alphabet()), "Ġt", "he", "Ġthe", "ĠĠ"]
     writer = GGUFWriter(path, "llama")
     writer.add_context_length(128)
     writer.add_embedding_length(HIDDEN)
@@ -84,7 +84,7 @@ def write_tiny_gguf(path: Path, *, pre_tokenizer: str = "smollm") -> None:
     writer.add_tokenizer_pre(pre_tokenizer)
     writer.add_token_list(tokens)
     writer.add_token_types([3] * 3 + [1] * (len(tokens) - 3))
-    writer.add_token_merges(["Ġ t", "h e", "Ġt he", "i n"])
+    writer.add_token_merges(["Ġ t", "h e", "Ġt he", "Ġ Ġ"])
     writer.add_bos_token_id(1)
     writer.add_eos_token_id(2)
     writer.add_unk_token_id(0)

@@ -235,6 +235,7 @@ def test_the_real_wheel_becomes_a_model_that_answers(tmp_path_factory, monkeypat
     assert loaded.identity.weights_sha256 == BUILTIN["smollm2-135m-instruct"].weights_sha256
     assert loaded.stop_ids == (2,)
     assert loaded.tokenizer.tokenize("12345") == list("12345")
+    assert loaded.tokenizer.tokenize("a  7") == ["a", "ĠĠ", "7"]
     prompt = loaded.tokenizer.apply_chat_template(
         [{"role": "user", "content": "What is the capital of France?"}],
         add_generation_prompt=True,
