@@ -139,7 +139,7 @@ def preview_lines(preview: Preview) -> Iterator[tuple[str, str]]:
     yield (
         "samples per step",
         f"{batch.global_size} = {batch.micro_size} micro-batch x {preview.accumulation} accumulation "
-        f"x {preview.world_size} {'process' if preview.world_size == 1 else 'processes'}",
+        f"x {_counted(preview.world_size, 'process', 'processes')}",
     )
     yield "training rows", "unknown" if preview.num_rows is None else f"{preview.num_rows:,}"
     yield from _step_lines(recipe, plan)
@@ -152,7 +152,10 @@ def preview_lines(preview: Preview) -> Iterator[tuple[str, str]]:
         yield "trainable weights", f"{weights.num_trainable:,} ({100 * weights.share:.4g} % of the weights in training)"
         yield what, f"{size(weights.final_bytes)}, float32"
         yield "one checkpoint", size(weights.checkpoint_bytes)
-        yield "disk", f"{size(weights.run_bytes)}: {recipe.train.keep} checkpoints, the best, the result and 10 % slack"
+        yield (
+            "disk",
+            f"{size(weights.run_bytes)}: {_counted(recipe.train.keep, 'checkpoint', 'checkpoints')}, the best, the result and 10 % slack",
+        )
     for note in preview.notes:
         yield "note", note
     for reason in preview.unknown:
@@ -169,10 +172,17 @@ def _step_lines(recipe: Recipe, plan: RunPlan | None) -> Iterator[tuple[str, str
         yield "warm-up steps", warmup
         return
     most = "at most " if recipe.train.fit_seconds is not None else ""
-    yield "steps", f"{most}{plan.total_steps:,} ({plan.epochs:.4g} epochs of {plan.steps_per_epoch:,})"
+    yield (
+        "steps",
+        f"{most}{plan.total_steps:,} ({_counted(plan.epochs, 'epoch', 'epochs')} of {plan.steps_per_epoch:,})",
+    )
     yield "warm-up steps", f"{most}{plan.warmup_steps:,}"
     yield "checkpoint every", f"{plan.save_every:,} steps and at epoch ends"
     yield "validation loss", f"every {plan.eval_every:,} steps" if plan.eval_every else "none: no data.validation"
+
+
+def _counted(number: float, one: str, many: str) -> str:
+    return f"{number:.4g} {one if number == 1 else many}"
 
 
 def size(num_bytes: int) -> str:

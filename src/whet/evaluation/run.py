@@ -15,6 +15,7 @@ from pathlib import Path
 
 import torch
 from torch import nn
+from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from whet.checkpoint.manifest import file_sha256
 from whet.data.datasets import judge
@@ -167,8 +168,8 @@ def answer(
     generations = tuple(
         Generation(
             example_id=example.id,
-            prompt=tokenizer.decode(prompt),
-            text=tokenizer.decode(completion.ids, skip_special_tokens=True),
+            prompt=_text(tokenizer, prompt, skip_special_tokens=False),
+            text=_text(tokenizer, completion.ids, skip_special_tokens=True),
             num_new_tokens=len(completion.ids),
             stopped="stop_token" if completion.has_stopped else "length",
             seconds=seconds / len(examples),
@@ -184,6 +185,12 @@ def answer(
         judgements=tuple(judge(e, g.text) for e, g in zip(examples, generations, strict=True)),
         seconds=seconds,
     )
+
+
+def _text(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], *, skip_special_tokens: bool) -> str:
+    text = tokenizer.decode(list(ids), skip_special_tokens=skip_special_tokens)
+    assert isinstance(text, str)
+    return text
 
 
 def _dtype_name(loaded: LoadedModel) -> str:

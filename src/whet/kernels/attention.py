@@ -31,11 +31,10 @@ class DocumentLayout:
 
 @dataclass(frozen=True, slots=True)
 class CacheLayout:
-    """One new token per row; row b sees its first `lengths_B[b]` cache entries."""
+    """One new token per row against that row's cache."""
 
-    lengths_B: Tensor
     bias_BS: Tensor
-    """0 for visible cache entries, -inf for the rest; [B, S]"""
+    """0 for the cache entries that a row sees, -inf for the rest; float32 or wider"""
 
 
 class _MatmulDocumentAttention(torch.autograd.Function):

@@ -13,7 +13,7 @@ each projection has a mask of its own and kept values are scaled by 1 / (1 - p).
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import numpy as np
@@ -22,6 +22,8 @@ from torch import Tensor, nn
 
 from whet.types import PackedBatch
 
+# The mixing makes several passes over its rows; this many stay in a core's cache in between.
+_ROWS_PER_PASS = 128
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
@@ -91,11 +93,23 @@ class StatelessDropout(nn.Module):
         )[0]
 
     def mask(self, num_channels: int, device: torch.device) -> Tensor:
-        """bool [T, num_channels], True = kept."""
-        columns = _int32(_splitmix(np.arange(num_channels, dtype=np.uint64)))
-        rows = self._state.rows(self._module_key)
-        bits = _mix32_(rows.to(device)[:, None] ^ columns.to(device)[None, :])
-        return bits >= int(self.p * 2**32) - 2**31
+        """bool [T, num_channels] for the rows now in the model, True = kept."""
+        return self.mask_maker(num_channels, device)()
+
+    def mask_maker(self, num_channels: int, device: torch.device) -> Callable[[], Tensor]:
+        """A function that makes the present rows' mask whenever it is called, also when other rows have come."""
+        rows_T1 = self._state.rows(self._module_key).to(device)[:, None]
+        columns_1C = _int32(_splitmix(np.arange(num_channels, dtype=np.uint64))).to(device)[None, :]
+        threshold = int(self.p * 2**32) - 2**31
+
+        def make() -> Tensor:
+            keep_TC = torch.empty(len(rows_T1), num_channels, dtype=torch.bool, device=device)
+            for start in range(0, len(rows_T1), _ROWS_PER_PASS):
+                rows = slice(start, start + _ROWS_PER_PASS)
+                torch.ge(_mix32_(rows_T1[rows] ^ columns_1C), threshold, out=keep_TC[rows])
+            return keep_TC
+
+        return make
 
     def forward(self, x_1TC: Tensor) -> Tensor:
         if not self.training or self.p == 0:

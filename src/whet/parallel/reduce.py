@@ -28,7 +28,9 @@ def all_reduce_step(parameters: Iterable[Tensor], numbers: Sequence[float]) -> l
         if p.grad is None:
             p.grad = torch.zeros_like(p)
     dtype, device = params[0].dtype, params[0].device
-    flat = torch.cat([*(p.grad.reshape(-1) for p in params if p.grad is not None), torch.zeros(len(numbers)).to(params[0])])
+    flat = torch.cat(
+        [*(p.grad.reshape(-1) for p in params if p.grad is not None), torch.zeros(len(numbers)).to(params[0])]
+    )
     start = flat.numel() - len(numbers)
     flat[start:] = torch.tensor(list(numbers), dtype=dtype, device=device)
     try:

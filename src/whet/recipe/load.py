@@ -37,6 +37,8 @@ def load_recipe(path: str | FilePath, overrides: Sequence[str] = ()) -> Recipe:
         text = file.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise RecipeError(f"is not UTF-8 text (byte {error.start})", where=str(path)) from error
+    except OSError as error:
+        raise RecipeError(f"cannot be read: {error.strerror}", where=str(path)) from error
     return parse_recipe(text, str(path), overrides)
 
 

@@ -16,6 +16,10 @@ def dotted(path: Path) -> str:
     return ".".join(str(part) for part in path)
 
 
+MAX_LINES = 100
+"""Problems that are printed; a file of another kind can have thousands."""
+
+
 @dataclass(frozen=True, slots=True)
 class Problem:
     """One line of the report."""
@@ -37,4 +41,5 @@ def raise_together(problems: Sequence[Problem], file_name: str) -> None:
     lines = [str(problem) for problem in problems]
     if len(lines) == 1:
         raise RecipeError(lines[0])
-    raise RecipeError("\n  ".join([f"{file_name} has {len(lines)} problems:", *lines]))
+    more = [f"... and {len(lines) - MAX_LINES} more"] if len(lines) > MAX_LINES else []
+    raise RecipeError("\n  ".join([f"{file_name} has {len(lines)} problems:", *lines[:MAX_LINES], *more]))

@@ -14,6 +14,10 @@ CADENCE_PARTS = 10
 """Checkpoints and loss evaluations of a run that does not say how often."""
 
 
+MAX_STEPS = 2**53
+"""Beyond this, floats no longer tell one step from the next."""
+
+
 def resolve(
     recipe: Recipe,
     *,
@@ -39,8 +43,7 @@ def resolve(
         raise RecipeError(f"the number of steps must be at least 1 (found {max_steps_override})", where="max steps")
     accumulation = derive_accumulation(recipe.batch, world_size)
     steps_per_epoch = math.ceil(num_samples / recipe.batch.global_size)
-    planned = recipe.train.max_steps or math.ceil(recipe.train.epochs * steps_per_epoch)
-    total = max_steps_override or planned
+    total = max_steps_override or recipe.train.max_steps or _steps(recipe.train.epochs, steps_per_epoch)
     warmup = warmup_steps(recipe.optim.warmup, total)
     if warmup > total:
         if max_steps_override is None:
@@ -68,6 +71,13 @@ def resolve(
         compute_dtype=compute_dtype,
         num_threads=num_threads,
     )
+
+
+def _steps(epochs: float, steps_per_epoch: int) -> int:
+    total = epochs * steps_per_epoch
+    if total > MAX_STEPS:
+        raise RecipeError(f"{epochs:g} epochs are {total:g} steps, too many to count", where="train.epochs")
+    return math.ceil(total)
 
 
 def warmup_steps(warmup: float, total_steps: int) -> int:

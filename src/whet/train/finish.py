@@ -91,11 +91,7 @@ def write_summary(run_folder: Path, training: Training, *, status: str, steps: i
         "best_validation_loss": training.best.loss if training.best.step is not None else None,
         "num_trainable": training.trainables.num_parameters,
         "peak_memory_bytes": peak_memory_bytes(training.device),
-        "kernels": {
-            "attention": "per document, matrix products" if training.device.type == "cpu" else "per document, SDPA",
-            "loss head": "taught positions only, chunked",
-            "adapter": "PEFT" if training.trainables.is_adapter else "none",
-        },
+        "kernels": dict(training.kernels),
     }
     write_json(run_folder / SUMMARY, document)
 

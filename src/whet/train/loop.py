@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,6 +41,8 @@ class Training:
     model: nn.Module
     """switched between training and evaluation mode"""
     loss_model: LossModel
+    kernels: Mapping[str, str]
+    """which fast paths run, for the summary"""
     trainables: Trainables
     optimizer: torch.optim.Optimizer
     dropout: DropoutState

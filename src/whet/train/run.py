@@ -15,9 +15,9 @@ from whet.checkpoint.lock import locked
 from whet.checkpoint.retention import remove_leftovers
 from whet.data.pipeline import PreparedData, prepare
 from whet.errors import InterruptedRunError, RecipeError, StorageError
-from whet.kernels import attention
+from whet.kernels import select
 from whet.kernels.dropout import DropoutState, StatelessDropout
-from whet.models.adapters import Trainables, attach_lora, train_all_weights
+from whet.models.adapters import ADAPTER_NAME, Trainables, attach_lora, train_all_weights
 from whet.models.load import LoadedModel, load_pretrained
 from whet.optim.build import build_optimizer
 from whet.parallel import env as parallel_env
@@ -107,13 +107,13 @@ def _train(recipe: Recipe, options: Options, env: Env, device: torch.device, run
     num_threads = preflight.set_threads(recipe.train.threads, env, device)
     checkpoint = _choose_checkpoint(run_folder, options, say)
     loaded = load_pretrained(recipe.model, device=device)
-    attention.install(loaded.model)
     data = prepare(recipe, loaded.tokenizer, end_ids=loaded.stop_ids, base_folder=Path.cwd())
     for note in data.notes:
         say(note)
 
     dropout = DropoutState(recipe.seed)
     trainables = _choose_trainables(recipe, loaded, dropout)
+    kernels = select.install(loaded.model, adapter_name=ADAPTER_NAME if trainables.is_adapter else None)
     broadcast_from_main(trainables.named.values())
     optimizer = build_optimizer(trainables.named, recipe.optim)
     plan = resolve(
@@ -136,6 +136,7 @@ def _train(recipe: Recipe, options: Options, env: Env, device: torch.device, run
         device=device,
         model=loaded.model,
         loss_model=_loss_model(loaded, trainables),
+        kernels=kernels,
         trainables=trainables,
         optimizer=optimizer,
         dropout=dropout,

@@ -1,0 +1,128 @@
+"""A linear layer with its LoRA adapter as one autograd function: y = x W^T + s drop(x) A^T B^T.
+
+The base product is accumulated into in place, nothing wide is stored but x (which the base product needs anyway):
+h = drop(x) A^T and the dropout mask are made again in the backward pass. With dy the gradient of y and g = dy B:
+
+    dB = s dy^T h        dA = s g^T drop(x)        dx = dy W + s drop'(g A)
+
+Products run in the input's dtype with the accumulation width of the hardware; A, B and their gradients stay float32
+(the scheme of autocast). In float32 and float64 the result is PEFT's own up to the order of sums.
+
+Shape letters: T tokens, I inputs, O outputs, R rank.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from whet.kernels.dropout import StatelessDropout
+
+Mask = Callable[[], Tensor]
+
+
+class _LoraLinear(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, x_TI: Tensor, weight_OI: Tensor, bias_O: Tensor | None, a_RI: Tensor, b_OR: Tensor,
+        scale: float, keep_probability: float, mask: Mask | None,
+    ) -> Tensor:  # fmt: skip
+        y_TO = nn.functional.linear(x_TI, weight_OI, bias_O)
+        h_TR = _dropped(x_TI, mask, keep_probability) @ a_RI.to(x_TI.dtype).T
+        y_TO.addmm_(h_TR, b_OR.to(x_TI.dtype).T, alpha=scale)
+        ctx.save_for_backward(x_TI, weight_OI, a_RI, b_OR)
+        ctx.scale, ctx.keep_probability, ctx.mask = scale, keep_probability, mask
+        return y_TO
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        (dy_TO,) = grads
+        x_TI, weight_OI, a_RI, b_OR = ctx.saved_tensors
+        a, b = a_RI.to(x_TI.dtype), b_OR.to(x_TI.dtype)
+        dropped_TI = _dropped(x_TI, ctx.mask, ctx.keep_probability)
+        g_TR = dy_TO @ b
+        grad_a = (g_TR.T @ dropped_TI).to(a_RI.dtype).mul_(ctx.scale)
+        grad_b = (dy_TO.T @ (dropped_TI @ a.T)).to(b_OR.dtype).mul_(ctx.scale)
+        grad_x = None
+        if ctx.needs_input_grad[0]:
+            grad_x = dy_TO @ weight_OI
+            if ctx.mask is None:
+                grad_x.addmm_(g_TR, a, alpha=ctx.scale)
+            else:
+                grad_x += _dropped(g_TR @ a, ctx.mask, ctx.keep_probability).mul_(ctx.scale)
+        return grad_x, None, None, grad_a, grad_b, None, None, None
+
+
+def _dropped(x_TI: Tensor, mask: Mask | None, keep_probability: float) -> Tensor:
+    if mask is None:
+        return x_TI
+    return (x_TI * mask()).mul_(1.0 / keep_probability)
+
+
+def lora_linear(
+    x_TI: Tensor, weight_OI: Tensor, bias_O: Tensor | None, a_RI: Tensor, b_OR: Tensor, *,
+    scale: float, dropout: StatelessDropout | None = None,
+) -> Tensor:  # fmt: skip
+    """[T, O]. W and its bias are frozen; the mask is the one that `dropout` gives for the rows now in the model."""
+    mask: Mask | None = None
+    keep_probability = 1.0
+    if dropout is not None and dropout.training and dropout.p > 0:
+        mask, keep_probability = dropout.mask_maker(x_TI.shape[-1], x_TI.device), 1.0 - dropout.p
+    out: Tensor = _LoraLinear.apply(x_TI, weight_OI, bias_O, a_RI, b_OR, scale, keep_probability, mask)
+    return out
+
+
+def install(model: nn.Module, adapter_name: str) -> tuple[int, list[str]]:
+    """Let each plain PEFT LoRA layer of this model instance compute through `lora_linear`.
+
+    Returns (layers changed, sentences about layers that stay as PEFT computes them). Undone by `uninstall`.
+    """
+    num_changed, reasons = 0, []
+    for name, layer in model.named_modules():
+        if not hasattr(layer, "lora_A") or adapter_name not in layer.lora_A:
+            continue
+        if reason := _why_not(layer, adapter_name):
+            reasons.append(f"{name}: {reason}")
+            continue
+        layer.forward = _forward_of(layer, adapter_name)
+        num_changed += 1
+    return num_changed, reasons
+
+
+def uninstall(model: nn.Module) -> None:
+    """Give every layer its own class's forward back."""
+    for layer in model.modules():
+        if hasattr(layer, "lora_A"):
+            layer.__dict__.pop("forward", None)
+
+
+def _why_not(layer: Any, adapter_name: str) -> str | None:
+    if type(layer.base_layer) is not nn.Linear:
+        return f"its base layer is a {type(layer.base_layer).__name__}"
+    if layer.base_layer.weight.requires_grad:
+        return "its base weight trains too"
+    if adapter_name in getattr(layer, "lora_variant", {}):
+        return "it is a LoRA variant"
+    if layer.lora_A[adapter_name].bias is not None or layer.lora_B[adapter_name].bias is not None:
+        return "its adapter has a bias"
+    dropout = layer.lora_dropout[adapter_name]
+    if not isinstance(dropout, StatelessDropout | nn.Identity):
+        return "its dropout draws from a generator"
+    return None
+
+
+def _forward_of(layer: Any, adapter_name: str) -> Callable[..., Tensor]:
+    base, a, b = layer.base_layer, layer.lora_A[adapter_name], layer.lora_B[adapter_name]
+    dropout = layer.lora_dropout[adapter_name]
+    scale = float(layer.scaling[adapter_name])
+    stateless = dropout if isinstance(dropout, StatelessDropout) else None
+
+    def forward(x: Tensor, *_: Any, **__: Any) -> Tensor:
+        x_TI = x.reshape(-1, x.shape[-1])
+        y_TO = lora_linear(x_TI, base.weight, base.bias, a.weight, b.weight, scale=scale, dropout=stateless)
+        return y_TO.view(*x.shape[:-1], -1)
+
+    return forward
