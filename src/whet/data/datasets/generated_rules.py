@@ -100,7 +100,7 @@ def _divides_evenly(entry: Entry) -> bool:
 
 
 # `What is Sarah to Elizabeth?` is answered `mother-in-law` where Elizabeth is Sarah's: the generator names the second
-# person's relation for these four words (reasoning-gym 0.1.19, 13 % of the items).
+# person's relation for these four words (reasoning-gym 0.1.25, 13 % of the items).
 _REVERSED_RELATIONS = frozenset({"mother-in-law", "father-in-law", "niece", "nephew"})
 
 RULES = {
