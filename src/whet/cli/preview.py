@@ -152,10 +152,8 @@ def preview_lines(preview: Preview) -> Iterator[tuple[str, str]]:
         yield "trainable weights", f"{weights.num_trainable:,} ({100 * weights.share:.4g} % of the weights in training)"
         yield what, f"{size(weights.final_bytes)}, float32"
         yield "one checkpoint", size(weights.checkpoint_bytes)
-        yield (
-            "disk",
-            f"{size(weights.run_bytes)}: {_counted(recipe.train.keep, 'checkpoint', 'checkpoints')}, the best, the result and 10 % slack",
-        )
+        kept = _counted(recipe.train.keep, "checkpoint", "checkpoints")
+        yield "disk", f"{size(weights.run_bytes)}: {kept}, the best, the result and 10 % slack"
     for note in preview.notes:
         yield "note", note
     for reason in preview.unknown:

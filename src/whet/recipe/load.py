@@ -125,7 +125,8 @@ def _translate(root: MapNode, error: ValidationError) -> list[Problem]:
         problems.setdefault(path, what)
     order = {path: number for number, path in enumerate(_paths(root, ()))}
     # of a union, each member that did not fit has an error: the one that points deepest is kept
-    kept = [group for path, group in problems.items() if not any(_is_below(other, path) for other in problems)]
+    above = {path[:depth] for path in problems for depth in range(len(path))}
+    kept = [group for path, group in problems.items() if path not in above]
     flat = [problem for group in kept for problem in group]
     return sorted(flat, key=lambda problem: order.get(problem.path, -1))
 
@@ -218,10 +219,6 @@ def _touch(one: Path, other: Path) -> bool:
     """Whether one path lies on or below the other."""
     num = min(len(one), len(other))
     return one[:num] == other[:num]
-
-
-def _is_below(path: Path, upper: Path) -> bool:
-    return len(path) > len(upper) and path[: len(upper)] == upper
 
 
 def _one_line(text: str | None) -> str:

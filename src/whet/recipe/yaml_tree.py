@@ -18,6 +18,7 @@ from whet.recipe.problems import Path, Problem
 
 MAX_BYTES = 1_000_000
 MAX_DEPTH = 20
+MAX_VALUES = 5_000
 
 _NULL = re.compile(r"~|null|Null|NULL|")
 _BOOL = re.compile(r"true|True|TRUE|false|False|FALSE")
@@ -84,6 +85,7 @@ class _Builder:
         self.events = events
         self.place_of = place_of
         self.problems: list[Problem] = []
+        self.num_values = 0
 
     def document(self) -> Node:
         root: Node = Scalar("", False, self.place_of(1))
@@ -100,6 +102,9 @@ class _Builder:
 
     def node(self, event: yaml.Event, path: Path) -> Node:
         place = self._place(event)
+        self.num_values += 1
+        if self.num_values > MAX_VALUES:
+            raise RecipeError(f"has more than {MAX_VALUES:,} values", where=place, mend="rows belong in a data file")
         self._refuse_extras(event, path, place)
         if isinstance(event, yaml.SequenceStartEvent | yaml.MappingStartEvent) and len(path) >= MAX_DEPTH:
             raise RecipeError(f"is nested deeper than {MAX_DEPTH} levels", where=place)

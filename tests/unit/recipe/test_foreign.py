@@ -103,14 +103,3 @@ wandb:
 
 def test_the_answer_depends_on_the_section_where_the_name_means_two_things():
     assert foreign_full_name(("trainer", "warmup_steps")) != foreign_name("warmup_steps")
-
-
-def test_an_unknown_key_is_led_home_or_to_the_nearest_name():
-    found = answers("data2: 1\nadapter: {lr: 1, rnak: 8}\nbatch: {globl_size: 8, sead: 1}\nzzz: 1\ntrain: {seed: 1}\n")
-    assert found["adapter.lr"] == ": lr belongs to optim: optim.lr"
-    assert found["adapter.rnak"] == ", did you mean adapter.rank?"
-    assert found["batch.globl_size"] == ", did you mean batch.global_size?"
-    assert found["train.seed"] == ": seed belongs to the top of the recipe: seed"
-    assert found["data2"] == ", did you mean data?"
-    assert found["batch.sead"].endswith("seed?") or "takes" in found["batch.sead"]
-    assert found["zzz"].startswith("; a recipe takes version, name")

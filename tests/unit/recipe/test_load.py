@@ -124,6 +124,11 @@ def test_a_combination_with_a_value_that_is_already_wrong_is_not_told_twice():
     assert "batch.micro_size" in problem
 
 
+def test_thousands_of_problems_are_counted_and_the_first_are_told():
+    problems = problems_of(MINIMAL + "".join(f"key{i}: 1\n" for i in range(2000)))
+    assert len(problems) == 101 and problems[-1] == "... and 1900 more"
+
+
 def test_a_text_that_is_no_recipe_is_told_so():
     assert problems_of("") == ["r.yaml: a recipe is a list of `key: value` lines (found nothing)"]
     assert problems_of("- a\n- b\n") == ["r.yaml: a recipe is a list of `key: value` lines (found a list of 2)"]
@@ -224,6 +229,53 @@ def test_loading_what_was_dumped_gives_an_equal_recipe(recipe):
     loaded = parse_recipe(dump_recipe(recipe), "r.yaml")
     assert loaded == recipe
     assert repr(loaded) == repr(recipe)  # 1 == 1.0 == True: the types must come back too
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *(
+            "1e-4",
+            "no",
+            "off",
+            "null",
+            "~",
+            "true",
+            "12:30:45",
+            "0x1F",
+            "010",
+            ".inf",
+            "7",
+            "- a",
+            "a: b",
+            "# c",
+            "&a",
+            "*a",
+        ),
+        *(
+            "!t",
+            "a\nb",
+            "a\n\nb ",
+            " a",
+            "\x85",
+            "\u2028",
+            "\ufeff",
+            "\U0001f600",
+            "'",
+            '"',
+            "\\",
+            "%",
+            "@",
+            "|",
+            ">",
+            "",
+        ),
+    ],
+)
+def test_a_text_that_looks_like_something_else_is_dumped_as_text(text):
+    source = Source(source="reasoning-gym:x", rows=1, instruction=text, options={"value": text, text or "empty": 1})
+    recipe = Recipe(name="a", output="b", data=Data(train=(source,)))
+    assert parse_recipe(dump_recipe(recipe)) == recipe
 
 
 @settings(deadline=None, max_examples=150)

@@ -121,6 +121,8 @@ def test_what_cannot_be_planned_is_a_recipe_error():
         resolve(recipe(), world_size=0, num_samples=5)
     with pytest.raises(RecipeError, match="number of steps must be at least 1"):
         resolve(recipe(), world_size=1, num_samples=5, max_steps_override=0)
+    with pytest.raises(RecipeError, match="too many to count"):
+        resolve(recipe(train__epochs="1e308"), world_size=1, num_samples=10**6)
     with pytest.raises(RecipeError, match=r"warm-up is longer than the run \(20 of 1 steps\)"):
         resolve(recipe(optim__warmup=20), world_size=1, num_samples=5)
 

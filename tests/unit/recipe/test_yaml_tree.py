@@ -114,6 +114,7 @@ def test_a_billion_laughs_text_is_refused_without_being_expanded():
         ("a: \x00\n", "is not YAML"),
         ("a: 'x\n", "is not YAML"),
         ("x" * (MAX_BYTES + 1), "is larger than"),
+        ("- a\n" * 100_000, "f.yaml:5000: has more than 5,000 values"),
     ],
 )
 def test_what_is_no_usable_yaml_is_an_error_with_its_line(text, expected):
