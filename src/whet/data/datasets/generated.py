@@ -54,11 +54,13 @@ def extract(text: str) -> tuple[str, bool]:
 
 
 def is_correct(extracted: str, golds: tuple[str, ...], *, origin: str = "") -> bool:
-    """Equal text (case, spacing and a final full stop aside) or equal number.
+    """Whether the extracted line gives a gold, in whatever words: a base model was never taught the form.
 
-    For tasks with several right answers the generator's own scorer decides; it finds the problem by `origin`.
+    A number counts when it is the last one of the line; a text when the line, or what stands behind its last colon,
+    equals the gold (case, spacing and a final full stop aside). For tasks with several right answers the generator's
+    own scorer decides; it finds the problem by `origin`.
     """
-    if any(_fold(extracted) == _fold(gold) or _is_same_number(extracted, gold) for gold in golds):
+    if any(_gives(extracted, gold) for gold in golds):
         return True
     problem = re.fullmatch(rf"{PREFIX}(\w+) seed (\d+) index (\d+) options (\{{.*\}})", origin)
     if problem is None or problem[1] not in _OWN_SCORERS or len(extracted) > answer_line.MAX_CHARACTERS:
@@ -76,10 +78,10 @@ def _fold(text: str) -> str:
 _BARE_NUMBER = re.compile(r"\$?-?\$?\d[\d,]*(\.\d+)?%?\.?", re.ASCII)
 
 
-def _is_same_number(extracted: str, gold: str) -> bool:
-    if not (_BARE_NUMBER.fullmatch(extracted) and _BARE_NUMBER.fullmatch(gold)):
-        return False
-    return math_answer.is_correct(math_answer.extract(extracted)[0], (math_answer.extract(gold)[0],))
+def _gives(extracted: str, gold: str) -> bool:
+    if _BARE_NUMBER.fullmatch(gold):
+        return math_answer.is_correct(math_answer.last_number(extracted), (math_answer.last_number(gold),))
+    return _fold(gold) in (_fold(extracted), _fold(extracted.rpartition(":")[2]))
 
 
 def generate_rows(

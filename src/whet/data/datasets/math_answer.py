@@ -47,6 +47,11 @@ def extract(text: str) -> tuple[str, bool]:
     return number or "", marked is not None and number is not None
 
 
+def last_number(text: str) -> str:
+    """The last number of a text, canonical; "" if there is none."""
+    return _last_number(text[: answer_line.MAX_CHARACTERS].replace("\u2212", "-")) or ""
+
+
 def is_correct(extracted: str, golds: tuple[str, ...], *, origin: str = "") -> bool:
     """Whether the number has exactly the value of one of the golds."""
     value = _to_value(extracted)

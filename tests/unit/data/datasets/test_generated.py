@@ -54,7 +54,7 @@ def test_the_taught_answer_ends_in_the_asked_for_format_and_is_judged_right(task
         assert row.answer.splitlines()[-1] == f"Answer: {row.gold}"
         assert generated.extract(row.answer) == (row.gold, True)
         assert generated.is_correct(row.gold, (row.gold,))
-        assert not generated.is_correct(row.gold + "x", (row.gold,))
+        assert not generated.is_correct(row.gold + "1x", (row.gold,))
 
 
 def test_rows_are_deterministic_and_slices_continue_each_other():
@@ -124,7 +124,8 @@ def test_extraction_is_lenient_and_takes_the_first_answer(text, extracted, has_f
         ("1,234", "1234", True),
         ("$12.00", "12", True),
         ("-12", "12", False),
-        ("12 legs", "12", False),
+        ("12 legs", "12", True),
+        ("12 legs and 3 tails", "12", False),
         ("17.6", "18", False),
         ("", "12", False),
     ],
@@ -163,3 +164,19 @@ def test_a_missing_generator_names_its_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "reasoning_gym", None)
     with pytest.raises(RecipeError, match=r"pip install 'whet\[demo\]'"):
         _rows("chain_sum", "train", 1)
+
+
+@pytest.mark.parametrize(
+    ("line", "gold", "expected"),
+    [
+        ("33 + 68 = 101", "101", True),
+        ("The final answer is 101.", "101", True),
+        ("33 + 68 = 101, plus 2 makes 103", "101", False),
+        ("-56", "56", False),
+        ("The reversed list is: a, rain, farm", "a, rain, farm", True),
+        ("Reverse this list of words: farm, rain, a", "a, rain, farm", False),
+        ("a, rain, farm and more", "a, rain, farm", False),
+    ],
+)
+def test_an_answer_in_other_words_counts_and_a_wrong_one_does_not(line: str, gold: str, expected: bool) -> None:
+    assert generated.is_correct(line, (gold,)) is expected
