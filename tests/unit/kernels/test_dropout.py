@@ -1,0 +1,95 @@
+import numpy as np
+import pytest
+import torch
+from tiny import make_samples
+
+from whet.data.packing import pack
+from whet.kernels.dropout import DropoutState, StatelessDropout, _mix32_, _splitmix
+
+SAMPLES = make_samples([700, 1, 300, 500])
+
+
+def _mask(samples, *, p=0.3, seed=1, step=0, name="layers.0.q_proj", channels=64):
+    """float64 [T, channels], 1 = kept"""
+    state = DropoutState(seed)
+    dropout = StatelessDropout(p, module_name=name, state=state)
+    with state.micro_batch(step, pack(samples)):
+        return dropout.mask(channels, torch.device("cpu")).double()
+
+
+@pytest.mark.parametrize("p", [0.05, 0.3, 0.9])
+def test_the_share_of_kept_values_is_one_minus_p(p):
+    keep_TC = _mask(SAMPLES, p=p)
+    # five standard errors of a binomial share, over all values and over each channel and token
+    for share, count in [(keep_TC.mean(), keep_TC.numel()), (keep_TC.mean(0), len(keep_TC)), (keep_TC.mean(1), 64)]:
+        assert (share - (1 - p)).abs().max() < 5 * (p * (1 - p) / count) ** 0.5
+
+
+@pytest.mark.parametrize("change", [{"seed": 2}, {"step": 1}, {"name": "layers.0.k_proj"}])
+def test_masks_of_other_seeds_steps_and_modules_are_independent(change):
+    first, second = _mask(SAMPLES), _mask(SAMPLES, **change)
+    correlation = torch.corrcoef(torch.stack([first.flatten(), second.flatten()]))[0, 1]
+    assert abs(float(correlation)) < 5 / first.numel() ** 0.5
+
+
+def test_neighbouring_channels_positions_and_samples_are_independent():
+    keep_TC = _mask(make_samples([1000, 1000]))
+    pairs = [(keep_TC[:, :-1], keep_TC[:, 1:]), (keep_TC[:-1], keep_TC[1:]), (keep_TC[:1000], keep_TC[1000:])]
+    for left, right in pairs:
+        correlation = torch.corrcoef(torch.stack([left.flatten(), right.flatten()]))[0, 1]
+        assert abs(float(correlation)) < 5 / left.numel() ** 0.5
+
+
+def test_a_samples_mask_is_the_same_in_every_packing():
+    together = _mask(SAMPLES).split([s.num_tokens for s in SAMPLES])
+    backwards = _mask(SAMPLES[::-1]).split([s.num_tokens for s in SAMPLES[::-1]])[::-1]
+    alone = [_mask([sample]) for sample in SAMPLES]
+    for a, b, c in zip(together, backwards, alone, strict=True):
+        assert torch.equal(a, b) and torch.equal(a, c)
+
+
+def test_the_mask_is_the_documented_function_of_its_coordinates():
+    def splitmix(x):
+        x = (x + 0x9E3779B97F4A7C15) % 2**64
+        x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9 % 2**64
+        x = (x ^ (x >> 27)) * 0x94D049BB133111EB % 2**64
+        return x ^ (x >> 31)
+
+    def murmur(x):
+        x = (x ^ (x >> 16)) * 0x85EBCA6B % 2**32
+        x = (x ^ (x >> 13)) * 0xC2B2AE35 % 2**32
+        return x ^ (x >> 16)
+
+    numbers = [0, 1, 2**63, 2**64 - 1, 0x123456789ABCDEF0]
+    assert _splitmix(np.array(numbers, dtype=np.uint64)).tolist() == [splitmix(x) for x in numbers]
+    small = [0, 1, 2**31, 2**32 - 1, 0x89ABCDEF]
+    mixed = _mix32_(torch.from_numpy(np.array(small, dtype=np.uint32).view(np.int32).copy()))
+    assert mixed.numpy().view(np.uint32).tolist() == [murmur(x) for x in small]
+
+
+def test_kept_values_are_scaled_and_evaluation_mode_is_the_identity():
+    state = DropoutState(0)
+    dropout = StatelessDropout(0.25, module_name="m", state=state)
+    x_1TC = torch.ones(1, 8, 5)
+    with state.micro_batch(0, pack(make_samples([5, 3]))):
+        out_1TC = dropout(x_1TC)
+        keep_TC = dropout.mask(5, x_1TC.device)
+    assert torch.equal(out_1TC[0], keep_TC / 0.75)
+    dropout.eval()
+    assert dropout(x_1TC) is x_1TC
+
+
+def test_dropout_outside_a_micro_batch_is_an_error():
+    state = DropoutState(0)
+    dropout = StatelessDropout(0.25, module_name="m", state=state)
+    with state.micro_batch(0, pack(make_samples([5]))):
+        pass
+    with pytest.raises(RuntimeError, match="outside DropoutState"):
+        dropout(torch.ones(1, 5, 5))
+
+
+def test_no_random_generator_is_advanced():
+    before = torch.get_rng_state(), np.random.get_state()[1].tobytes()  # noqa: NPY002
+    _mask(SAMPLES)
+    assert torch.equal(torch.get_rng_state(), before[0])
+    assert np.random.get_state()[1].tobytes() == before[1]  # noqa: NPY002

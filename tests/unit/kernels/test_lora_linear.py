@@ -1,0 +1,124 @@
+import pytest
+import torch
+from tiny import LORA, attach, make_samples, tiny_llama
+from torch import nn
+
+from whet.data.packing import pack
+from whet.kernels import lora_linear as module
+from whet.kernels.dropout import DropoutState, StatelessDropout
+from whet.kernels.lora_linear import lora_linear
+from whet.models.adapters import ADAPTER_NAME
+from whet.recipe.schema import Adapter
+
+BATCH = pack(make_samples([4, 1, 3]))
+NUM_TOKENS, INPUTS, OUTPUTS, RANK = 8, 5, 6, 2
+
+
+def _inputs():
+    generator = torch.Generator().manual_seed(0)
+    shapes = [(NUM_TOKENS, INPUTS), (OUTPUTS, INPUTS), (OUTPUTS,), (RANK, INPUTS), (OUTPUTS, RANK)]
+    x, weight, bias, a, b = (torch.randn(shape, generator=generator, dtype=torch.float64) for shape in shapes)
+    return x.requires_grad_(), weight, bias, a.requires_grad_(), b.requires_grad_()
+
+
+def _dropout(p=0.4):
+    state = DropoutState(3)
+    return state, StatelessDropout(p, module_name="q_proj", state=state)
+
+
+@pytest.mark.parametrize("p", [0.0, 0.4])
+def test_gradients_equal_finite_differences(p):
+    x_TI, weight_OI, bias_O, a_RI, b_OR = _inputs()
+    state, dropout = _dropout(p)
+
+    def function(x, a, b):
+        return lora_linear(x, weight_OI, bias_O, a, b, scale=1.7, dropout=dropout)
+
+    with state.micro_batch(0, BATCH):
+        assert torch.autograd.gradcheck(function, (x_TI, a_RI, b_OR))
+
+
+@pytest.mark.parametrize("p", [0.0, 0.4])
+@pytest.mark.parametrize("has_bias", [True, False])
+def test_value_and_gradients_equal_the_formula_with_the_same_mask(p, has_bias):
+    x_TI, weight_OI, bias_O, a_RI, b_OR = _inputs()
+    bias_O = bias_O if has_bias else None
+    state, dropout = _dropout(p)
+    with state.micro_batch(0, BATCH):
+        y_TO = lora_linear(x_TI, weight_OI, bias_O, a_RI, b_OR, scale=1.7, dropout=dropout)
+        dropped_TI = x_TI * dropout.mask(INPUTS, x_TI.device) / (1 - p)
+    expected_TO = nn.functional.linear(x_TI, weight_OI, bias_O) + 1.7 * dropped_TI @ a_RI.T @ b_OR.T
+    torch.testing.assert_close(y_TO, expected_TO, rtol=1e-12, atol=1e-12)
+    # the mask is made again in the backward pass, here after its micro-batch has gone
+    grads = torch.autograd.grad(y_TO.square().sum(), [x_TI, a_RI, b_OR])
+    expected_grads = torch.autograd.grad(expected_TO.square().sum(), [x_TI, a_RI, b_OR])
+    for grad, expected in zip(grads, expected_grads, strict=True):
+        torch.testing.assert_close(grad, expected, rtol=1e-10, atol=1e-10)
+
+
+def test_the_backward_pass_sees_its_own_mask_when_other_rows_have_come():
+    x_TI, weight_OI, bias_O, a_RI, b_OR = _inputs()
+    state, dropout = _dropout()
+    with state.micro_batch(0, BATCH):
+        y_TO = lora_linear(x_TI, weight_OI, bias_O, a_RI, b_OR, scale=1.0, dropout=dropout)
+        (at_once,) = torch.autograd.grad(y_TO.sum(), x_TI, retain_graph=True)
+    with state.micro_batch(1, BATCH):
+        (later,) = torch.autograd.grad(y_TO.sum(), x_TI)
+    assert torch.equal(at_once, later)
+
+
+def test_an_input_that_needs_no_gradient_gets_none():
+    x_TI, weight_OI, bias_O, a_RI, b_OR = _inputs()
+    x_TI.requires_grad_(False)
+    lora_linear(x_TI, weight_OI, bias_O, a_RI, b_OR, scale=1.0).sum().backward()
+    assert x_TI.grad is None and a_RI.grad is not None and b_OR.grad is not None
+
+
+def test_adapter_gradients_stay_float32_over_a_bfloat16_base():
+    x_TI, weight_OI, bias_O, a_RI, b_OR = (t.detach() for t in _inputs())
+    x_TI, weight_OI, bias_O = (t.bfloat16() for t in (x_TI, weight_OI, bias_O))
+    a_RI, b_OR = a_RI.float().requires_grad_(), b_OR.float().requires_grad_()
+    y_TO = lora_linear(x_TI, weight_OI, bias_O, a_RI, b_OR, scale=1.0)
+    y_TO.sum().backward()
+    assert y_TO.dtype == torch.bfloat16
+    assert a_RI.grad.dtype == b_OR.grad.dtype == torch.float32
+
+
+def _lora_layers(model):
+    return [layer for layer in model.modules() if hasattr(layer, "lora_A")]
+
+
+def test_every_layer_is_changed_and_uninstalling_gives_pefts_forward_back():
+    model = tiny_llama()
+    attach(model, LORA)
+    num_changed, reasons = module.install(model, ADAPTER_NAME)
+    assert (num_changed, reasons) == (14, [])
+    assert all("forward" in vars(layer) for layer in _lora_layers(model))
+    module.uninstall(model)
+    assert not any("forward" in vars(layer) for layer in _lora_layers(model))
+
+
+@pytest.mark.filterwarnings("ignore:`lora_bias=True` was passed")
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"use_dora": True}, "it is a LoRA variant"),
+        ({"lora_dropout": 0.1}, "its dropout draws from a generator"),
+        ({"lora_bias": True}, "its adapter has a bias"),
+    ],
+)
+def test_a_layer_that_computes_something_else_is_left_to_peft(options, reason):
+    from peft import LoraConfig, get_peft_model
+
+    model = get_peft_model(tiny_llama(), LoraConfig(target_modules=["q_proj"], **options), adapter_name=ADAPTER_NAME)
+    num_changed, reasons = module.install(model, ADAPTER_NAME)
+    assert num_changed == 0
+    assert len(reasons) == 2 and all(each.endswith(reason) for each in reasons)
+
+
+def test_a_base_weight_that_trains_too_is_left_to_autograd():
+    model = tiny_llama()
+    attach(model, Adapter(targets=("q_proj",)))
+    for layer in _lora_layers(model):
+        layer.base_layer.weight.requires_grad_(True)
+    assert module.install(model, ADAPTER_NAME)[0] == 0
