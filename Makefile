@@ -38,7 +38,7 @@ check: $(VENV)/.dev-installed ## format, lint, types, import rules, then the tes
 	$(MAKE) test
 
 bench: $(VENV)/.dev-installed ## run every benchmark script; results go to benchmarks/results
-	@set -e; for script in benchmarks/*.py; do echo "$$script"; $(BIN)/python "$$script"; done
+	@set -e; for script in $$(grep -l "__main__" benchmarks/*.py); do echo "$$script"; $(BIN)/python "$$script"; done
 
 mutants: $(VENV)/.dev-installed ## put each known bug back and see its test fail
 	OMP_NUM_THREADS=1 $(BIN)/python tests/mutants/run.py --workers $(WORKERS)

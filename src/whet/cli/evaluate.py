@@ -13,9 +13,11 @@ def evaluate(
     fresh: Annotated[bool, typer.Option(help="Answer again even where stored answers still belong.")] = False,
 ) -> None:
     """Answer the run's held-out rows with base and tuned model and say whether tuning helped."""
+    from whet.cli.quiet import quiet_libraries
     from whet.evaluation.run import evaluate_run
     from whet.report import write_report
 
+    quiet_libraries()
     for comparison in evaluate_run(run, say=typer.echo, fresh=fresh):
         typer.echo("")
         for sentence in comparison.sentences:

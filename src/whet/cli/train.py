@@ -32,11 +32,13 @@ def train(
     Ctrl-C finishes the step, saves and exits with 75; the same command continues. On a finished run the same
     command prints its summary.
     """
+    from whet.cli.quiet import quiet_libraries
     from whet.evaluation.run import evaluate_run
     from whet.recipe import load_recipe
     from whet.report import write_report
     from whet.train.run import Options, run_recipe
 
+    quiet_libraries()
     loaded = load_recipe(recipe, overrides or ())
     outcome = run_recipe(loaded, Options(fresh=fresh, resume=resume, say=typer.echo))
     if not outcome.is_main:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -92,7 +93,9 @@ def attach_lora(
         target_modules=sorted(available) if adapter.targets == "all-linear" else list(adapter.targets),
         bias="none",
     )
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        # PEFT 0.21 still asks transformers by the attribute's old name; nothing a user could mend
+        warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning)
         torch.manual_seed(seed)
         wrapped = get_peft_model(model, config, adapter_name=ADAPTER_NAME)
     for name, module in wrapped.named_modules():
