@@ -89,7 +89,7 @@ def test_dropout_outside_a_micro_batch_is_an_error():
 
 
 def test_no_random_generator_is_advanced():
-    before = torch.get_rng_state(), np.random.get_state()[1].tobytes()  # noqa: NPY002
+    before = torch.get_rng_state(), np.random.get_state()[1].tobytes()
     _mask(SAMPLES)
     assert torch.equal(torch.get_rng_state(), before[0])
-    assert np.random.get_state()[1].tobytes() == before[1]  # noqa: NPY002
+    assert np.random.get_state()[1].tobytes() == before[1]
