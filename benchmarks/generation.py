@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from machine import peak_memory_bytes, write_result
 
+from machine import peak_memory_bytes, write_result
 from whet.data.rows import number_ids
 from whet.data.sources import load_examples
 from whet.data.templates import render_prompt

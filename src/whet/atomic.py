@@ -29,7 +29,7 @@ def write_bytes(path: Path, content: bytes) -> None:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        temporary.chmod(0o666 & ~_umask())
+        temporary.chmod(file_mode())
         temporary.replace(path)
         _sync_folder(path.parent)
     except OSError as error:
@@ -54,11 +54,11 @@ def _storage_error(path: Path, verb: str, error: OSError) -> StorageError:
     )
 
 
-def _umask() -> int:
-    # mkstemp makes files private (0600); reports are meant to be shared as the user's umask allows
+def file_mode() -> int:
+    """Rights of a new file as the user's umask allows; mkstemp and safetensors make files private (0600) instead."""
     mask = os.umask(0o077)
     os.umask(mask)
-    return mask
+    return 0o666 & ~mask
 
 
 def _sync_folder(folder: Path) -> None:

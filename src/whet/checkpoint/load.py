@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from whet.checkpoint.manifest import verify
-from whet.checkpoint.save import PREFIX
+from whet.checkpoint.names import checkpoint_folder, list_steps
 from whet.errors import StorageError
 
 
@@ -45,22 +45,12 @@ def open_checkpoint(folder: Path) -> Checkpoint:
     return Checkpoint(folder=folder, step=verify(folder).step)
 
 
-def list_steps(run_folder: Path) -> list[int]:
-    """Steps of all checkpoint-N folders, newest first, whole or not. Order is by step, never by file time."""
-    steps = []
-    for path in run_folder.glob(f"{PREFIX}*"):
-        number = path.name.removeprefix(PREFIX)
-        if number.isdigit() and path.is_dir() and not path.is_symlink():
-            steps.append(int(number))
-    return sorted(steps, reverse=True)
-
-
 def newest_checkpoint(run_folder: Path) -> tuple[Checkpoint | None, list[str]]:
     """The newest checkpoint that verifies, and a sentence for each newer one that had to be ignored."""
     notes: list[str] = []
     for step in list_steps(run_folder):
         try:
-            return open_checkpoint(run_folder / f"{PREFIX}{step}"), notes
+            return open_checkpoint(folder := checkpoint_folder(run_folder, step)), notes
         except StorageError as error:
-            notes.append(f"ignored {PREFIX}{step}: {error.what}")
+            notes.append(f"ignored {folder.name}: {error.what}")
     return None, notes

@@ -5,26 +5,48 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from whet.checkpoint.load import list_steps
-from whet.checkpoint.save import PREFIX, remove_checkpoint
+from whet.checkpoint.names import checkpoint_folder, list_steps
+from whet.checkpoint.save import remove_checkpoint
 
 
 def prune(run_folder: Path, *, keep: int) -> list[int]:
     """Remove all but the newest `keep` checkpoints by step; returns the steps removed.
 
-    Called after a new checkpoint is whole, so at least one verified checkpoint exists at every instant.
+    Called after a new checkpoint is whole, and later ones were set aside when the run began (`set_aside_later`), so
+    the newest is whole at every instant.
     """
     removed = list_steps(run_folder)[keep:]
     for step in removed:
-        remove_checkpoint(run_folder / f"{PREFIX}{step}")
+        remove_checkpoint(checkpoint_folder(run_folder, step))
     return removed
 
 
+def set_aside_later(run_folder: Path, *, step: int) -> Path | None:
+    """Move checkpoints of steps after `step` into `superseded-1`, `-2`, ...; returns that folder, None if there are none.
+
+    The run goes on from `step`. A later checkpoint, damaged or of an abandoned continuation, would otherwise be
+    found as the newest after the next interruption, and `prune` would keep it in place of a whole one.
+    """
+    later = [s for s in list_steps(run_folder) if s > step]
+    if not later:
+        return None
+    number = 1
+    while (target := run_folder / f"superseded-{number}").exists():
+        number += 1
+    target.mkdir()
+    for s in later:
+        folder = checkpoint_folder(run_folder, s)
+        folder.rename(target / folder.name)
+    return target
+
+
 def remove_leftovers(run_folder: Path) -> list[str]:
-    """Remove temporary folders of saves that a crash cut off; returns their names."""
+    """Remove temporary folders and files of writes that a crash cut off; returns their names."""
     names = []
-    for path in sorted(run_folder.glob(f".{PREFIX}*.tmp")):
+    for path in sorted(run_folder.glob(".*.tmp")):
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
-            names.append(path.name)
+        else:
+            path.unlink()
+        names.append(path.name)
     return names

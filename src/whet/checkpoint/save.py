@@ -6,7 +6,7 @@ import errno
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +14,10 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
+from whet.atomic import file_mode
 from whet.checkpoint.manifest import NAME, sync_file, write_manifest
+from whet.checkpoint.names import checkpoint_folder
 from whet.errors import StorageError
-
-PREFIX = "checkpoint-"
-BEST = "checkpoint-best"
-
-
-def checkpoint_folder(run_folder: Path, step: int) -> Path:
-    """Where the checkpoint of a step lives."""
-    return run_folder / f"{PREFIX}{step}"
 
 
 def write_files(
@@ -31,19 +25,19 @@ def write_files(
     *,
     tensors: Mapping[str, Mapping[str, Tensor]],
     documents: Mapping[str, Any],
-    writers: tuple[Callable[[Path], None], ...] = (),
+    files: Mapping[str, bytes],
 ) -> None:
-    """Write safetensors (`tensors`), JSON or text (`documents`) and what `writers` add, each synced to the disk."""
+    """Write safetensors (`tensors`), JSON or text (`documents`) and `files` as they are, each synced to the disk."""
     for name, named in tensors.items():
         plain = {k: v.detach().cpu().contiguous() for k, v in named.items()}
         save_file(plain, folder / name, metadata={"format": "pt"})
     for name, document in documents.items():
         text = document if isinstance(document, str) else json.dumps(document, indent=1) + "\n"
         (folder / name).write_text(text, encoding="utf-8")
-    for writer in writers:
-        writer(folder)
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
     for path in folder.iterdir():
-        path.chmod(0o644)
+        path.chmod(file_mode())
         sync_file(path)
 
 
@@ -53,7 +47,7 @@ def save_checkpoint(
     step: int,
     tensors: Mapping[str, Mapping[str, Tensor]],
     documents: Mapping[str, Any],
-    writers: tuple[Callable[[Path], None], ...] = (),
+    files: Mapping[str, bytes],
 ) -> Path:
     """Write checkpoint-`step`. A crash at any instant leaves the older checkpoints untouched."""
     target = checkpoint_folder(run_folder, step)
@@ -61,15 +55,16 @@ def save_checkpoint(
     try:
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir()
-        write_files(temporary, tensors=tensors, documents=documents, writers=writers)
+        write_files(temporary, tensors=tensors, documents=documents, files=files)
         write_manifest(temporary, step=step)
         if target.exists():
             remove_checkpoint(target)
         temporary.rename(target)
         sync_file(run_folder)
     except (OSError, SafetensorError) as error:
+        described = storage_error(error, target)
         shutil.rmtree(temporary, ignore_errors=True)
-        raise _as_storage_error(error, target) from error
+        raise described from error
     return target
 
 
@@ -86,8 +81,9 @@ def copy_checkpoint(source: Path, target: Path) -> None:
         temporary.rename(target)
         sync_file(target.parent)
     except OSError as error:
+        described = storage_error(error, target)
         shutil.rmtree(temporary, ignore_errors=True)
-        raise _as_storage_error(error, target) from error
+        raise described from error
 
 
 def remove_checkpoint(folder: Path) -> None:
@@ -98,7 +94,8 @@ def remove_checkpoint(folder: Path) -> None:
     shutil.rmtree(folder)
 
 
-def _as_storage_error(error: OSError | SafetensorError, target: Path) -> StorageError:
+def storage_error(error: OSError | SafetensorError, target: Path) -> StorageError:
+    """The error of a write that failed, in words for users."""
     # safetensors reports a full disk as its own error type with the cause in its text
     text = str(error)
     is_full = (isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)) or "No space left" in text
@@ -109,6 +106,8 @@ def _as_storage_error(error: OSError | SafetensorError, target: Path) -> Storage
             where=str(target),
             mend="free some space and give the same command again; the older checkpoints are untouched",
         )
+    if isinstance(error, StorageError):
+        return error
     return StorageError(
         f"could not be saved: {text}", where=str(target), mend="check the disk; the older checkpoints are untouched"
     )

@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-
 # Capacity grows in blocks: the filled part plus less than one block is read in every step, and because a block is
 # never sliced, the products read the cache in place (oneDNN copies operands that are not contiguous).
 BLOCK = 64
