@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -72,6 +72,14 @@ def make_plan(
     )
 
 
+def summed_nll(model: nn.Module, sample: TokenizedSample) -> Tensor:
+    """One sample alone through an untouched transformers model: full logits, torch's cross-entropy, labels by hand."""
+    ids_1T = torch.from_numpy(sample.ids.astype(np.int64))[None]
+    logits_TV = model(ids_1T, use_cache=False).logits[0]
+    taught = np.flatnonzero(sample.taught[1:])
+    return nn.functional.cross_entropy(logits_TV[taught], ids_1T[0, taught + 1], reduction="sum")
+
+
 def loss_model_of(model: nn.Module) -> LossModel:
     dtype = next(model.parameters()).dtype
     return LossModel(backbone=model.model, head=model.get_output_embeddings(), compute_dtype=dtype, uses_autocast=False)
@@ -125,9 +133,9 @@ def build_training(
     )
 
 
-def run_steps(training: Training, num_steps: int | None = None) -> list[StepRecord]:
-    """The first steps of the run, one after the other."""
-    steps = range(num_steps or training.plan.total_steps)
+def run_steps(training: Training, steps: Iterable[int] | None = None) -> list[StepRecord]:
+    """The given 0-based steps, by default the whole run."""
+    steps = range(training.plan.total_steps) if steps is None else steps
     return [train_step(training, step, asked=Requests(), stop=StopRequest())[0] for step in steps]
 
 
