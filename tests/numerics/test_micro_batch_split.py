@@ -3,7 +3,16 @@
 import pytest
 import torch
 from tiny import (
-    LORA, build_training, distance, gradients, make_plan, make_samples, run_steps, summed_nll, tiny_llama, values,
+    LORA,
+    build_training,
+    distance,
+    gradients,
+    make_plan,
+    make_samples,
+    run_steps,
+    summed_nll,
+    tiny_llama,
+    values,
 )  # fmt: skip
 
 from whet.data.sampler import step_indices
