@@ -22,7 +22,7 @@ def prune(run_folder: Path, *, keep: int) -> list[int]:
 
 
 def set_aside_later(run_folder: Path, *, step: int) -> Path | None:
-    """Move checkpoints of steps after `step` into `superseded-1`, `-2`, ...; returns that folder, None if there are none.
+    """Move checkpoints of steps after `step` into `superseded-1`, `-2`, ...; returns that folder, if one was needed.
 
     The run goes on from `step`. A later checkpoint, damaged or of an abandoned continuation, would otherwise be
     found as the newest after the next interruption, and `prune` would keep it in place of a whole one.

@@ -6,6 +6,8 @@ typer and each verb module imports what it needs when it is called.
 
 from __future__ import annotations
 
+import io
+import os
 import sys
 
 import typer
@@ -24,11 +26,16 @@ app = typer.Typer(
 
 def main() -> None:
     """Run the command line; a known error prints one sentence and its mend, and leaves by its exit code."""
-    from whet.cli import verbs
+    from whet.cli import arguments, verbs
 
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # a locale without the letter spells it out instead of stopping the run
+        sys.stdout.reconfigure(errors="backslashreplace")
+    # nothing whet writes may be changed by every user of the machine, whatever the umask
+    os.umask(os.umask(0o077) | 0o002)
     verbs.register(app)
     try:
-        app()
+        app(arguments.complete(sys.argv[1:]))
     except WhetError as error:
         sys.stderr.write(f"error: {error}\n")
         sys.exit(error.exit_code)

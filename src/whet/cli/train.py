@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from whet.cli.output import say
+
+if TYPE_CHECKING:
+    from whet.recipe.schema import Recipe
 
 
 def train(
@@ -32,23 +37,32 @@ def train(
     Ctrl-C finishes the step, saves and exits with 75; the same command continues. On a finished run the same
     command prints its summary.
     """
+    from whet.recipe import load_recipe
+    from whet.train import folder
+    from whet.train.signals import interruptible
+
+    loaded = load_recipe(recipe, overrides or ())
+    folder.check_writable(Path(loaded.output), needed_bytes=folder.needed_bytes(loaded))
+    with interruptible():
+        _train(loaded, fresh=fresh, resume=resume, evaluate=evaluate)
+
+
+def _train(recipe: Recipe, *, fresh: bool, resume: str | None, evaluate: bool) -> None:
     from whet.cli.quiet import quiet_libraries
     from whet.evaluation.run import evaluate_run
-    from whet.recipe import load_recipe
     from whet.report import write_report
     from whet.train.run import Options, run_recipe
 
     quiet_libraries()
-    loaded = load_recipe(recipe, overrides or ())
-    outcome = run_recipe(loaded, Options(fresh=fresh, resume=resume, say=typer.echo))
+    outcome = run_recipe(recipe, Options(fresh=fresh, resume=resume, say=say))
     if not outcome.is_main:
         return
     state = "was finished before" if outcome.was_finished_before else f"finished in {outcome.seconds:.0f} s"
-    typer.echo(f"{loaded.name}: {outcome.steps} steps, {state}")
-    if evaluate and loaded.evaluate:
-        for comparison in evaluate_run(outcome.run_folder, say=typer.echo):
-            typer.echo("")
+    say(f"{recipe.name}: {outcome.steps} steps, {state}")
+    if evaluate and recipe.evaluate:
+        for comparison in evaluate_run(outcome.run_folder, say=say):
+            say()
             for sentence in comparison.sentences:
-                typer.echo(sentence)
+                say(sentence)
     report = write_report(outcome.run_folder)
-    typer.echo(f"\nreport: {report}")
+    say(f"\nreport: {report}")

@@ -6,15 +6,17 @@ import json
 import resource
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Mapping
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 
 from whet.atomic import write_text
 from whet.checkpoint.manifest import NAME, file_sha256, sync_file
-from whet.checkpoint.save import write_files
+from whet.checkpoint.save import storage_error, write_files
 from whet.errors import NonFiniteError
 from whet.models.load import LoadedModel
 from whet.tracking.jsonl import FILE_NAME as METRICS
@@ -24,19 +26,20 @@ from whet.train.loop import Training
 _DRAFT = ".final.tmp"
 
 
-def tokenizer_writer(tokenizer: Any) -> Callable[[Path], None]:
-    """Adds the tokenizer's files to a folder."""
+def tokenizer_files(tokenizer: Any, run_folder: Path) -> dict[str, bytes]:
+    """The files that belong to the tokenizer, name -> content, made once for all checkpoints.
 
-    def write(target: Path) -> None:
-        tokenizer.save_pretrained(target)
+    Held in memory because tokenizers reports a full disk as a bare Exception, which a save could not tell from a bug.
+    """
+    with TemporaryDirectory(prefix=".tokenizer.", suffix=".tmp", dir=run_folder) as folder:
+        tokenizer.save_pretrained(folder)
+        return {path.name: path.read_bytes() for path in sorted(Path(folder).iterdir())}
 
-    return write
 
+def write_final(run_folder: Path, training: Training, loaded: LoadedModel, files: Mapping[str, bytes]) -> None:
+    """Adapter or model, the tokenizer's `files` and generation settings into the run folder's root, manifest last.
 
-def write_final(run_folder: Path, training: Training, loaded: LoadedModel) -> None:
-    """Adapter or model, tokenizer and generation settings into the run folder's root; `manifest.json` comes last.
-
-    NonFiniteError, with nothing written, when a weight is not finite.
+    NonFiniteError, with nothing written, when a weight is not finite; StorageError when the disk refuses.
     """
     trainables = training.trainables
     broken = [name for name, p in trainables.named.items() if not bool(torch.isfinite(p).all())]
@@ -55,17 +58,26 @@ def write_final(run_folder: Path, training: Training, loaded: LoadedModel) -> No
     generation = loaded.model.generation_config.to_dict() | {"eos_token_id": list(loaded.stop_ids)}
     documents["generation_config.json"] = json.loads(json.dumps(generation, default=str))
     draft = run_folder / _DRAFT
-    shutil.rmtree(draft, ignore_errors=True)
-    draft.mkdir()
-    writers = (tokenizer_writer(loaded.tokenizer),)
-    write_files(draft, tensors={trainables.weights_file: tensors}, documents=documents, writers=writers)
-    files = sorted(p.name for p in draft.iterdir())
+    try:
+        shutil.rmtree(draft, ignore_errors=True)
+        draft.mkdir()
+        write_files(draft, tensors={trainables.weights_file: tensors}, documents=documents, files=files)
+        _put_in_place(draft, run_folder)
+    except (OSError, SafetensorError) as error:
+        described = storage_error(error, run_folder / trainables.weights_file)
+        shutil.rmtree(draft, ignore_errors=True)
+        raise described from error
+
+
+def _put_in_place(draft: Path, run_folder: Path) -> None:
+    """Move the files of `draft` into `run_folder`; the manifest is removed first and written last."""
+    names = sorted(p.name for p in draft.iterdir())
     (run_folder / NAME).unlink(missing_ok=True)
-    for name in files:
+    for name in names:
         (draft / name).replace(run_folder / name)
     draft.rmdir()
     sync_file(run_folder)
-    sums = {name: file_sha256(run_folder / name) for name in files}
+    sums = {name: file_sha256(run_folder / name) for name in names}
     write_text(run_folder / NAME, json.dumps({"format_version": 1, "sha256": sums}, indent=1) + "\n")
 
 

@@ -1,4 +1,7 @@
-"""The run folder: checked before anything heavy is loaded, locked, and asked what an earlier run left in it."""
+"""The run folder: checked before anything heavy is loaded, locked, and asked what an earlier run left in it.
+
+Free of torch: the command line calls `check_writable` before it spends seconds on importing torch.
+"""
 
 from __future__ import annotations
 
@@ -6,14 +9,19 @@ import json
 import os
 import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from whet.atomic import write_text
-from whet.checkpoint.load import list_steps
+from whet.atomic import remove, write_text
+from whet.checkpoint.lock import NAME as LOCK
+from whet.checkpoint.lock import locked
+from whet.checkpoint.manifest import NAME as MANIFEST
 from whet.errors import RecipeError, StorageError
-from whet.recipe import dump_recipe, load_recipe
+from whet.estimate.disk import run_bytes
+from whet.models.families import find_shape, num_lora_parameters, num_parameters
+from whet.recipe import load_recipe
 from whet.recipe.schema import Recipe
 
 RECIPE = "recipe.yaml"
@@ -27,8 +35,19 @@ class Found:
     """What the folder holds already."""
 
     is_finished: bool
-    has_checkpoints: bool
     summary: dict[str, Any]
+
+
+def needed_bytes(recipe: Recipe) -> int:
+    """Disk that the run folder will need; 0 when the model's shape is not known before it is fetched."""
+    shape = find_shape(recipe.model.id)
+    if shape is None:
+        return 0
+    num_total = num_parameters(shape)
+    if recipe.adapter.method == "none":
+        return run_bytes(num_total, num_total, "none", keep=recipe.train.keep)
+    num_trainable = num_lora_parameters(shape, recipe.adapter.rank, recipe.adapter.targets)
+    return run_bytes(num_trainable, num_total, "lora", keep=recipe.train.keep)
 
 
 def check_writable(folder: Path, *, needed_bytes: int) -> None:
@@ -47,8 +66,8 @@ def check_writable(folder: Path, *, needed_bytes: int) -> None:
         ) from error
     finally:
         # also after a full disk, which lets the file be created but not filled
-        if probe.parent.is_dir():
-            probe.unlink(missing_ok=True)
+        with suppress(OSError):
+            probe.unlink()
     free = shutil.disk_usage(folder).free
     if free < needed_bytes:
         raise StorageError(
@@ -66,21 +85,41 @@ def look(folder: Path) -> Found:
             summary = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
         except ValueError as error:
             raise StorageError(f"cannot be read: {error}", where=str(folder / SUMMARY), mend="remove it") from error
-    return Found(
-        is_finished=summary.get("status") == "finished",
-        has_checkpoints=bool(list_steps(folder)),
-        summary=summary,
-    )
+    is_finished = summary.get("status") == "finished" and _has_final_files(folder)
+    return Found(is_finished=is_finished, summary=summary)
+
+
+def _has_final_files(folder: Path) -> bool:
+    """Whether every file that the finished run listed in its manifest is still there."""
+    try:
+        listed = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["sha256"]
+    except (OSError, ValueError, KeyError):
+        return False
+    return all((folder / name).is_file() for name in listed)
 
 
 def set_aside(folder: Path) -> Path | None:
-    """`--fresh`: move an earlier run out of the way (nothing is deleted); returns where it went."""
-    if not folder.is_dir() or not any(p.name != ".lock" for p in folder.iterdir()):
+    """`--fresh`: move an earlier run out of the way (nothing is deleted); returns where it went.
+
+    StorageError when that run is still working.
+    """
+    if not any(p.name != LOCK for p in folder.iterdir()):
         return None
     number = 1
     while (target := folder.with_name(f"{folder.name}.old-{number}")).exists():
         number += 1
-    folder.rename(target)
+    try:
+        with locked(folder):
+            folder.rename(target)
+            folder.mkdir()
+    except OSError as error:
+        if isinstance(error, StorageError):
+            raise
+        raise StorageError(
+            f"cannot be moved to {target.name} ({error.strerror})",
+            where=str(folder),
+            mend="move it yourself, or choose another `output`",
+        ) from error
     return target
 
 
@@ -116,11 +155,10 @@ def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def write_recipe(folder: Path, recipe: Recipe) -> str:
-    """Keep the recipe with the run; returns its text."""
-    text = dump_recipe(recipe)
-    write_text(folder / RECIPE, text)
-    return text
+def begin(folder: Path, recipe_yaml: str) -> None:
+    """Keep the recipe with the run, which from now on is not finished."""
+    write_text(folder / RECIPE, recipe_yaml)
+    remove(folder / SUMMARY)
 
 
 def write_json(path: Path, document: Mapping[str, Any]) -> None:

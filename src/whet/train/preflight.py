@@ -1,4 +1,4 @@
-"""Small steps before the loop: threads, disk needed, the plan of a continued run, and the facts a run records."""
+"""Small steps before the loop: threads, the plan of a continued run, and the facts a run records."""
 
 from __future__ import annotations
 
@@ -15,12 +15,10 @@ from typing import Any
 import torch
 
 from whet.data.pipeline import PreparedData
-from whet.errors import RecipeError
-from whet.estimate.disk import run_bytes
-from whet.models.families import find_shape, num_lora_parameters, num_parameters
+from whet.errors import RecipeError, StorageError
 from whet.models.load import LoadedModel
 from whet.parallel.env import Env
-from whet.recipe.schema import Recipe
+from whet.parallel.reduce import broadcast_text
 from whet.train.folder import write_json
 from whet.train.state import PLAN
 from whet.types import RunPlan, TokenizedSet
@@ -38,22 +36,20 @@ def set_threads(requested: int | None, env: Env, device: torch.device) -> int:
     return asked
 
 
-def needed_bytes(recipe: Recipe) -> int:
-    """Disk that the run folder will need; 0 when the model's shape is not known before it is fetched."""
-    shape = find_shape(recipe.model.id)
-    if shape is None:
-        return 0
-    num_total = num_parameters(shape)
-    if recipe.adapter.method == "none":
-        return run_bytes(num_total, num_total, "none", keep=recipe.train.keep)
-    num_trainable = num_lora_parameters(shape, recipe.adapter.rank, recipe.adapter.targets)
-    return run_bytes(num_trainable, num_total, "lora", keep=recipe.train.keep)
-
-
 @contextmanager
 def nothing_to_lock() -> Iterator[None]:
     """Ranks other than 0 write nothing."""
     yield
+
+
+def refuse_other_step(step: int, env: Env) -> None:
+    """StorageError on a rank that would begin elsewhere than rank 0, as when each node has a disk of its own."""
+    of_main = int(broadcast_text(str(step)))
+    if step != of_main:
+        raise StorageError(
+            f"rank {env.rank} would continue after step {step}, rank 0 after step {of_main}",
+            mend="put `output` on storage that all ranks share",
+        )
 
 
 def continued_plan(now: RunPlan, saved: Mapping[str, Any]) -> RunPlan:

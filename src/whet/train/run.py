@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -22,7 +22,8 @@ from whet.models.load import LoadedModel, load_pretrained
 from whet.optim.build import build_optimizer
 from whet.parallel import env as parallel_env
 from whet.parallel.env import Env
-from whet.parallel.reduce import broadcast_from_main, broadcast_text
+from whet.parallel.reduce import barrier, broadcast_from_main, broadcast_text
+from whet.recipe import dump_recipe
 from whet.recipe.resolve import resolve
 from whet.recipe.schema import Recipe
 from whet.train import finish, folder, on_monitor, preflight
@@ -76,10 +77,10 @@ def run_recipe(recipe: Recipe, options: Options | None = None) -> Outcome:
     say: Say = options.say if env.is_main else lambda _: None
     run_folder = Path(recipe.output)
     started = time.monotonic()
-    if env.is_main and options.fresh and (moved := folder.set_aside(run_folder)):
-        say(f"moved the earlier run to {moved}")
     if env.is_main:
-        folder.check_writable(run_folder, needed_bytes=preflight.needed_bytes(recipe))
+        folder.check_writable(run_folder, needed_bytes=folder.needed_bytes(recipe))
+        if options.fresh and (moved := folder.set_aside(run_folder)):
+            say(f"moved the earlier run to {moved}")
     device = parallel_env.choose_device(recipe.train.device, env)
     parallel_env.start(env, device)
     try:
@@ -106,6 +107,10 @@ def run_recipe(recipe: Recipe, options: Options | None = None) -> Outcome:
 def _train(recipe: Recipe, options: Options, env: Env, device: torch.device, run_folder: Path, say: Say) -> int:
     num_threads = preflight.set_threads(recipe.train.threads, env, device)
     checkpoint = _choose_checkpoint(run_folder, options, say)
+    preflight.refuse_other_step(checkpoint.step if checkpoint else 0, env)
+    if checkpoint is not None:
+        folder.refuse_other_recipe(checkpoint.folder, recipe)
+    torch.manual_seed(recipe.seed)  # torch's own first seed is another one in every process
     loaded = load_pretrained(recipe.model, device=device)
     data = prepare(recipe, loaded.tokenizer, end_ids=loaded.stop_ids, base_folder=Path.cwd())
     for note in data.notes:
@@ -151,15 +156,21 @@ def _train(recipe: Recipe, options: Options, env: Env, device: torch.device, run
         say(f"{plan.measured_seconds_per_step:.2f} s per step: {plan.total_steps} steps fit the time budget")
     saver = _saver(recipe, run_folder, training, plan, loaded, data)
     training = replace(training, plan=plan, save=saver)
-    if env.is_main:
-        preflight.write_facts(run_folder, plan, data, loaded, device)
     first_step = _restore(checkpoint, training, loaded, data) if checkpoint else 0
+    barrier()  # every rank has looked into the folder; from here on rank 0 changes it
+    if env.is_main:
+        folder.begin(run_folder, saver.recipe_yaml)
+        preflight.write_facts(run_folder, plan, data, loaded, device)
+        if checkpoint and (moved := saver.go_on_from(checkpoint)):
+            say(f"checkpoints after step {first_step} were moved to {moved.name}")
     monitor.plan_is(plan)
-    say(f"{'continuing after' if first_step else 'training'} step {first_step} of {plan.total_steps}")
-    return _loop_and_finish(training, first_step, run_folder, loaded)
+    say(f"{'continuing after' if first_step else 'training from'} step {first_step} of {plan.total_steps}")
+    return _loop_and_finish(training, first_step, run_folder, loaded, saver.files)
 
 
-def _loop_and_finish(training: Training, first_step: int, run_folder: Path, loaded: LoadedModel) -> int:
+def _loop_and_finish(
+    training: Training, first_step: int, run_folder: Path, loaded: LoadedModel, files: Mapping[str, bytes]
+) -> int:
     with listening() as stop:
         try:
             done = train(training, first_step=first_step, stop=stop)
@@ -169,7 +180,7 @@ def _loop_and_finish(training: Training, first_step: int, run_folder: Path, load
     is_complete = done == training.plan.total_steps
     if training.env.is_main:
         if is_complete:
-            finish.write_final(run_folder, training, loaded)
+            finish.write_final(run_folder, training, loaded, files)
         finish.write_summary(run_folder, training, status="finished" if is_complete else "interrupted", steps=done)
     if not is_complete:
         raise InterruptedRunError(
@@ -238,7 +249,6 @@ def _fit(recipe: Recipe, training: Training) -> RunPlan:
 def _saver(
     recipe: Recipe, run_folder: Path, training: Training, plan: RunPlan, loaded: LoadedModel, data: PreparedData
 ) -> Saver:
-    text = folder.write_recipe(run_folder, recipe) if training.env.is_main else ""
     return Saver(
         run_folder=run_folder,
         plan=plan,
@@ -250,8 +260,8 @@ def _saver(
         best=training.best,
         identity=loaded.identity,
         data_fingerprint=data.train.fingerprint,
-        recipe_yaml=text,
-        writers=(finish.tokenizer_writer(loaded.tokenizer),),
+        recipe_yaml=dump_recipe(recipe),
+        files=finish.tokenizer_files(loaded.tokenizer, run_folder) if training.env.is_main else {},
     )
 
 

@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from whet.errors import InterruptedRunError
+
 
 class StopRequest:
     """Set by a signal, read once per step."""
@@ -21,6 +23,25 @@ class StopRequest:
     @property
     def is_set(self) -> bool:
         return self.signal_name is not None
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """While inside, SIGTERM stops like Ctrl-C, and both leave as InterruptedRunError (exit 75).
+
+    For the time outside the loop, where there is no step to finish, and for a second signal within it.
+    """
+    before = {s: signal.signal(s, signal.default_int_handler) for s in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        raise InterruptedRunError(
+            "stopped at once as asked; checkpoints and answers saved so far are whole",
+            mend="give the same command again to continue",
+        ) from error
+    finally:
+        for s, handler in before.items():
+            signal.signal(s, handler)
 
 
 @contextmanager

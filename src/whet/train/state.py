@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -10,8 +10,9 @@ from typing import Any
 import torch
 
 from whet.checkpoint.load import Checkpoint
-from whet.checkpoint.retention import prune
-from whet.checkpoint.save import BEST, copy_checkpoint, save_checkpoint
+from whet.checkpoint.names import BEST, checkpoint_folder
+from whet.checkpoint.retention import prune, set_aside_later
+from whet.checkpoint.save import copy_checkpoint, save_checkpoint
 from whet.errors import StorageError
 from whet.models.adapters import Trainables
 from whet.optim.build import load_optimizer_tensors, optimizer_tensors
@@ -41,11 +42,11 @@ class Saver:
     identity: ModelIdentity
     data_fingerprint: str
     recipe_yaml: str
-    writers: tuple[Callable[[Path], None], ...]
-    """add the tokenizer's files, so that a checkpoint folder can be loaded by itself"""
+    files: Mapping[str, bytes]
+    """the tokenizer's, so that a checkpoint folder can be loaded by itself"""
 
     def __call__(self, step: int) -> Path:
-        folder = self.run_folder / f"checkpoint-{step}"
+        folder = checkpoint_folder(self.run_folder, step)
         if self.env.is_main:
             self._save(step)
         barrier()
@@ -75,11 +76,20 @@ class Saver:
                 PLAN: asdict(self.plan),
                 "recipe.yaml": self.recipe_yaml,
             },
-            writers=self.writers,
+            files=self.files,
         )
         if self.best.step == step:
             copy_checkpoint(folder, self.run_folder / BEST)
         prune(self.run_folder, keep=self.keep)
+
+    def go_on_from(self, checkpoint: Checkpoint) -> Path | None:
+        """Bring the run folder to the state right after `checkpoint`; returns where later checkpoints went, if any.
+
+        A crash may have come between the checkpoint and its copy to checkpoint-best.
+        """
+        if self.best.step == checkpoint.step:
+            copy_checkpoint(checkpoint.folder, self.run_folder / BEST)
+        return set_aside_later(self.run_folder, step=checkpoint.step)
 
 
 def restore(

@@ -1,0 +1,23 @@
+"""Sentences on standard output that can never stop a run: a closed pipe or a full log disk only ends the talking."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import typer
+
+
+def say(sentence: str = "") -> None:
+    """Print one line; once nobody can read (`| head`, a full disk), standard output is pointed at nothing."""
+    try:
+        typer.echo(sentence)
+    except OSError:
+        _point_at_nothing(sys.stdout.fileno())
+
+
+def _point_at_nothing(descriptor: int) -> None:
+    # the bytes that could not be written are still buffered and would fail again when Python exits
+    nothing = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nothing, descriptor)
+    os.close(nothing)
