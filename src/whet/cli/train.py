@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -60,6 +61,7 @@ def _train(recipe: Recipe, *, fresh: bool, resume: str | None, evaluate: bool) -
     state = "was finished before" if outcome.was_finished_before else f"finished in {outcome.seconds:.0f} s"
     say(f"{recipe.name}: {outcome.steps} steps, {state}")
     if evaluate and recipe.evaluate:
+        gc.collect()  # the trained model is part of reference cycles; evaluation loads its own
         for comparison in evaluate_run(outcome.run_folder, say=say):
             say()
             for sentence in comparison.sentences:
