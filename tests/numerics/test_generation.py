@@ -35,7 +35,7 @@ def _transformers(model, prompts, stop_ids, max_new_tokens):
 
 @pytest.fixture(scope="module")
 def expected():
-    """(stop ids, transformers' answers): the stop ids are tokens that some rows write early and others late or never."""
+    """(stop ids, transformers' answers): tokens that some rows write early and others late or never."""
     model = tiny_llama(torch.float32, is_tied=False)
     free = _transformers(model, _prompts(), frozenset(), MAX_NEW)
     stop_ids = frozenset({free[0][3], free[2][0], free[5][20], free[8][11]})

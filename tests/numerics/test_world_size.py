@@ -1,0 +1,96 @@
+"""Law: two ranks compute what one computes: loss, gradient norm, update and validation loss."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import rank_cases
+import torch
+from safetensors.torch import load_file
+from tiny import distance
+
+from whet.parallel.env import Env
+
+WORLD_SIZE = 2
+
+
+@pytest.fixture(scope="module")
+def launched(tmp_path_factory):
+    """[(numbers, updates)] of each rank of one launch over gloo on the loopback."""
+    folder = tmp_path_factory.mktemp("ranks")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    shared = os.environ | {
+        "WORLD_SIZE": str(WORLD_SIZE), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1",
+        "GLOO_SOCKET_IFNAME": "lo",
+    }  # fmt: skip
+    command = [sys.executable, str(Path(rank_cases.__file__)), str(folder)]
+    ranks = [
+        subprocess.Popen(command, env=shared | {"RANK": str(rank)}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        for rank in range(WORLD_SIZE)
+    ]
+    try:
+        for rank in ranks:
+            output, _ = rank.communicate(timeout=150)
+            assert rank.returncode == 0, output.decode()
+    finally:
+        for rank in ranks:
+            rank.kill()
+            rank.wait()
+            rank.stdout.close()
+    return [
+        (json.loads((folder / f"rank-{r}.json").read_text()), load_file(folder / f"rank-{r}.safetensors"))
+        for r in range(WORLD_SIZE)
+    ]
+
+
+@pytest.fixture(scope="module")
+def alone():
+    return rank_cases.results(Env())
+
+
+@pytest.mark.parametrize("case", rank_cases.CASES)
+def test_two_ranks_train_as_one_does(launched, alone, case):
+    is_wide = rank_cases.CASES[case][0] == torch.float64
+    numbers, moved = alone[0][case], alone[1][case]
+    for document, updates in launched:
+        found = document["cases"][case]
+        assert found["hashes"] == numbers["hashes"] and found["taught"] == numbers["taught"]
+        assert found["losses"] == pytest.approx(numbers["losses"], rel=1e-10 if is_wide else 0, abs=1e-6)
+        assert found["norms"] == pytest.approx(numbers["norms"], rel=1e-10 if is_wide else 1e-5)
+        assert distance(updates[case], moved) < (1e-10 if is_wide else 1e-3)
+
+
+@pytest.mark.parametrize("case", rank_cases.CASES)
+def test_five_validation_rows_over_two_ranks_are_each_counted_once(launched, alone, case):
+    is_wide = rank_cases.CASES[case][0] == torch.float64
+    loss, token_accuracy, num_taught = alone[0][case]["eval"]
+    for document, _ in launched:
+        found = document["cases"][case]["eval"]
+        assert found[1:] == [token_accuracy, num_taught]
+        assert found[0] == pytest.approx(loss, abs=1e-10 if is_wide else 1e-5)
+
+
+@pytest.mark.parametrize("case", rank_cases.CASES)
+def test_all_ranks_hold_the_same_bits(launched, case):
+    first, *others = [updates[case] for _, updates in launched]
+    assert all(torch.equal(first, other) for other in others)
+
+
+def test_ranks_agree_on_requests_sums_and_what_the_first_rank_says(launched):
+    for document, _ in launched:
+        assert document["agreement"] == {
+            # one rank asked for a checkpoint
+            "requests": [True, False, False],
+            "summed": [3.0],
+            # the last rank had no gradient
+            "gradient": [1.0, 2.0],
+            "broadcast": [0.0, 0.0, 0.0],
+            "text": "from rank 0 \u00e4",
+            "sum": [1.0, 2e-12],
+        }

@@ -1,0 +1,98 @@
+"""Short runs that must not depend on the number of ranks. `python rank_cases.py FOLDER` is one rank of them.
+
+`results` is called by the tests in one process, and by every rank of a launch (RANK, WORLD_SIZE, MASTER_ADDR,
+MASTER_PORT), which leaves rank-N.safetensors and rank-N.json in FOLDER.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from tiny import LORA, build_training, make_plan, make_samples, run_steps, tiny_llama, values
+from torch import Tensor
+
+from whet.parallel import env as parallel_env
+from whet.parallel.env import Env
+from whet.parallel.reduce import all_reduce_step, broadcast_from_main, broadcast_text, sum_over_ranks
+from whet.recipe.schema import Adapter, Optim
+from whet.train.callbacks import Requests
+from whet.train.loop import evaluate_loss, train_step
+from whet.train.signals import StopRequest
+
+LENGTHS = [17, 9, 30, 5, 12, 8]
+DROPOUT = Adapter(rank=4, alpha=8.0, dropout=0.3)
+# (dtype, adapter, number of samples, micro-batch): global batch 4, three steps
+CASES = {
+    "lora with dropout": (torch.float64, DROPOUT, 6, 1),
+    "all weights, nothing left for rank 1 in the short step": (torch.float64, None, 5, 2),
+    "lora in float32": (torch.float32, LORA, 6, 2),
+}
+OPTIM = Optim(lr=1e-3, schedule="cosine", warmup=1, weight_decay=0.1, max_grad_norm=0.5)
+
+
+def results(env: Env) -> tuple[dict[str, dict], dict[str, Tensor]]:
+    """Per case {step numbers, evaluation} and {case: trained values minus their start}."""
+    numbers, moved = {}, {}
+    for name, (dtype, adapter, num_samples, micro_batch) in CASES.items():
+        plan = make_plan(
+            num_samples, micro_batch=micro_batch, global_batch=4, world_size=env.world_size, total_steps=3
+        )  # fmt: skip
+        training = build_training(
+            tiny_llama(dtype), make_samples(LENGTHS[:num_samples]), plan, adapter=adapter, optim=OPTIM, env=env,
+            validation=make_samples([9, 31, 4, 17, 6], seed=9),
+        )  # fmt: skip
+        start = values(training)
+        records = run_steps(training)
+        evaluated = evaluate_loss(training, 3)
+        numbers[name] = {
+            "losses": [r.loss for r in records],
+            "norms": [r.grad_norm for r in records],
+            "taught": [r.num_taught for r in records],
+            "hashes": [r.batch_hash for r in records],
+            "eval": [evaluated.loss, evaluated.token_accuracy, evaluated.num_taught],
+        }
+        moved[name] = values(training) - start
+    return numbers, moved
+
+
+def agreement(env: Env) -> dict:
+    """What the ranks agree on although each says something else."""
+    plan = make_plan(4, micro_batch=1, global_batch=4, world_size=env.world_size)
+    training = build_training(tiny_llama(), make_samples([5, 6, 7, 8]), plan, adapter=LORA, env=env)
+    is_last = env.rank == env.world_size - 1
+    _, agreed = train_step(training, 0, asked=Requests(save=is_last), stop=StopRequest())
+    parameter = torch.nn.Parameter(torch.zeros(2))
+    if not is_last:
+        parameter.grad = torch.tensor([1.0, 2.0])
+    summed = all_reduce_step([parameter], [env.rank + 1.0])
+    value = torch.full((3,), float(env.rank))
+    broadcast_from_main([value])
+    return {
+        "requests": [agreed.save, agreed.evaluate, agreed.stop],
+        "summed": summed,
+        "gradient": parameter.grad.tolist(),
+        "broadcast": value.tolist(),
+        "text": broadcast_text(f"from rank {env.rank} \u00e4"),
+        "sum": sum_over_ranks([env.rank, 1e-12], torch.device("cpu")),
+    }
+
+
+def main(folder: Path) -> None:
+    torch.set_num_threads(1)
+    env = parallel_env.read_env()
+    parallel_env.start(env, torch.device("cpu"))
+    try:
+        numbers, moved = results(env)
+        document = {"cases": numbers, "agreement": agreement(env)}
+    finally:
+        parallel_env.stop()
+    save_file(moved, folder / f"rank-{env.rank}.safetensors")
+    (folder / f"rank-{env.rank}.json").write_text(json.dumps(document), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

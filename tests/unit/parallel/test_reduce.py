@@ -1,0 +1,50 @@
+"""One process; two real ones are in tests/numerics/test_world_size.py."""
+
+import pytest
+import torch
+
+from whet.errors import PeerLostError
+from whet.parallel import reduce
+
+
+def test_alone_nothing_changes():
+    parameter = torch.nn.Parameter(torch.zeros(2))
+    parameter.grad = torch.tensor([1.0, 2.0])
+    assert reduce.all_reduce_step([parameter], [3.0, True]) == [3.0, 1.0]
+    assert parameter.grad.tolist() == [1.0, 2.0]
+    assert reduce.sum_over_ranks([1.5, 2], torch.device("cpu")) == [1.5, 2]
+    assert reduce.broadcast_text("a") == "a"
+    reduce.broadcast_from_main([parameter])
+    reduce.barrier()
+
+
+@pytest.fixture
+def two_ranks(monkeypatch):
+    """As if a second rank with the same numbers were there."""
+    monkeypatch.setattr(reduce.dist, "is_initialized", lambda: True)
+    monkeypatch.setattr(reduce.dist, "get_world_size", lambda: 2)
+    monkeypatch.setattr(reduce.dist, "get_rank", lambda: 1)
+    monkeypatch.setattr(reduce.dist, "all_reduce", lambda flat: flat.mul_(2))
+
+
+def test_gradients_and_numbers_travel_in_one_buffer_and_come_back_to_their_places(monkeypatch, two_ranks):
+    calls = []
+    monkeypatch.setattr(reduce.dist, "all_reduce", lambda flat: (calls.append(flat.numel()), flat.mul_(2)))
+    parameters = [torch.nn.Parameter(torch.zeros(2, 3)), torch.nn.Parameter(torch.zeros(4)), torch.nn.Parameter(torch.zeros(1))]  # fmt: skip
+    parameters[0].grad = torch.arange(6.0).view(2, 3)
+    parameters[2].grad = torch.tensor([7.0])
+    assert reduce.all_reduce_step(parameters, [0.5, False, True]) == [1.0, 0.0, 2.0]
+    assert calls == [6 + 4 + 1 + 3]
+    assert parameters[0].grad.tolist() == [[0.0, 2.0, 4.0], [6.0, 8.0, 10.0]]
+    assert parameters[1].grad.tolist() == [0.0] * 4
+    assert parameters[2].grad.tolist() == [14.0]
+
+
+def test_a_lost_peer_is_named_as_such(monkeypatch, two_ranks):
+    def fail(_flat):
+        raise RuntimeError("Connection closed by peer")
+
+    monkeypatch.setattr(reduce.dist, "all_reduce", fail)
+    with pytest.raises(PeerLostError, match="rank 1 waited for the others") as error:
+        reduce.all_reduce_step([torch.nn.Parameter(torch.zeros(1))], [0.0])
+    assert error.value.exit_code == 7 and "same command again" in error.value.mend
