@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import shutil
 import signal
 import subprocess
 import sys
@@ -40,6 +41,12 @@ class Bomb:
 
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
         return Path.touch, (self.canary,)
+
+
+@pytest.fixture(name="plant_bombs")
+def _plant_bombs() -> Callable[..., None]:
+    """The function of that name, for test files."""
+    return plant_bombs
 
 
 def plant_bombs(folder: Path, canary: Path, *names: str) -> None:
@@ -100,6 +107,7 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The model folder, pickles included; tests that change it work on a copy."""
     folder = tmp_path_factory.mktemp("model") / "tiny"
     write_tiny_model(folder)
+    write_rows(folder.parent / "rows.jsonl", rows())
     plant_bombs(folder, folder.parent / "canary")
     return folder
 
@@ -110,6 +118,7 @@ class Workplace:
 
     folder: Path
     model: Path
+    rows: Path
     environment: dict[str, str]
     started: list[subprocess.Popen[str]] = field(default_factory=list)
 
@@ -118,20 +127,23 @@ class Workplace:
         return self.folder / "recipe.yaml"
 
     def write_recipe(self, **sections: Any) -> None:
-        """LoRA with dropout, shuffled, two epochs of 4 steps, two micro-batches per step, a checkpoint per step."""
+        """LoRA with dropout, shuffled, two epochs of 4 steps, two micro-batches per step, a checkpoint per step.
+
+        `sections` change it key by key; an adapter with another `method` replaces the whole section.
+        """
         document: dict[str, Any] = {
             "name": "tiny",
             "output": str(self.folder / "run"),
             "model": {"id": str(self.model), "dtype": "float32"},
             "adapter": {"rank": 4, "alpha": 8, "dropout": 0.1},
-            "data": {"train": [{"source": str(self.folder / "rows.jsonl")}]},
+            "data": {"train": [{"source": str(self.rows)}]},
             "batch": {"global_size": 8, "micro_size": 4},
             "optim": {"lr": 0.005},
             "train": {"epochs": 2, "save_every": 1, "keep": 3, "device": "cpu", "threads": 1},
             "tracking": [],
         }
         for name, value in sections.items():
-            is_section = isinstance(document.get(name), dict) and isinstance(value, dict)
+            is_section = isinstance(document.get(name), dict) and isinstance(value, dict) and "method" not in value
             document[name] = document[name] | value if is_section else value
         self.recipe.write_text(yaml.safe_dump(document, allow_unicode=True), encoding="utf-8")
 
@@ -156,7 +168,10 @@ class Workplace:
 
     def train_until(self, reached: Callable[[], bool], *arguments: str, **popen: Any) -> subprocess.Popen[str]:
         """`whet train` in a process that still runs when `reached()` has become true."""
-        process = self.start("train", str(self.recipe), *arguments, **popen)
+        return self.wait_until(reached, self.start("train", str(self.recipe), *arguments, **popen))
+
+    def wait_until(self, reached: Callable[[], bool], process: subprocess.Popen[str]) -> subprocess.Popen[str]:
+        """`process`, still running, once `reached()` is true."""
         deadline = time.monotonic() + TIMEOUT_SECONDS
         while not reached():
             assert process.poll() is None, process.communicate()[0]
@@ -206,12 +221,18 @@ def environment_of(folder: Path) -> dict[str, str]:
     }
 
 
+def make_workplace(folder: Path, model: Path) -> Workplace:
+    """`folder` with the standard recipe in it."""
+    rows_file = model.parent / "rows.jsonl"
+    place = Workplace(folder=folder, model=model, rows=rows_file, environment=environment_of(folder))
+    place.write_recipe()
+    return place
+
+
 @pytest.fixture
 def workplace(tmp_path: Path, tiny_model: Path) -> Iterator[Workplace]:
     """A folder with rows and the standard recipe; afterwards no pickle may have been opened and no process be left."""
-    place = Workplace(folder=tmp_path, model=tiny_model, environment=environment_of(tmp_path))
-    write_rows(tmp_path / "rows.jsonl", rows())
-    place.write_recipe()
+    place = make_workplace(tmp_path, tiny_model)
     yield place
     for process in place.started:
         process.kill()
@@ -226,16 +247,23 @@ def workplace(tmp_path: Path, tiny_model: Path) -> Iterator[Workplace]:
 class Uninterrupted:
     """A run that nothing disturbed: what every other one must equal."""
 
+    run_folder: Path
     trajectory: list[tuple[Any, ...]]
     hashes: dict[str, str]
+
+    def copy_to(self, workplace: Workplace, *, is_finished: bool = False) -> Path:
+        """The run as it was right after its last checkpoint, or finished, as `run` of another workplace."""
+        copy = shutil.copytree(self.run_folder, workplace.folder / "run")
+        if not is_finished:
+            for path in [*copy.glob("adapter_*"), copy / "summary.json", copy / "manifest.json"]:
+                path.unlink()
+        return copy
 
 
 @pytest.fixture(scope="session")
 def uninterrupted(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Uninterrupted:
     """The standard recipe from beginning to end."""
     folder = tmp_path_factory.mktemp("uninterrupted")
-    place = Workplace(folder=folder, model=tiny_model, environment=environment_of(folder))
-    write_rows(folder / "rows.jsonl", rows())
-    place.write_recipe()
+    place = make_workplace(folder, tiny_model)
     place.train()
-    return Uninterrupted(trajectory=place.trajectory(), hashes=place.hashes())
+    return Uninterrupted(run_folder=folder / "run", trajectory=place.trajectory(), hashes=place.hashes())

@@ -44,6 +44,8 @@ def train(
 
     loaded = load_recipe(recipe, overrides or ())
     folder.check_writable(Path(loaded.output), needed_bytes=folder.needed_bytes(loaded))
+    if not fresh:
+        folder.refuse_other_recipe(Path(loaded.output), loaded)
     with interruptible():
         _train(loaded, fresh=fresh, resume=resume, evaluate=evaluate)
 

@@ -58,6 +58,12 @@ def check_writable(folder: Path, *, needed_bytes: int) -> None:
             raise StorageError("is a symbolic link", where=str(folder), mend="name the real folder as `output`")
         folder.mkdir(parents=True, exist_ok=True)
         probe.write_bytes(b"whet")
+    except UnicodeEncodeError as error:
+        raise StorageError(
+            "the locale of this session cannot write this name",
+            where=ascii(str(folder)),
+            mend="set PYTHONUTF8=1, or choose an `output` of plain letters",
+        ) from error
     except OSError as error:
         if isinstance(error, StorageError):
             raise
@@ -66,7 +72,7 @@ def check_writable(folder: Path, *, needed_bytes: int) -> None:
         ) from error
     finally:
         # also after a full disk, which lets the file be created but not filled
-        with suppress(OSError):
+        with suppress(OSError, UnicodeEncodeError):
             probe.unlink()
     free = shutil.disk_usage(folder).free
     if free < needed_bytes:

@@ -14,12 +14,14 @@ from typing import Any
 
 import torch
 
+from whet.checkpoint.load import Checkpoint
 from whet.data.pipeline import PreparedData
 from whet.errors import RecipeError, StorageError
 from whet.models.load import LoadedModel
 from whet.parallel.env import Env
 from whet.parallel.reduce import broadcast_text
-from whet.train.folder import write_json
+from whet.recipe.schema import Recipe
+from whet.train.folder import refuse_other_recipe, write_json
 from whet.train.state import PLAN
 from whet.types import RunPlan, TokenizedSet
 
@@ -42,8 +44,14 @@ def nothing_to_lock() -> Iterator[None]:
     yield
 
 
-def refuse_other_step(step: int, env: Env) -> None:
-    """StorageError on a rank that would begin elsewhere than rank 0, as when each node has a disk of its own."""
+def refuse_other_start(checkpoint: Checkpoint | None, recipe: Recipe, env: Env) -> None:
+    """RecipeError when `checkpoint` is another recipe's; StorageError on a rank that would begin elsewhere than rank 0.
+
+    The latter happens when each node has a disk of its own.
+    """
+    if checkpoint is not None:
+        refuse_other_recipe(checkpoint.folder, recipe)
+    step = checkpoint.step if checkpoint else 0
     of_main = int(broadcast_text(str(step)))
     if step != of_main:
         raise StorageError(

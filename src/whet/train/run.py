@@ -107,9 +107,7 @@ def run_recipe(recipe: Recipe, options: Options | None = None) -> Outcome:
 def _train(recipe: Recipe, options: Options, env: Env, device: torch.device, run_folder: Path, say: Say) -> int:
     num_threads = preflight.set_threads(recipe.train.threads, env, device)
     checkpoint = _choose_checkpoint(run_folder, options, say)
-    preflight.refuse_other_step(checkpoint.step if checkpoint else 0, env)
-    if checkpoint is not None:
-        folder.refuse_other_recipe(checkpoint.folder, recipe)
+    preflight.refuse_other_start(checkpoint, recipe, env)
     torch.manual_seed(recipe.seed)  # torch's own first seed is another one in every process
     loaded = load_pretrained(recipe.model, device=device)
     data = prepare(recipe, loaded.tokenizer, end_ids=loaded.stop_ids, base_folder=Path.cwd())
@@ -161,8 +159,8 @@ def _train(recipe: Recipe, options: Options, env: Env, device: torch.device, run
     if env.is_main:
         folder.begin(run_folder, saver.recipe_yaml)
         preflight.write_facts(run_folder, plan, data, loaded, device)
-        if checkpoint and (moved := saver.go_on_from(checkpoint)):
-            say(f"checkpoints after step {first_step} were moved to {moved.name}")
+    if env.is_main and checkpoint is not None:
+        saver.go_on_from(checkpoint, say)
     monitor.plan_is(plan)
     say(f"{'continuing after' if first_step else 'training from'} step {first_step} of {plan.total_steps}")
     return _loop_and_finish(training, first_step, run_folder, loaded, saver.files)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -82,14 +82,15 @@ class Saver:
             copy_checkpoint(folder, self.run_folder / BEST)
         prune(self.run_folder, keep=self.keep)
 
-    def go_on_from(self, checkpoint: Checkpoint) -> Path | None:
-        """Bring the run folder to the state right after `checkpoint`; returns where later checkpoints went, if any.
+    def go_on_from(self, checkpoint: Checkpoint, say: Callable[[str], None]) -> None:
+        """Bring the run folder to the state right after `checkpoint`; rank 0 only.
 
         A crash may have come between the checkpoint and its copy to checkpoint-best.
         """
         if self.best.step == checkpoint.step:
             copy_checkpoint(checkpoint.folder, self.run_folder / BEST)
-        return set_aside_later(self.run_folder, step=checkpoint.step)
+        if moved := set_aside_later(self.run_folder, step=checkpoint.step):
+            say(f"checkpoints after step {checkpoint.step} were moved to {moved.name}")
 
 
 def restore(
