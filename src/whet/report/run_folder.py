@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from whet.errors import StorageError
+from whet.errors import RecipeError, StorageError
+from whet.recipe import parse_recipe
 from whet.types import Comparison, Interval
 
 _MARKS = ("recipe.yaml", "run_plan.json", "metrics.jsonl", "summary.json", "evaluations")
@@ -111,10 +112,10 @@ def read_run_folder(folder: Path) -> RunView:
         )
     problems: list[str] = []
     steps, evals, events = _read_metrics(folder / "metrics.jsonl", problems)
-    recipe_path = folder / "recipe.yaml"
+    recipe = _read_text(folder / "recipe.yaml", problems) or ""
     return RunView(
         folder_name=folder.resolve().name,
-        recipe=_read_text(recipe_path, problems) or "",
+        recipe=recipe,
         plan=_read_object(folder / "run_plan.json", problems),
         environment=_read_object(folder / "environment.json", problems),
         data=_read_object(folder / "data.json", problems),
@@ -123,7 +124,7 @@ def read_run_folder(folder: Path) -> RunView:
         steps=steps,
         evals=evals,
         events=events,
-        evaluations=_read_evaluations(folder / "evaluations", problems),
+        evaluations=_main_first(_read_evaluations(folder / "evaluations", problems), recipe, problems),
         problems=tuple(problems),
     )
 
@@ -231,6 +232,22 @@ def _read_evaluations(folder: Path, problems: list[str]) -> tuple[Evaluation, ..
             )
         )
     return tuple(found)
+
+
+def _main_first(evaluations: tuple[Evaluation, ...], recipe: str, problems: list[str]) -> tuple[Evaluation, ...]:
+    """The sets that the verdict rests on first, then the recipe's own order."""
+    if not (evaluations and recipe):
+        return evaluations
+    try:
+        entries = parse_recipe(recipe, "recipe.yaml").evaluate
+    except RecipeError as error:
+        problems.append(
+            f"recipe.yaml cannot be read, so the evaluation sets are in the order of their names: {error.what}"
+        )
+        return evaluations
+    names = [e.name for e in sorted(entries, key=lambda e: not e.is_main)]
+    place = {name: i for i, name in enumerate(names)}
+    return tuple(sorted(evaluations, key=lambda e: place.get(e.dataset, len(place))))
 
 
 def _read_answers(path: Path, problems: list[str]) -> dict[str, dict[str, Any]]:

@@ -1,5 +1,7 @@
 """The run folder is read as far as it goes."""
 
+import shutil
+
 import pytest
 
 from whet.report.run_folder import finite, read_run_folder
@@ -33,3 +35,14 @@ def test_answers_are_paired_by_id(make_run) -> None:
     (evaluation,) = read_run_folder(folder).evaluations
     assert [pair.id for pair in evaluation.pairs] == [f"row-{i} plain" for i in range(1, 40)]
     assert all(pair.tuned.text.startswith("tuned") and pair.base.text.startswith("base") for pair in evaluation.pairs)
+
+
+def test_the_sets_that_the_verdict_rests_on_come_first(make_run) -> None:
+    folder = make_run()
+    (folder / "evaluations" / "sums").rename(folder / "evaluations" / "zoo")
+    shutil.copytree(folder / "evaluations" / "zoo", folder / "evaluations" / "arithmetic")
+    entry = "{{name: {name}, is_main: {is_main}, source: {{source: {name}.jsonl}}}}"
+    entries = ", ".join((entry.format(name="arithmetic", is_main="false"), entry.format(name="zoo", is_main="true")))
+    with (folder / "recipe.yaml").open("a", encoding="utf-8") as recipe:
+        recipe.write(f"evaluate: [{entries}]\n")
+    assert [e.dataset for e in read_run_folder(folder).evaluations] == ["zoo", "arithmetic"]
