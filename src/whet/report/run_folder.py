@@ -124,7 +124,7 @@ def read_run_folder(folder: Path) -> RunView:
         steps=steps,
         evals=evals,
         events=events,
-        evaluations=_main_first(_read_evaluations(folder / "evaluations", problems), recipe, problems),
+        evaluations=_main_first(_read_evaluations(folder / "evaluations", problems), recipe),
         problems=tuple(problems),
     )
 
@@ -234,16 +234,14 @@ def _read_evaluations(folder: Path, problems: list[str]) -> tuple[Evaluation, ..
     return tuple(found)
 
 
-def _main_first(evaluations: tuple[Evaluation, ...], recipe: str, problems: list[str]) -> tuple[Evaluation, ...]:
-    """The sets that the verdict rests on first, then the recipe's own order."""
-    if not (evaluations and recipe):
-        return evaluations
+def _main_first(evaluations: tuple[Evaluation, ...], recipe: str) -> tuple[Evaluation, ...]:
+    """The sets that the verdict rests on first, then the recipe's own order.
+
+    Beside a recipe that cannot be read (its text is shown all the same) they stay in the order of their names.
+    """
     try:
         entries = parse_recipe(recipe, "recipe.yaml").evaluate
-    except RecipeError as error:
-        problems.append(
-            f"recipe.yaml cannot be read, so the evaluation sets are in the order of their names: {error.what}"
-        )
+    except RecipeError:
         return evaluations
     names = [e.name for e in sorted(entries, key=lambda e: not e.is_main)]
     place = {name: i for i, name in enumerate(names)}

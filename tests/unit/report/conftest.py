@@ -80,9 +80,7 @@ def make_run(tmp_path: Path) -> Callable[..., Path]:
         _write(folder / "model.json", {"id": text, "revision": None, "weights_sha256": text, "note": text})
         summary = {"status": text, "seconds": 75.0, "tokens_per_second": 1000.5, "peak_memory_bytes": 2**30}
         _write(folder / "summary.json", summary | {"tokens": 99999, "kernels": {text: text}})
-        recipe = (
-            f"# {' '.join(text.split())}\nname: demo\noutput: runs/demo\ndata: {{train: [{{source: rows.jsonl}}]}}\n"
-        )
+        recipe = f"name: {text}\noutput: runs/demo\ndata: {{train: [{{source: rows.jsonl}}]}}\n"
         (folder / "recipe.yaml").write_text(recipe, encoding="utf-8", errors="surrogatepass")
         (folder / "metrics.jsonl").write_text(_metrics(num_steps, text))
         sums = folder / "evaluations" / "sums"
