@@ -30,7 +30,7 @@ def two_ranks(monkeypatch):
 def test_gradients_and_numbers_travel_in_one_buffer_and_come_back_to_their_places(monkeypatch, two_ranks):
     calls = []
     monkeypatch.setattr(reduce.dist, "all_reduce", lambda flat: (calls.append(flat.numel()), flat.mul_(2)))
-    parameters = [torch.nn.Parameter(torch.zeros(2, 3)), torch.nn.Parameter(torch.zeros(4)), torch.nn.Parameter(torch.zeros(1))]  # fmt: skip
+    parameters = [torch.nn.Parameter(torch.zeros(shape)) for shape in ((2, 3), (4,), (1,))]
     parameters[0].grad = torch.arange(6.0).view(2, 3)
     parameters[2].grad = torch.tensor([7.0])
     assert reduce.all_reduce_step(parameters, [0.5, False, True]) == [1.0, 0.0, 2.0]
