@@ -101,8 +101,9 @@ def test_a_link_in_the_place_of_a_checkpoint_is_not_followed(save, tmp_path):
     victim.mkdir()
     (victim / "manifest.json").write_text("mine")
     (tmp_path / "checkpoint-2").symlink_to(victim)
-    with pytest.raises(StorageError, match="symbolic link"):
+    with pytest.raises(StorageError, match="symbolic link") as caught:
         save(2)
+    assert caught.value.mend == "remove the link"
     assert (victim / "manifest.json").read_text() == "mine"
 
 
