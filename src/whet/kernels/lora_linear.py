@@ -1,7 +1,7 @@
 """A linear layer with its LoRA adapter as one autograd function: y = x W^T + s drop(x) A^T B^T.
 
-The base product is accumulated into in place, nothing wide is stored but x (which the base product needs anyway):
-h = drop(x) A^T and the dropout mask are made again in the backward pass. With dy the gradient of y and g = dy B:
+The base product is accumulated into in place; stored are x (which the base product needs anyway) and the narrow
+h = drop(x) A^T, while the dropout mask is made again in the backward pass. With dy the gradient of y and g = dy B:
 
     dB = s dy^T h        dA = s g^T drop(x)        dx = dy W + s drop'(g A)
 
@@ -33,19 +33,19 @@ class _LoraLinear(torch.autograd.Function):
         y_TO = nn.functional.linear(x_TI, weight_OI, bias_O)
         h_TR = _dropped(x_TI, mask, keep_probability) @ a_RI.to(x_TI.dtype).T
         y_TO.addmm_(h_TR, b_OR.to(x_TI.dtype).T, alpha=scale)
-        ctx.save_for_backward(x_TI, weight_OI, a_RI, b_OR)
+        ctx.save_for_backward(x_TI, h_TR, weight_OI, a_RI, b_OR)
         ctx.scale, ctx.keep_probability, ctx.mask = scale, keep_probability, mask
         return y_TO
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         (dy_TO,) = grads
-        x_TI, weight_OI, a_RI, b_OR = ctx.saved_tensors
+        x_TI, h_TR, weight_OI, a_RI, b_OR = ctx.saved_tensors
         a, b = a_RI.to(x_TI.dtype), b_OR.to(x_TI.dtype)
         dropped_TI = _dropped(x_TI, ctx.mask, ctx.keep_probability)
         g_TR = dy_TO @ b
         grad_a = (g_TR.T @ dropped_TI).to(a_RI.dtype).mul_(ctx.scale)
-        grad_b = (dy_TO.T @ (dropped_TI @ a.T)).to(b_OR.dtype).mul_(ctx.scale)
+        grad_b = (dy_TO.T @ h_TR).to(b_OR.dtype).mul_(ctx.scale)
         grad_x = None
         if ctx.needs_input_grad[0]:
             grad_x = dy_TO @ weight_OI

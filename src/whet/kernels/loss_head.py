@@ -33,11 +33,15 @@ class _LinearNLL(torch.autograd.Function):
             hidden_CE = hidden_NE[rows].to(dtype)
             logits_CV = (hidden_CE @ weight.T).to(wide)
             labels_C1 = labels_N[rows, None]
-            lse_C1 = logits_CV.logsumexp(-1, keepdim=True)
-            total += (lse_C1 - logits_CV.gather(1, labels_C1)).sum()
+            label_logits_C1 = logits_CV.gather(1, labels_C1)
+            # from here on in place: at this size one more [C, V] temporary costs more than the arithmetic
+            largest_C1 = logits_CV.amax(-1, keepdim=True)
+            exp_CV = logits_CV.sub_(largest_C1).exp_()
+            sum_C1 = exp_CV.sum(-1, keepdim=True)
+            total += (largest_C1 + sum_C1.log() - label_logits_C1).sum()
             if not (needs_hidden or needs_weight):
                 continue
-            residual_CV = logits_CV.sub_(lse_C1).exp_()
+            residual_CV = exp_CV.mul_(1.0 / sum_C1)
             residual_CV.scatter_add_(1, labels_C1, residual_CV.new_full(labels_C1.shape, -1.0))
             residual_CV = residual_CV.to(dtype)
             if grad_hidden_NE is not None:
