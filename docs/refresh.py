@@ -1,17 +1,22 @@
 """Copy live code and measured results into the pages that show them; `--check` only says which are out of date.
 
 A page asks for code with `<!-- code: PATH#NAME -->` before a fenced block; the source marks it with
-`# docs: start-NAME` and `# docs: end-NAME`.
+`# docs: start-NAME` and `# docs: end-NAME`. `<!-- results -->` ... `<!-- end results -->` holds the tables made from
+benchmarks/results.
 """
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).parents[1]
-PAGES = ("docs/follow-a-batch.md",)
+PAGES = ("docs/follow-a-batch.md", "README.md")
+RESULTS = ROOT / "benchmarks" / "results"
+_RESULTS = re.compile(r"(<!-- results -->).*?(<!-- end results -->)", re.DOTALL)
 _BLOCK = re.compile(r"(<!-- code: (?P<path>[^#\s]+)#(?P<name>\S+) -->\n```\w*\n).*?(?=```)", re.DOTALL)
 
 
@@ -27,7 +32,89 @@ def live_code(path: str, name: str) -> str:
 def refreshed(page: str) -> str:
     """The text of `page` with every code block as it is in the source now."""
     text = (ROOT / page).read_text(encoding="utf-8")
-    return _BLOCK.sub(lambda m: m[1] + live_code(m["path"], m["name"]), text)
+    text = _BLOCK.sub(lambda m: m[1] + live_code(m["path"], m["name"]), text)
+    return _RESULTS.sub(lambda m: f"{m[1]}\n{result_tables()}\n{m[2]}", text)
+
+
+def result_tables() -> str:
+    """Every stored result as Markdown, each with its machine and command."""
+    parts = [table(read_result(name)) for name, table in TABLES.items() if (RESULTS / f"{name}.json").is_file()]
+    return "\n\n".join(parts) if parts else "Nothing yet."
+
+
+def read_result(name: str) -> dict[str, Any]:
+    document: dict[str, Any] = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+    return document
+
+
+def _where(result: dict[str, Any]) -> str:
+    machine = result["machine"]
+    sets = ", ".join(machine["bf16"]) or "no bf16 instructions"
+    return (
+        f"{machine['processor']}, {machine['cores']} cores ({sets}), {result['date'][:10]}, "
+        f"torch {result['versions']['torch']}: `{result['command']}`"
+    )
+
+
+def trl_table(result: dict[str, Any]) -> str:
+    """cpu_vs_trl.json: rates, memory and the ratios."""
+    lines = [
+        f"**Training speed against TRL {result['versions']['trl']} + PEFT {result['versions']['peft']}** "
+        f"({result['rows']['from']} rows, LoRA r={result['shared']['adapter']['rank']} on all linear layers, "
+        f"{result['rows']['rows_per_step']} rows per step, real tokens without padding). {_where(result)}",
+        "",
+        "| side | threads | tokens/s, median (range) | peak memory | padding |",
+        "|---|---|---|---|---|",
+    ]
+    for name, side in result["sides"].items():
+        low, high = side["range_tokens_per_second"]
+        lines.append(
+            f"| {name} | {side['threads']} | {side['median_tokens_per_second']:.0f} ({low:.0f} to {high:.0f}) "
+            f"| {side['median_peak_memory_bytes'] / 1e9:.2f} GB | {side['padding_share']:.0%} |"
+        )
+    lines += ["", "| ratio, round by round | median | range | rounds |", "|---|---|---|---|"]
+    for name, ratio in result["ratios"].items():
+        low, high = ratio["range"]
+        lines.append(f"| {name} | {ratio['median']:.2f} | {low:.2f} to {high:.2f} | {ratio['runs']} |")
+    gaps = "; ".join(f"{name}: at most {max(gap):.1e}" for name, gap in result["loss_gaps"].items())
+    return "\n".join([*lines, "", f"Loss gap per step: {gaps}."])
+
+
+def demo_table(result: dict[str, Any]) -> str:
+    """demo_seeds.json: base against tuned, seed by seed."""
+    lines = [
+        f"**The demo, seed by seed**: base against tuned on 128 held-out problems each. {_where(result)}",
+        "",
+        "| seed | task | base | tuned | difference (95 % interval) | verdict |",
+        "|---|---|---|---|---|---|",
+    ]
+    for run in result["runs"]:
+        for name, c in run["comparisons"].items():
+            d = c["difference"]
+            lines.append(
+                f"| {run['seed']} | {name} | {c['base_accuracy']['estimate']:.1%} | {c['tuned_accuracy']['estimate']:.1%} "
+                f"| {100 * d['estimate']:+.1f} points ({100 * d['low']:+.1f} to {100 * d['high']:+.1f}) | {c['verdict']} |"
+            )
+    minutes = [run["seconds"] / 60 for run in result["runs"]]
+    rates = [run["tokens_per_second"] for run in result["runs"]]
+    memory = max(run["training_peak_memory_bytes"] for run in result["runs"]) / 1e9
+    return "\n".join(
+        [*lines, "", f"A run took {min(minutes):.1f} to {max(minutes):.1f} minutes, evaluation and report included, at "
+         f"{min(rates):.0f} to {max(rates):.0f} training tokens/s; peak memory of training {memory:.2f} GB."]
+    )  # fmt: skip
+
+
+def generation_table(result: dict[str, Any]) -> str:
+    """generation.json"""
+    whet = result["whet"]
+    return (
+        f"**Generation**: {whet['rows']} prompts ({result['prompts']}, {result['prompt_tokens']:,} tokens), "
+        f"{whet['new_tokens']:,} new tokens in {whet['seconds']:.0f} s ({whet['tokens_per_second']:.0f} tokens/s), "
+        f"{result['threads']} threads, peak memory {result['peak_memory_bytes'] / 1e9:.2f} GB. {_where(result)}"
+    )
+
+
+TABLES = {"cpu_vs_trl": trl_table, "demo_seeds": demo_table, "generation": generation_table}
 
 
 def main() -> None:
