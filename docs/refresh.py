@@ -90,10 +90,11 @@ def demo_table(result: dict[str, Any]) -> str:
     ]
     for run in result["runs"]:
         for name, c in run["comparisons"].items():
-            d = c["difference"]
+            base, tuned = c["base_accuracy"]["estimate"], c["tuned_accuracy"]["estimate"]
+            middle, low, high = (f"{100 * c['difference'][key]:+.1f}" for key in ("estimate", "low", "high"))
             lines.append(
-                f"| {run['seed']} | {name} | {c['base_accuracy']['estimate']:.1%} | {c['tuned_accuracy']['estimate']:.1%} "
-                f"| {100 * d['estimate']:+.1f} points ({100 * d['low']:+.1f} to {100 * d['high']:+.1f}) | {c['verdict']} |"
+                f"| {run['seed']} | {name} | {base:.1%} | {tuned:.1%} "
+                f"| {middle} points ({low} to {high}) | {c['verdict']} |"
             )
     minutes = [run["seconds"] / 60 for run in result["runs"]]
     rates = [run["tokens_per_second"] for run in result["runs"]]
