@@ -10,7 +10,6 @@ import argparse
 import json
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ DATASETS = ("word_sequence_reversal", "chain_sum")
 
 
 def run_seed(seed: int, folder: Path, overrides: list[str]) -> dict[str, Any]:
-    """One demo run; an output folder with a finished run of the same recipe is only read."""
+    """One demo run; a folder with a finished run of the same recipe is only read."""
     command = [
         sys.executable,
         "-m",
@@ -32,17 +31,21 @@ def run_seed(seed: int, folder: Path, overrides: list[str]) -> dict[str, Any]:
         f"output={folder}",
         *overrides,
     ]
-    started = time.monotonic()
     subprocess.run(command, cwd=ROOT, check=True)
-    seconds = time.monotonic() - started
     summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
     comparisons = {
         name: json.loads((folder / "evaluations" / name / "comparison.json").read_text(encoding="utf-8"))
         for name in DATASETS
     }
+    answers = [
+        json.loads((folder / "evaluations" / name / f"{model}.summary.json").read_text(encoding="utf-8"))
+        for name in DATASETS
+        for model in ("base", "tuned")
+    ]
     return {
         "seed": seed,
-        "seconds": seconds,
+        "training_seconds": summary["seconds"],
+        "answering_seconds": sum(a["seconds"] for a in answers),
         "steps": summary["steps"],
         "tokens_per_second": summary["tokens_per_second"],
         "training_peak_memory_bytes": summary["peak_memory_bytes"],

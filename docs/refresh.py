@@ -96,11 +96,11 @@ def demo_table(result: dict[str, Any]) -> str:
                 f"| {run['seed']} | {name} | {base:.1%} | {tuned:.1%} "
                 f"| {middle} points ({low} to {high}) | {c['verdict']} |"
             )
-    minutes = [run["seconds"] / 60 for run in result["runs"]]
+    minutes = [(run["training_seconds"] + run["answering_seconds"]) / 60 for run in result["runs"]]
     rates = [run["tokens_per_second"] for run in result["runs"]]
     memory = max(run["training_peak_memory_bytes"] for run in result["runs"]) / 1e9
     return "\n".join(
-        [*lines, "", f"A run took {min(minutes):.1f} to {max(minutes):.1f} minutes, evaluation and report included, at "
+        [*lines, "", f"Training and answering took {min(minutes):.1f} to {max(minutes):.1f} minutes, at "
          f"{min(rates):.0f} to {max(rates):.0f} training tokens/s; peak memory of training {memory:.2f} GB."]
     )  # fmt: skip
 

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from whet.cli.output import say, tell
+
 
 def evaluate(
     run: Annotated[Path, typer.Argument(help="Run folder.", metavar="RUN")],
@@ -18,8 +20,6 @@ def evaluate(
     from whet.report import write_report
 
     quiet_libraries()
-    for comparison in evaluate_run(run, say=typer.echo, fresh=fresh):
-        typer.echo("")
-        for sentence in comparison.sentences:
-            typer.echo(sentence)
-    typer.echo(f"\nreport: {write_report(run)}")
+    for comparison in evaluate_run(run, say=say, fresh=fresh):
+        tell(comparison)
+    say(f"\nreport: {write_report(run)}")

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import os
 import sys
+from typing import TYPE_CHECKING
 
 import typer
+
+if TYPE_CHECKING:
+    from whet.types import Comparison
 
 
 def say(sentence: str = "") -> None:
@@ -21,3 +25,10 @@ def _point_at_nothing(descriptor: int) -> None:
     nothing = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nothing, descriptor)
     os.close(nothing)
+
+
+def tell(comparison: Comparison) -> None:
+    """One verdict with its dataset, then its sentences."""
+    say(f"\n{comparison.dataset}: {comparison.verdict.upper()}")
+    for sentence in comparison.sentences:
+        say(f"  {sentence}")

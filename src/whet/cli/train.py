@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -51,6 +50,7 @@ def train(
 
 
 def _train(recipe: Recipe, *, fresh: bool, resume: str | None, evaluate: bool) -> None:
+    from whet.cli.memory import release_memory
     from whet.cli.quiet import quiet_libraries
     from whet.evaluation.run import evaluate_run
     from whet.report import write_report
@@ -63,10 +63,8 @@ def _train(recipe: Recipe, *, fresh: bool, resume: str | None, evaluate: bool) -
     state = "was finished before" if outcome.was_finished_before else f"finished in {outcome.seconds:.0f} s"
     say(f"{recipe.name}: {outcome.steps} steps, {state}")
     if evaluate and recipe.evaluate:
-        gc.collect()  # the trained model is part of reference cycles; evaluation loads its own
+        release_memory()
         for comparison in evaluate_run(outcome.run_folder, say=say):
-            say()
-            for sentence in comparison.sentences:
-                say(sentence)
+            tell(comparison)
     report = write_report(outcome.run_folder)
     say(f"\nreport: {report}")

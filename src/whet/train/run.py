@@ -109,6 +109,7 @@ def _train(recipe: Recipe, options: Options, env: Env, device: torch.device, run
     checkpoint = _choose_checkpoint(run_folder, options, say)
     preflight.refuse_other_start(checkpoint, recipe, env)
     torch.manual_seed(recipe.seed)  # torch's own first seed is another one in every process
+    say(f"loading {recipe.model.id}")
     loaded = load_pretrained(recipe.model, device=device)
     data = prepare(recipe, loaded.tokenizer, end_ids=loaded.stop_ids, base_folder=Path.cwd())
     for note in data.notes:
