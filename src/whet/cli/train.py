@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from whet.cli.output import say
+from whet.cli.output import say, tell
 
 if TYPE_CHECKING:
     from whet.recipe.schema import Recipe
