@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import resource
 import subprocess
 import sys
-import time
 
 import pytest
 import typer
@@ -27,11 +27,13 @@ finally:
 
 
 def test_help_imports_no_heavy_library_and_answers_in_time():
+    """In processor seconds, so that what else runs on the machine does not count."""
     seconds = []
     for _ in range(3):
-        started = time.monotonic()
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
         done = subprocess.run([sys.executable, "-c", HELP_AND_MODULES], capture_output=True, text=True)
-        seconds.append(time.monotonic() - started)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        seconds.append(after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime)
         assert done.returncode == 0, done.stderr
         assert "Fine-tune Llama-family" in done.stdout
         assert done.stdout.splitlines()[-1] == "HEAVY"
