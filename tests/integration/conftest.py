@@ -211,7 +211,8 @@ class Workplace:
 
 def environment_of(folder: Path) -> dict[str, str]:
     """A small, plain environment: nothing of the user's caches, tokens or network."""
-    kept = {key: os.environ[key] for key in ("PATH", "PYTHONPATH", "LANG", "TMPDIR", "VIRTUAL_ENV") if key in os.environ}
+    names = ("PATH", "PYTHONPATH", "LANG", "TMPDIR", "VIRTUAL_ENV")
+    kept = {key: os.environ[key] for key in names if key in os.environ}
     return kept | {
         "HOME": str(folder),
         "WHET_CACHE": str(folder / "cache"),

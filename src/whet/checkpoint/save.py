@@ -14,8 +14,8 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
-from whet.atomic import file_mode
-from whet.checkpoint.manifest import NAME, sync_file, write_manifest
+from whet.atomic import file_mode, sync_file
+from whet.checkpoint.manifest import NAME, write_manifest
 from whet.checkpoint.names import checkpoint_folder
 from whet.errors import StorageError
 

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from whet.atomic import sync_file
 from whet.errors import HubError, RecipeError, WhetError
 from whet.models import cache, from_gguf, wheel
 
@@ -133,7 +134,7 @@ def _convert(model: BuiltinModel, parts: Path, whole: Path) -> None:
     (whole / _MANIFEST_NAME).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
     for path in whole.iterdir():
         path.chmod(0o644)
-        _sync(path)
+        sync_file(path)
 
 
 def _manifest(model: BuiltinModel, sums: dict[str, str]) -> dict[str, Any]:
@@ -145,15 +146,6 @@ def _manifest(model: BuiltinModel, sums: dict[str, str]) -> dict[str, Any]:
         "note": model.note,
         "files_sha256": sums,
     }
-
-
-def _sync(path: Path) -> None:
-    """Onto the disk before the rename: a power cut must not leave a whole-looking folder of empty files."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _wheel_path(model: BuiltinModel, parts: Path) -> Path:

@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 
-from whet.atomic import write_text
-from whet.checkpoint.manifest import NAME, file_sha256, sync_file
+from whet.atomic import sync_file, write_text
+from whet.checkpoint.manifest import NAME, file_sha256
 from whet.checkpoint.save import storage_error, write_files
 from whet.errors import NonFiniteError
 from whet.models.load import LoadedModel
