@@ -32,7 +32,7 @@ from whet.train.fit import measure_step_seconds, steps_that_fit
 from whet.train.loop import Training, train
 from whet.train.loss import LossModel
 from whet.train.signals import listening
-from whet.train.state import PLAN, Saver, restore
+from whet.train.state import PLAN, Saver
 from whet.types import RunPlan
 
 Say = Callable[[str], None]
@@ -115,11 +115,6 @@ def _train(recipe: Recipe, options: Options, env: Env, device: torch.device, run
     for note in data.notes:
         say(note)
 
-    dropout = DropoutState(recipe.seed)
-    trainables = _choose_trainables(recipe, loaded, dropout)
-    kernels = select.install(loaded.model, adapter_name=ADAPTER_NAME if trainables.is_adapter else None)
-    broadcast_from_main(trainables.named.values())
-    optimizer = build_optimizer(trainables.named, recipe.optim)
     plan = resolve(
         recipe,
         world_size=env.world_size,
@@ -132,7 +127,34 @@ def _train(recipe: Recipe, options: Options, env: Env, device: torch.device, run
         plan = preflight.continued_plan(plan, checkpoint.document(PLAN))
     monitor = on_monitor.Monitor(recipe, run_folder, env=env, say=say)
     callbacks = Callbacks([monitor, *on_monitor.chosen(recipe)])
-    training = Training(
+    training = _build_training(recipe, plan, env, device, loaded, data, callbacks)
+    if recipe.train.fit_seconds is not None and checkpoint is None:
+        plan = _fit(recipe, training)
+        say(f"{plan.measured_seconds_per_step:.2f} s per step: {plan.total_steps} steps fit the time budget")
+    saver = _saver(recipe, run_folder, training, plan, loaded, data)
+    training = replace(training, plan=plan, save=saver)
+    first_step = saver.restore(checkpoint) if checkpoint else 0
+    barrier()  # every rank has looked into the folder; from here on rank 0 changes it
+    if env.is_main:
+        folder.begin(run_folder, saver.recipe_yaml)
+        preflight.write_facts(run_folder, plan, data, loaded, device)
+    if env.is_main and checkpoint is not None:
+        saver.go_on_from(checkpoint, say)
+    monitor.plan_is(plan)
+    say(f"{'continuing after' if first_step else 'training from'} step {first_step} of {plan.total_steps}")
+    return _loop_and_finish(training, first_step, run_folder, loaded, saver.files)
+
+
+def _build_training(
+    recipe: Recipe, plan: RunPlan, env: Env, device: torch.device, loaded: LoadedModel, data: PreparedData,
+    callbacks: Callbacks,
+) -> Training:  # fmt: skip
+    dropout = DropoutState(recipe.seed)
+    trainables = _choose_trainables(recipe, loaded, dropout)
+    kernels = select.install(loaded.model, adapter_name=ADAPTER_NAME if trainables.is_adapter else None)
+    broadcast_from_main(trainables.named.values())
+    optimizer = build_optimizer(trainables.named, recipe.optim)
+    return Training(
         plan=plan,
         seed=recipe.seed,
         optim=recipe.optim,
@@ -150,21 +172,6 @@ def _train(recipe: Recipe, options: Options, env: Env, device: torch.device, run
         best=Best(),
         save=_not_saved,
     )
-    if recipe.train.fit_seconds is not None and checkpoint is None:
-        plan = _fit(recipe, training)
-        say(f"{plan.measured_seconds_per_step:.2f} s per step: {plan.total_steps} steps fit the time budget")
-    saver = _saver(recipe, run_folder, training, plan, loaded, data)
-    training = replace(training, plan=plan, save=saver)
-    first_step = _restore(checkpoint, training, loaded, data) if checkpoint else 0
-    barrier()  # every rank has looked into the folder; from here on rank 0 changes it
-    if env.is_main:
-        folder.begin(run_folder, saver.recipe_yaml)
-        preflight.write_facts(run_folder, plan, data, loaded, device)
-    if env.is_main and checkpoint is not None:
-        saver.go_on_from(checkpoint, say)
-    monitor.plan_is(plan)
-    say(f"{'continuing after' if first_step else 'training from'} step {first_step} of {plan.total_steps}")
-    return _loop_and_finish(training, first_step, run_folder, loaded, saver.files)
 
 
 def _loop_and_finish(
@@ -261,18 +268,6 @@ def _saver(
         data_fingerprint=data.train.fingerprint,
         recipe_yaml=dump_recipe(recipe),
         files=finish.tokenizer_files(loaded.tokenizer, run_folder) if training.env.is_main else {},
-    )
-
-
-def _restore(checkpoint: Checkpoint, training: Training, loaded: LoadedModel, data: PreparedData) -> int:
-    return restore(
-        checkpoint,
-        trainables=training.trainables,
-        optimizer=training.optimizer,
-        callbacks=training.callbacks,
-        best=training.best,
-        identity=loaded.identity,
-        data_fingerprint=data.train.fingerprint,
     )
 
 

@@ -92,39 +92,29 @@ class Saver:
         if moved := set_aside_later(self.run_folder, step=checkpoint.step):
             say(f"checkpoints after step {checkpoint.step} were moved to {moved.name}")
 
+    def restore(self, checkpoint: Checkpoint) -> int:
+        """Put a checkpoint's state back; returns the 0-based step to go on with.
 
-def restore(
-    checkpoint: Checkpoint,
-    *,
-    trainables: Trainables,
-    optimizer: torch.optim.Optimizer,
-    callbacks: Callbacks,
-    best: Best,
-    identity: ModelIdentity,
-    data_fingerprint: str,
-) -> int:
-    """Put a checkpoint's state back; returns the 0-based step to go on with.
-
-    StorageError when base weights or training rows are not those the checkpoint was made with.
-    """
-    state: dict[str, Any] = checkpoint.document(STATE)
-    if state["base"]["weights_sha256"] != identity.weights_sha256:
-        raise StorageError(
-            f"was trained on other base weights ({state['base']['id']}, {state['base']['weights_sha256'][:12]}) "
-            f"than these ({identity.id}, {identity.weights_sha256[:12]})",
-            where=str(checkpoint.folder),
-            mend="restore the base, or start anew with --fresh",
-        )
-    if state["data_fingerprint"] != data_fingerprint:
-        raise StorageError(
-            "the training rows or their tokens are not the ones this checkpoint was trained on",
-            where=str(checkpoint.folder),
-            mend="restore the data, or start anew with --fresh",
-        )
-    trainables.load(checkpoint.tensors(trainables.weights_file))
-    load_optimizer_tensors(optimizer, trainables.named, checkpoint.tensors(OPTIMIZER))
-    torch.set_rng_state(checkpoint.tensors(RANDOM)["torch_cpu"])
-    callbacks.load_state(state["callbacks"])
-    if state["best_step"] is not None:
-        best.step, best.loss = state["best_step"], state["best_metric"]
-    return int(state["global_step"])
+        StorageError when base weights or training rows are not those the checkpoint was made with.
+        """
+        state: dict[str, Any] = checkpoint.document(STATE)
+        if state["base"]["weights_sha256"] != self.identity.weights_sha256:
+            raise StorageError(
+                f"was trained on other base weights ({state['base']['id']}, {state['base']['weights_sha256'][:12]}) "
+                f"than these ({self.identity.id}, {self.identity.weights_sha256[:12]})",
+                where=str(checkpoint.folder),
+                mend="restore the base, or start anew with --fresh",
+            )
+        if state["data_fingerprint"] != self.data_fingerprint:
+            raise StorageError(
+                "the training rows or their tokens are not the ones this checkpoint was trained on",
+                where=str(checkpoint.folder),
+                mend="restore the data, or start anew with --fresh",
+            )
+        self.trainables.load(checkpoint.tensors(self.trainables.weights_file))
+        load_optimizer_tensors(self.optimizer, self.trainables.named, checkpoint.tensors(OPTIMIZER))
+        torch.set_rng_state(checkpoint.tensors(RANDOM)["torch_cpu"])
+        self.callbacks.load_state(state["callbacks"])
+        if state["best_step"] is not None:
+            self.best.step, self.best.loss = state["best_step"], state["best_metric"]
+        return int(state["global_step"])
