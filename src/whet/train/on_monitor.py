@@ -80,7 +80,11 @@ class Monitor(QuietCallback):
             "seconds": record.seconds,
         }
         self._trackers.log_eval(record.step, metrics)
-        self._say(f"step {record.step}  validation loss {record.loss:.4f}  token accuracy {record.token_accuracy:.1%}")
+        text = f"step {record.step}  validation loss {record.loss:.4f}  token accuracy {record.token_accuracy:.1%}"
+        if self._progress and sys.stdout.isatty():
+            self._progress.print_above(text)
+        else:
+            self._say(text)
 
     def on_error(self, error: BaseException) -> None:
         if self._is_main:
@@ -116,6 +120,10 @@ class _Bar:
 
     def update(self, done: int, text: str) -> None:
         self._bar.update(self._task, completed=done, description=text)
+
+    def print_above(self, text: str) -> None:
+        """A line on the same terminal without tearing the bar."""
+        self._bar.console.print(text, markup=False, highlight=False)
 
     def stop(self) -> None:
         self._bar.stop()
