@@ -57,17 +57,19 @@ def broadcast_from_main(tensors: Iterable[Tensor]) -> None:
 
 def broadcast_text(text: str | None) -> str:
     """Rank 0's text on every rank (plans and paths that only rank 0 decides)."""
-    box = [text]
-    if dist.is_initialized() and dist.get_world_size() > 1:
-        length = torch.tensor([len((text or "").encode())])
-        dist.broadcast(length, src=0)
-        data = torch.zeros(int(length), dtype=torch.uint8)
-        if dist.get_rank() == 0:
-            data = torch.frombuffer(bytearray((text or "").encode()), dtype=torch.uint8)
-        dist.broadcast(data, src=0)
-        box = [bytes(data.tolist()).decode()]
-    assert box[0] is not None
-    return box[0]
+    if not dist.is_initialized() or dist.get_world_size() == 1:
+        assert text is not None
+        return text
+    # NCCL moves CUDA tensors only
+    device = torch.device("cuda" if dist.get_backend() == "nccl" else "cpu")
+    content = (text or "").encode()
+    length = torch.tensor([len(content)], device=device)
+    dist.broadcast(length, src=0)
+    data = torch.zeros(int(length), dtype=torch.uint8, device=device)
+    if dist.get_rank() == 0:
+        data = torch.tensor(list(content), dtype=torch.uint8, device=device)
+    dist.broadcast(data, src=0)
+    return bytes(data.tolist()).decode()
 
 
 def sum_over_ranks(numbers: Sequence[float], device: torch.device) -> list[float]:
