@@ -7,6 +7,7 @@ laws in tests/numerics hold them.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
@@ -27,6 +28,8 @@ class Message:
     content: str
     is_taught: bool = False
     """Whether the loss covers this turn (its text and its end-of-turn token)."""
+    extra: str = ""
+    """JSON object with what else the chat template reads of this turn (`tool_calls`, `name`, ...); mostly empty."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +47,8 @@ class Example:
     """Where the row came from, for messages: `file:line`, `hub id[split]:row` or the generator's parameters."""
     parameters: str = ""
     """Fingerprint of what a generated problem was made from; disjoint between splits by construction."""
+    tools: str = ""
+    """JSON list of the tools that the conversation may call, as chat templates take it; mostly empty."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,15 +91,64 @@ class DroppedRow:
     reason: str
 
 
+RowStatus = Literal["bad", "left out", "too long", "duplicate", "truncated"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LedgerRow:
+    """One input row that did not go into training just as it was."""
+
+    origin: str
+    status: RowStatus
+    """`bad` (cannot be used), `left out` (by the dataset's own rule) and `too long` were dropped; a `duplicate` says the
+    same as an earlier row; a `truncated` one was trained with a shorter prompt"""
+    reason: str
+    num_tokens_cut: int = 0
+    cut_from: str = ""
+    """where tokens were cut: `beginning of message 2 (user)`"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ledger:
+    """The account of every input row of one set. Invariant: num_rows = num_kept + len(rows), each row counted once."""
+
+    name: str
+    """`train` or `validation`"""
+    num_rows: int
+    num_kept: int
+    """rows that became samples as they were and say nothing that an earlier row says"""
+    rows: tuple[LedgerRow, ...]
+    """all the others, in the order of the input"""
+    drops_duplicates: bool = False
+
+    def count(self, status: RowStatus) -> int:
+        return sum(row.status == status for row in self.rows)
+
+    @property
+    def num_dropped(self) -> int:
+        """Rows that are not trained on and that no rule of the dataset leaves out: what `data.max_dropped` limits."""
+        return self.count("bad") + self.count("too long")
+
+    @property
+    def num_samples(self) -> int:
+        """Rows that became samples."""
+        duplicates = 0 if self.drops_duplicates else self.count("duplicate")
+        return self.num_kept + self.count("truncated") + duplicates
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenizedSet:
-    """All samples of one split with the account of every input row: kept + dropped = num_rows."""
+    """All samples of one set with the account of its rows. Invariant: len(samples) == ledger.num_samples."""
 
-    samples: tuple[TokenizedSample, ...]
-    num_rows: int
-    dropped: tuple[DroppedRow, ...]
-    truncated: tuple[DroppedRow, ...]
-    """Rows kept with a shortened prompt (the answer is never cut)."""
+    samples: Sequence[TokenizedSample]
+    """in memory, or read from the token cache one by one"""
+    lengths: np.ndarray
+    """int32 [num_samples]: tokens of each sample"""
+    num_taught: np.ndarray
+    """int32 [num_samples]: taught tokens of each sample"""
+    source_sizes: tuple[int, ...]
+    """samples of each source, in the order of the recipe; sums to the number of samples"""
+    ledger: Ledger
     fingerprint: str
     """SHA-256 over ids, tokens and taught marks in order: equal data gives equal fingerprints."""
 

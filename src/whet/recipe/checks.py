@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from whet.recipe.fields import field_infos
 from whet.recipe.problems import Path
+from whet.recipe.prompts import PROMPTS, QUESTION, prompt_text
 from whet.recipe.schema import Adapter, Recipe, Source
 from whet.recipe.splits import parse_split, share_rows, source_kind
 
@@ -148,6 +150,54 @@ def _held_out_is_disjoint(recipe: Recipe) -> Iterator[Finding]:
                 )
 
 
+def _weights_on_all_or_none(recipe: Recipe) -> Iterator[Finding]:
+    weights = [source.weight for source in recipe.data.train]
+    if None in weights and any(weight is not None for weight in weights):
+        path: Path = ("data", "train", weights.index(None), "weight")
+        yield Finding((path, ("data", "train")), "is missing while other sources have one: weigh all of them or none")
+    if recipe.batch.unit == "packs" and any(weight is not None for weight in weights):
+        yield Finding(
+            (("batch", "unit"), ("data", "train")),
+            "packs cannot be mixed by weight, because their number would differ between epochs: use samples",
+        )
+    for path, source in all_sources(recipe):
+        if path[:2] != ("data", "train") and source.weight is not None:
+            yield Finding(((*path, "weight"),), "does nothing outside data.train: remove it")
+
+
+def _prompt_fits_template(recipe: Recipe) -> Iterator[Finding]:
+    data = recipe.data
+    if data.template == "chat" and data.prompt is not None:
+        yield Finding(
+            (("data", "prompt"), ("data", "template")),
+            "does nothing with data.template chat: set data.template: plain, or use `instruction` and `system`",
+        )
+    elif data.prompt is not None and prompt_text(data.prompt).count(QUESTION) != 1:
+        yield Finding(
+            (("data", "prompt"),),
+            f"must be one of {', '.join(PROMPTS)}, or a text with one {QUESTION} (found {data.prompt!r})",
+        )
+    for key in ("chat_template", "reasoning"):
+        if data.template == "plain" and getattr(data, key) not in ("own", None):
+            yield Finding((("data", key), ("data", "template")), "does nothing with data.template plain: remove it")
+
+
+def _max_dropped_is_a_limit(recipe: Recipe) -> Iterator[Finding]:
+    if dropped_limit(recipe.data.max_dropped, 100) is None:
+        yield Finding(
+            (("data", "max_dropped"),),
+            f"must be a share such as 1% or a number of rows such as 20 (found {recipe.data.max_dropped})",
+        )
+
+
+def dropped_limit(max_dropped: str, num_rows: int) -> float | None:
+    """Most rows of `num_rows` that may be dropped; None when the text is no limit."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)(%?)", max_dropped.strip())
+    if match is None or (match[2] and float(match[1]) > 100) or (not match[2] and "." in match[1]):
+        return None
+    return float(match[1]) / 100 * num_rows if match[2] else float(match[1])
+
+
 def _evaluation_names(recipe: Recipe) -> Iterator[Finding]:
     for index, evaluate in enumerate(recipe.evaluate):
         path: Path = ("evaluate", index, "name")
@@ -205,6 +255,9 @@ CHECKS: tuple[Callable[[Recipe], Iterator[Finding]], ...] = (
     _has_training_rows,
     _sources_make_sense,
     _held_out_is_disjoint,
+    _weights_on_all_or_none,
+    _prompt_fits_template,
+    _max_dropped_is_a_limit,
     _batch_divides,
     _whole_warmup,
     _one_length,

@@ -21,6 +21,10 @@ def _section(cls: type[_T]) -> type[_T]:
 
 
 Positive = Annotated[int, Field(ge=1)]
+RowFormat = Literal[
+    "auto", "messages", "prompt_completion", "alpaca", "question_answer", "sharegpt", "text",
+    "gsm8k", "metamathqa", "fiqa", "dolly", "squad",
+]  # fmt: skip
 Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
 
 
@@ -60,13 +64,22 @@ class Source:
     source: str
     """File (`rows.jsonl`, `.json`, `.csv`, `.parquet`), `reasoning-gym:TASK` for generated problems, or hub id."""
     split: str = "train"
-    """Split name; a slice such as `train[:500]` takes those rows. For generated problems: `train` or `test`."""
+    """Split name; a slice such as `train[:500]` takes those rows. For generated problems: `train` or `test`. Of dolly
+    and SQuAD also `validation` (and `test`) as NeMo cuts them, with its seed."""
     config: str | None = None
     """Configuration name of a hub dataset."""
     revision: str | None = None
     """Commit, tag or branch of a hub dataset."""
-    format: Literal["auto", "messages", "prompt_completion", "alpaca", "question_answer"] = "auto"
+    format: RowFormat = "auto"
     """Shape of the rows; `auto` reads it off the first rows and says which it found."""
+    fields: dict[str, str] = Field(default_factory=dict)
+    """Where the rows call a key of `format` by another name: `{question: ask, answer: reply}`."""
+    stream: bool = False
+    """Whether hub rows are read over the network while they are tokenized, without a copy of the dataset on disk.
+    Files are always read row by row."""
+    weight: Annotated[float, Field(gt=0)] | None = None
+    """Share of this source in the mix, relative to the others (set on all sources or on none). An epoch keeps as many
+    samples as there are rows; a source's rows are all used once before one is used again."""
     rows: Positive | None = None
     """Take at most this many rows (after the split's own order); for generated problems, how many to make."""
     system: str | None = None
@@ -82,15 +95,31 @@ class Data:
     """Rows to train on and how they become tokens."""
 
     train: tuple[Source, ...]
-    """Sources of training rows, concatenated in order (the sampler shuffles)."""
+    """Sources of training rows, taken together and shuffled; `weight` mixes them in other shares."""
     validation: tuple[Source, ...] = ()
     """Sources of rows for the evaluation loss; must share no row with `train`."""
     template: Literal["chat", "plain"] = "chat"
-    """`chat`: the tokenizer's own chat template; `plain`: prompt and answer as they are, then the end token."""
+    """`chat`: a chat template, the tokenizer's own unless `chat_template` names one; `plain`: prompt and answer as they
+    are, then the end token."""
+    chat_template: Literal["own", "llama-3", "llama-3.1", "nemotron-nano", "smollm2"] = "own"
+    """`own`: the tokenizer's; another name: that family's, for a base model whose tokenizer has none."""
+    prompt: str | None = None
+    """With `template: plain`, the text around every question, in training, evaluation, chat and serving alike: a name
+    (`fiqa`, `metamath`, `gsm8k`, `nemo`) or a text with `{question}`."""
+    reasoning: Literal["on", "off"] | None = None
+    """Reasoning switch of Nemotron-Nano, written into the system message (`detailed thinking on`)."""
     max_length: Positive = 1024
-    """Longest sample, in tokens."""
+    """Longest sample, in tokens; with `batch.unit: packs` also the length of a pack."""
     over_length: Literal["drop", "truncate_prompt", "error"] = "drop"
     """What happens to a longer sample; counted and named. The answer is never cut."""
+    bad_rows: Literal["error", "drop"] = "error"
+    """What happens to a row that cannot be read: stop before training, or leave it out, counted and kept in
+    quarantine.jsonl of the run folder."""
+    duplicates: Literal["keep", "drop"] = "keep"
+    """What happens to a training row that says the same as an earlier one; counted either way."""
+    max_dropped: str = "1%"
+    """Most rows of a set that may be dropped (`1%` of its rows, or a number of rows such as `20`); more stop the run
+    before training. Repeated rows and rows that a dataset's own rule leaves out do not count."""
 
 
 @_section
@@ -99,10 +128,12 @@ class Batch:
 
     global_size: Positive = 16
     """Samples per optimizer step over all ranks and micro-batches."""
-    unit: Literal["samples"] = "samples"
-    """What `global_size` counts."""
+    unit: Literal["samples", "packs"] = "samples"
+    """What `global_size` counts. `samples`: each step takes exactly the samples that it would take without packing,
+    laid end to end in passes of about equal length. `packs`: samples are first packed into rows of at most `data.max_length`
+    tokens (best fit), and a step takes that many rows: fastest where rows are short, but another split into steps."""
     micro_size: Positive = 4
-    """Samples per forward pass and rank; affects memory and speed, not the result."""
+    """Samples (on average) or packs per forward pass and rank; affects memory and speed, not the result."""
 
 
 @_section
