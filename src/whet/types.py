@@ -100,8 +100,8 @@ class LedgerRow:
 
     origin: str
     status: RowStatus
-    """`bad` (cannot be used), `left out` (by the dataset's own rule) and `too long` were dropped; a `duplicate` says the
-    same as an earlier row; a `truncated` one was trained with a shorter prompt"""
+    """`bad` (cannot be used), `left out` (by the dataset's own rule) and `too long` were dropped; a `duplicate` says
+    the same as an earlier row; a `truncated` one was trained with a shorter prompt"""
     reason: str
     num_tokens_cut: int = 0
     cut_from: str = ""

@@ -130,8 +130,9 @@ class Batch:
     """Samples per optimizer step over all ranks and micro-batches."""
     unit: Literal["samples", "packs"] = "samples"
     """What `global_size` counts. `samples`: each step takes exactly the samples that it would take without packing,
-    laid end to end in passes of about equal length. `packs`: samples are first packed into rows of at most `data.max_length`
-    tokens (best fit), and a step takes that many rows: fastest where rows are short, but another split into steps."""
+    laid end to end in passes of about equal length. `packs`: samples are first packed into rows of at most
+    `data.max_length` tokens (best fit), and a step takes that many rows: fastest where samples are short, but
+    another split into steps."""
     micro_size: Positive = 4
     """Samples (on average) or packs per forward pass and rank; affects memory and speed, not the result."""
 
