@@ -7,8 +7,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from whet import cache
 from whet.errors import RecipeError, StorageError
-from whet.models import cache
 
 LLAMA_SHAPED = ("llama", "mistral")
 """`model_type` values whose forward pass is Llama's; whet's kernels, packing and exports rely on it."""

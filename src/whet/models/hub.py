@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urlsplit
 
+from whet import cache, hub_errors
 from whet.errors import HubError, RecipeError
-from whet.models import cache, hub_errors
 
 if TYPE_CHECKING:
     from huggingface_hub.hf_api import ModelInfo, RepoSibling
@@ -61,9 +61,12 @@ def _is_set(name: str) -> bool:
     return os.environ.get(name, "").upper() in {"1", "ON", "YES", "TRUE"}
 
 
-def fetch_snapshot(model_id: str, revision: str | None = None, settings: HubSettings | None = None) -> Snapshot:
+def fetch_snapshot(
+    model_id: str, revision: str | None = None, settings: HubSettings | None = None, *, with_weights: bool = True
+) -> Snapshot:
     """Fetch and verify `model_id` at `revision` (default: main); files that are in the cache are not fetched again.
 
+    Without weights only configuration and tokenizer are fetched.
     HubError: refused, not found, not reachable or damaged, each with its own sentence; when the hub cannot be
     reached and the revision is in the cache, that is used and said. RecipeError: only pickled weights.
     """

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from whet import cache
 from whet.errors import HubError, StorageError
-from whet.models import cache
 
 KNOWN_IDS = (
     "HuggingFaceTB/SmolLM2-135M",

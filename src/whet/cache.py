@@ -32,7 +32,7 @@ def cache_folder() -> Path:
         return Path(home) / ".cache" / "whet"
     folder = Path(tempfile.gettempdir()) / f"whet-cache-{os.getuid()}"
     _make_private(folder)
-    _log.warning("HOME is not set, so models are kept in %s; set WHET_CACHE to choose another folder", folder)
+    _log.warning("HOME is not set, so what is prepared is kept in %s; set WHET_CACHE to choose another folder", folder)
     return folder
 
 

@@ -12,8 +12,8 @@ import tempfile
 
 import pytest
 
+from whet import cache
 from whet.errors import StorageError
-from whet.models import cache
 
 
 def test_whet_cache_comes_before_xdg_before_home(monkeypatch, tmp_path):
@@ -118,7 +118,7 @@ def test_a_cache_that_cannot_be_written_costs_time_only_and_is_said(tmp_path, mo
 HOLD = """
 import sys, time
 from pathlib import Path
-from whet.models.cache import one_writer
+from whet.cache import one_writer
 with one_writer(Path(sys.argv[1])), Path(sys.argv[2]).open("a") as log:
     log.write("in ")
     log.flush()
