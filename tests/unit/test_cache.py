@@ -16,6 +16,14 @@ from whet import cache
 from whet.errors import StorageError
 
 
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory, monkeypatch):
+    """No test touches the user's cache."""
+    folder = tmp_path_factory.mktemp("cache")
+    monkeypatch.setenv("WHET_CACHE", str(folder))
+    return folder
+
+
 def test_whet_cache_comes_before_xdg_before_home(monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
