@@ -19,9 +19,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from whet import cache, from_gguf, wheel
+from whet import cache
 from whet.atomic import sync_file
 from whet.errors import HubError, RecipeError, WhetError
+from whet.models import from_gguf, wheel
 
 _log = logging.getLogger(__name__)
 _MANIFEST_NAME = "whet_model.json"

@@ -19,8 +19,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urlsplit
 
-from whet import cache, hub_errors
+from whet import cache
 from whet.errors import HubError, RecipeError
+from whet.models import hub_errors
 
 if TYPE_CHECKING:
     from huggingface_hub.hf_api import ModelInfo, RepoSibling
@@ -72,7 +73,7 @@ def fetch_snapshot(
     """
     settings = settings or HubSettings()
     if settings.is_offline:
-        return _offline(model_id, revision, settings, reason="HF_HUB_OFFLINE is set")
+        return _offline(model_id, revision, settings, reason="HF_HUB_OFFLINE is set", with_weights=with_weights)
     request = hub_errors.Request(
         model_id=model_id, revision=revision, endpoint=settings.endpoint, token_source=_token_source()
     )
@@ -80,15 +81,15 @@ def fetch_snapshot(
     try:
         info = _list_files(request, settings)
     except hub_errors.HubUnreachableError as error:
-        if _cached_folder(model_id, revision, settings) is None:
+        if _cached_folder(model_id, revision, settings, with_weights) is None:
             raise
         _log.warning("%s; the copy in the cache is used", error.what)
-        return _offline(model_id, revision, settings, reason=error.what)
-    return _download(request, info, settings)
+        return _offline(model_id, revision, settings, reason=error.what, with_weights=with_weights)
+    return _download(request, info, settings, with_weights)
 
 
-def _download(request: hub_errors.Request, info: ModelInfo, settings: HubSettings) -> Snapshot:
-    files = _wanted_files(request, info)
+def _download(request: hub_errors.Request, info: ModelInfo, settings: HubSettings, with_weights: bool) -> Snapshot:
+    files = _wanted_files(request, info, with_weights)
     commit = str(info.sha)
     missing = [file for file in files if not _cached_file(request.model_id, file.rfilename, commit, settings)]
     _check_space(missing, settings)
@@ -133,7 +134,7 @@ def _within(seconds: float, call: Callable[[], _T]) -> _T:
     return future.result(timeout=seconds)
 
 
-def _wanted_files(request: hub_errors.Request, info: ModelInfo) -> list[RepoSibling]:
+def _wanted_files(request: hub_errors.Request, info: ModelInfo, with_weights: bool) -> list[RepoSibling]:
     """Configuration, tokenizer and safetensors at the top of the repository; nothing that is code or a pickle."""
     top = {file.rfilename: file for file in info.siblings or () if "/" not in file.rfilename}
     tensors = [name for name in top if name.endswith(".safetensors")]
@@ -147,7 +148,9 @@ def _wanted_files(request: hub_errors.Request, info: ModelInfo) -> list[RepoSibl
             mend="choose a model (or a revision of it) with model.safetensors",
         )
     others = [name for name in top if any(fnmatch(name, pattern) for pattern in _WANTED)]
-    return [top[name] for name in sorted(weights + others)]
+    if not others:
+        raise RecipeError(f"{request.model_id} has weights only, no config.json", mend="choose another model")
+    return [top[name] for name in sorted(others + (weights if with_weights else []))]
 
 
 def _fetch_file(request: hub_errors.Request, name: str, commit: str, settings: HubSettings) -> Path:
@@ -185,8 +188,10 @@ def _git_sha1(path: Path) -> str:
     return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
 
 
-def _offline(model_id: str, revision: str | None, settings: HubSettings, *, reason: str) -> Snapshot:
-    folder = _cached_folder(model_id, revision, settings)
+def _offline(
+    model_id: str, revision: str | None, settings: HubSettings, *, reason: str, with_weights: bool
+) -> Snapshot:
+    folder = _cached_folder(model_id, revision, settings, with_weights)
     if folder is None:
         raise HubError(
             f"{reason}, and {model_id} (revision {revision or 'main'}) is not in the cache",
@@ -200,9 +205,11 @@ def _offline(model_id: str, revision: str | None, settings: HubSettings, *, reas
     return Snapshot(folder=folder, commit=folder.name, origin="the hub cache of this machine")
 
 
-def _cached_folder(model_id: str, revision: str | None, settings: HubSettings) -> Path | None:
+def _cached_folder(model_id: str, revision: str | None, settings: HubSettings, with_weights: bool) -> Path | None:
     config = _cached_file(model_id, "config.json", revision, settings)
-    return config.parent if config else None
+    if config is None or (with_weights and not any(config.parent.glob("*.safetensors"))):
+        return None
+    return config.parent
 
 
 def _cached_file(model_id: str, name: str, revision: str | None, settings: HubSettings) -> Path | None:

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import LlamaForCausalLM
 
 from whet.errors import RecipeError, StorageError, WhetError
 from whet.models import load
-from whet.models.load import choose_dtype, load_pretrained, load_tokenizer, stop_ids
+from whet.models.load import choose_dtype, load_pretrained
 from whet.recipe.schema import Model
 
 CPU = torch.device("cpu")
@@ -133,66 +133,6 @@ def test_a_tokenizer_with_more_tokens_than_the_embedding_has_rows_is_refused(tin
     edit_json(tiny_folder / "config.json", vocab_size=250)
     with pytest.raises(RecipeError, match="the tokenizer has 263 tokens, the embedding only 250 rows"):
         load_folder(tiny_folder)
-
-
-@pytest.mark.parametrize("name", ["GPT2Tokenizer", "GPT2TokenizerFast", "LlamaTokenizer", "PreTrainedTokenizerFast"])
-def test_text_is_split_as_tokenizer_json_says_whatever_class_is_named(tiny_folder, name):
-    """GPT2Tokenizer, which SmolLM2 names on the hub, rebuilds the pipeline without the digit splitting."""
-    edit_json(tiny_folder / "tokenizer_config.json", tokenizer_class=name)
-    assert load_tokenizer(tiny_folder).tokenize("the  42") == ["t", "he", "ĠĠ", "4", "2"]
-
-
-def test_a_missing_pad_token_becomes_the_end_token(tiny_folder):
-    edit_json(tiny_folder / "tokenizer_config.json", without=("pad_token",))
-    assert load_tokenizer(tiny_folder).pad_token == "<|im_end|>"
-
-
-def test_a_pad_token_of_the_model_is_kept(tiny_folder):
-    edit_json(tiny_folder / "tokenizer_config.json", pad_token="<|endoftext|>")
-    assert load_tokenizer(tiny_folder).pad_token == "<|endoftext|>"
-
-
-def test_a_missing_chat_template_stays_missing(tiny_folder):
-    assert "im_start" in load_tokenizer(tiny_folder).chat_template
-    (tiny_folder / "chat_template.jinja").unlink()
-    assert load_tokenizer(tiny_folder).chat_template is None
-
-
-def test_a_tokenizer_without_an_end_token_is_refused(tiny_folder):
-    edit_json(tiny_folder / "tokenizer_config.json", without=("eos_token",))
-    with pytest.raises(RecipeError, match="names no end token"):
-        load_tokenizer(tiny_folder)
-
-
-def test_a_missing_tokenizer_is_named(tiny_folder):
-    for path in tiny_folder.glob("tokenizer*"):
-        path.unlink()
-    with pytest.raises(StorageError, match="no usable tokenizer"):
-        load_tokenizer(tiny_folder)
-
-
-@pytest.fixture
-def llama_3_tokenizer(tiny_folder) -> PreTrainedTokenizerFast:
-    """End tokens as Llama 3 has them: <|end_of_text|> for the tokenizer, <|eot_id|> for the template."""
-    tokenizer = load_tokenizer(tiny_folder)
-    tokenizer.add_special_tokens({"additional_special_tokens": ["<|end_of_text|>", "<|eot_id|>", "<|eom_id|>"]})
-    tokenizer.eos_token = "<|end_of_text|>"
-    tokenizer.chat_template = "{{ messages[0]['content'] }}<|eot_id|>"
-    return tokenizer
-
-
-def test_every_end_of_turn_stops(llama_3_tokenizer):
-    end, turn = llama_3_tokenizer.convert_tokens_to_ids(["<|end_of_text|>", "<|eot_id|>"])
-    assert stop_ids(None, llama_3_tokenizer) == (end, turn)
-    assert stop_ids(7, llama_3_tokenizer) == (7, end, turn)
-    assert stop_ids([turn, 9], llama_3_tokenizer) == (9, end, turn)
-    llama_3_tokenizer.chat_template = None
-    assert stop_ids(None, llama_3_tokenizer) == (end,)
-
-
-def test_stop_tokens_of_the_generation_config_are_read(tiny_folder):
-    edit_json(tiny_folder / "generation_config.json", eos_token_id=[0, 2])
-    assert load_folder(tiny_folder).stop_ids == (0, 2)
 
 
 def test_a_requested_dtype_is_taken_on_any_device():
