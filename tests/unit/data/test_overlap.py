@@ -1,6 +1,10 @@
+import json
+import time
+from dataclasses import replace
+
 import pytest
 
-from whet.data.overlap import find_overlap, refuse_overlap
+from whet.data.overlap import OverlapCounter, find_overlap, refuse_overlap, report_overlap
 from whet.errors import DataError
 from whet.types import Example, Message
 
@@ -35,3 +39,93 @@ def test_overlap_is_refused_with_the_rows():
     with pytest.raises(DataError, match=r"(?s)held_out: 2 of 3 rows are also training.*e1 = train.jsonl:3") as caught:
         refuse_overlap(train, [_example("q3", "e1"), _example("q4", "e2"), _example("new", "e3")], eval_name="held_out")
     assert caught.value.exit_code == 3
+
+
+INSTRUCTION = "Work it out step by step and write the answer after four hashes."
+
+
+def _rows(path, instruction=""):
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    return [_example(f"{row['question']}{instruction}", f"{path.name}:{i + 1}") for i, row in enumerate(rows)]
+
+
+@pytest.mark.parametrize("instruction", ["", f"\n\n{INSTRUCTION}"])
+def test_gsm8k_shares_80_test_questions_by_8_words_and_3_by_13_whatever_the_instruction(test_data, instruction):
+    train, held = (_rows(test_data / "gsm8k" / f"{name}.jsonl", instruction) for name in ("train", "test"))
+    started = time.process_time()
+    report = report_overlap(iter(train), {"gsm8k": held})["gsm8k"]
+    assert time.process_time() - started < 3
+    assert (report.num_rows, report.num_train_rows, report.num_exact) == (1319, 7473, 0)
+    assert report.num_same_parameters is None
+    assert [(each.n, each.num_rows) for each in report.ngrams] == [(8, 80), (13, 3)]
+    # the instruction has 13 words
+    assert [each.num_boilerplate for each in report.ngrams] == ([6, 1] if instruction else [0, 0])
+    assert [pair.kind for pair in report.pairs] == ["13-gram"] * 3 + ["8-gram"] * 5
+
+
+def test_each_set_is_reported_on_its_own():
+    words = "the quick brown fox jumps over the lazy dog"
+    sets = {"a": [_example("nothing alike", "a1"), _example(f"so {words}", "a2")], "b": [_example("else", "b1")]}
+    reports = report_overlap([_example(f"then {words}", "t1")], sets)
+    assert [(name, [each.num_rows for each in report.ngrams]) for name, report in reports.items()] == [
+        ("a", [1, 0]), ("b", [0, 0])
+    ]  # fmt: skip
+    (pair,) = reports["a"].pairs
+    assert (pair.eval_origin, pair.train_origin, pair.kind) == ("a2", "t1", "8-gram")
+    assert pair.shared == "the quick brown fox jumps over the lazy"
+
+
+def test_an_ngram_of_more_than_one_percent_of_the_rows_is_boilerplate():
+    words = "state the final answer to the following arithmetic problem"
+
+    def num_sharing(num_with, num_rows):
+        train = [_example(words if i < num_with else f"row {i}", f"t{i}") for i in range(num_rows)]
+        (eight, _) = report_overlap(train, {"held": [_example(f"x {words}", "e")]})["held"].ngrams
+        return eight.num_rows, eight.num_boilerplate
+
+    assert num_sharing(10, 1000) == (1, 0)
+    assert num_sharing(11, 1000) == (0, 2)
+    # a handful of rows proves no custom
+    assert num_sharing(4, 50) == (1, 0)
+    assert num_sharing(5, 50) == (0, 2)
+    assert num_sharing(0, 50) == (0, 0)
+
+
+def test_a_question_that_is_repeated_in_every_training_row_is_still_exact():
+    train = [_example("one two three four five six seven eight nine", f"t{i}") for i in range(9)]
+    report = report_overlap(train, {"held": [_example("ONE two three four five six seven eight  nine", "e")]})["held"]
+    assert report.num_exact == 1
+    assert [(pair.kind, pair.train_origin) for pair in report.pairs] == [("same question", "t0")]
+
+
+def test_generated_rows_say_whether_their_parameters_are_disjoint():
+    def row(question, name, parameters):
+        return replace(_example(question, name, parameters), task="generated")
+
+    train = [row("Sum 1 and 2", "t", "key")]
+    shared = report_overlap(train, {"held": [row("Add 1, 2", "e", "key"), row("Add 3, 4", "f", "other")]})["held"]
+    assert (shared.num_exact, shared.num_same_parameters) == (0, 1)
+    assert [(pair.kind, pair.eval_origin) for pair in shared.pairs] == [("same parameters", "e")]
+    assert report_overlap(train, {"held": [row("Add", "e", "other")]})["held"].num_same_parameters == 0
+
+
+def test_the_same_bare_question_under_another_instruction_is_exact():
+    train = [_example("How many?\n\nThink.", "t", "hash of the bare question")]
+    held = [_example("How many?\n\nAnswer in one word.", "e", "hash of the bare question")]
+    assert report_overlap(train, {"held": held})["held"].num_exact == 1
+
+
+@pytest.mark.parametrize("chunk_rows", [1, 2, 7])
+def test_the_report_does_not_depend_on_the_chunks(chunk_rows):
+    train = [_example(f"a b c d e f g h {i % 3} j k l m n {i % 2}", f"t{i}") for i in range(7)]
+    held = {"held": [_example(f"a b c d e f g h {i} j k l m n", f"e{i}") for i in range(4)], "none": []}
+    counter = OverlapCounter(held)
+    for start in range(0, len(train), chunk_rows):
+        counter.add(train[start : start + chunk_rows])
+    assert counter.report() == report_overlap(train, held)
+    assert counter.report()["none"].num_rows == 0
+
+
+def test_without_training_rows_nothing_overlaps():
+    report = report_overlap([], {"held": [_example("a b c d e f g h i", "e")]})["held"]
+    assert (report.num_train_rows, report.num_exact, report.pairs) == (0, 0, ())
