@@ -64,15 +64,17 @@ def test_gsm8k_shares_80_test_questions_by_8_words_and_3_by_13_whatever_the_inst
 
 
 def test_each_set_is_reported_on_its_own():
-    words = "the quick brown fox jumps over the lazy dog"
-    sets = {"a": [_example("nothing alike", "a1"), _example(f"so {words}", "a2")], "b": [_example("else", "b1")]}
-    reports = report_overlap([_example(f"then {words}", "t1")], sets)
-    assert [(name, [each.num_rows for each in report.ngrams]) for name, report in reports.items()] == [
-        ("a", [1, 0]), ("b", [0, 0])
-    ]  # fmt: skip
-    (pair,) = reports["a"].pairs
-    assert (pair.eval_origin, pair.train_origin, pair.kind) == ("a2", "t1", "8-gram")
-    assert pair.shared == "the quick brown fox jumps over the lazy"
+    fox, milk = "the quick brown fox jumps over the lazy dog", "she bought two bottles of milk for a dollar"
+    train = [_example(f"then {fox}", "t1"), _example(f"first {milk}", "t2")]
+    rows = [_example(f"so {milk}", "a1"), _example("nothing alike", "a2"), _example(f"now {fox}", "a3")]
+    reports = report_overlap(train, {"a": rows, "b": [_example("else", "b1")], "c": rows[2:]})
+    shared = {name: [each.num_rows for each in report.ngrams] for name, report in reports.items()}
+    assert shared == {"a": [2, 0], "b": [0, 0], "c": [1, 0]}
+    assert [(pair.eval_origin, pair.train_origin, pair.kind, pair.shared) for pair in reports["a"].pairs] == [
+        ("a1", "t2", "8-gram", "she bought two bottles of milk for a"),
+        ("a3", "t1", "8-gram", "the quick brown fox jumps over the lazy"),
+    ]
+    assert [pair.eval_origin for pair in reports["c"].pairs] == ["a3"]
 
 
 def test_an_ngram_of_more_than_one_percent_of_the_rows_is_boilerplate():
