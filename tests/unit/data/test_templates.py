@@ -8,6 +8,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from whet.data import templates
+from whet.data.templates.encode import _encode_between_controls
 from whet.errors import DataError, RecipeError
 from whet.types import Example, Message
 
@@ -115,7 +116,7 @@ def test_control_tokens_in_messages_stay_text(tokenizer, system, question, answe
 def test_control_text_costs_ordinary_text_nothing(chatml):
     template = templates.build_template(chatml, "chat", [2])
     text = "<|im_start|>user\nHow many clips?\n\n 42<|im_end|>\n<|im_start|>assistant\n"
-    assert templates._encode_between_controls(template, text, {}) == chatml(text, add_special_tokens=False)["input_ids"]
+    assert _encode_between_controls(template, text, {}) == chatml(text, add_special_tokens=False)["input_ids"]
 
 
 def test_exactly_one_beginning_of_sequence(llama3, chatml):
@@ -187,7 +188,7 @@ def test_a_conversation_that_the_template_refuses_is_named(chatml):
 
 def test_templates_cannot_reach_python_objects(chatml):
     tokenizer = _with_template(chatml, "{{ ''.__class__.__mro__[1].__subclasses__() }}")
-    with pytest.raises(DataError, match="refuses this conversation"):
+    with pytest.raises(RecipeError, match=r"rows.jsonl:7: the tokenizer's own chat template cannot be used: Security"):
         _ids(tokenizer, _turns("question", "answer"))
 
 
@@ -202,7 +203,9 @@ def test_a_template_with_todays_date_renders_the_same_every_day(chatml):
 
 def test_a_tokenizer_without_template_or_end_token_is_refused(chatml):
     tokenizer = _with_template(chatml, None)
-    with pytest.raises(RecipeError, match="no chat template"):
+    with pytest.raises(
+        RecipeError, match=r"(?s)no chat template of its own.*llama-3, llama-3.1, nemotron-nano, smollm2"
+    ):
         templates.build_template(tokenizer, "chat", [2])
     with pytest.raises(RecipeError, match="is not one that generation stops at"):
         templates.build_template(tokenizer, "plain", [0])
