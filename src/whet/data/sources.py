@@ -1,55 +1,58 @@
-"""A source of the recipe -> examples: local file, hub dataset or generated problems, with slice and account.
+"""A source of the recipe -> its examples, one after the other: local file, hub dataset or generated problems.
 
 A slice `train[500:1000]` counts rows from 0, blank lines aside, before anything is left out. A local file is one
-split; it answers to `train`, to `all` and to its own stem (`test.jsonl` to `test[:100]`).
+split; it answers to `train`, to `all` and to its own stem (`test.jsonl` to `test[:100]`). Dolly and SQuAD have a split
+rule: there `train` and `validation` (dolly: `test`) are parts of the file, in the file's order, and `all` is the whole.
 """
 
 from __future__ import annotations
 
 import hashlib
+import importlib.metadata
+import json
 import re
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from whet.data import rows as row_reader
-from whet.data.datasets import answer_line, generated
-from whet.data.files import READERS, RawRow, read_rows
-from whet.data.hub import read_hub_rows
+import numpy as np
+
+from whet.data.datasets import DATASETS, SPLIT_RULES, answer_line, find_dataset, generated, squad
+from whet.data.files import READERS, RawRow, check_file, hash_file, read_rows
+from whet.data.formats import NUM_ROWS_TO_DETECT, check_fields, detect_format
+from whet.data.hub import open_hub_split
+from whet.data.reading import Reading, pair
+from whet.data.rows import BadRow, RowReader, build_example, list_faults, number_ids
 from whet.errors import DataError, RecipeError
 from whet.recipe.schema import Source
-from whet.types import DroppedRow, Example, Message
+from whet.types import DroppedRow, Example
+
+__all__ = ["BadRow", "LoadedRows", "OpenedSource", "Split", "load_examples", "open_source", "parse_split"]
+
+_READING_VERSION = 1
+"""Part of every content key: raise it when the same rows come to give other examples."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LoadedRows:
-    """The examples of one source with the account of its rows: len(examples) + len(dropped) = num_rows."""
+class OpenedSource:
+    """One source, found and its format known; its rows are read as often as `read` is called, in bounded memory."""
 
-    examples: tuple[Example, ...]
-    dropped: tuple[DroppedRow, ...]
-    num_rows: int
-    """rows of the slice, before anything was left out"""
-    num_duplicates: int
-    """rows that say the same as an earlier one; they are kept"""
-    fingerprint: str
-    """SHA-256 over the example ids in order: equal content in equal order gives equal fingerprints"""
+    name: str
+    """`gsm8k/train.jsonl [train[:500]]`, for sentences"""
     found_format: str
-    """name in `data.rows.FORMATS`, or `generated`"""
-    commit: str | None = None
+    """name in `data.formats.FORMATS`, or `generated`"""
+    commit: str | None
     """commit of a hub dataset"""
-
-    def describe(self, source: str) -> str:
-        """One sentence for the user."""
-        text = f"{source}: {len(self.examples)} rows, read as {self.found_format}"
-        if self.commit:
-            text += f", commit {self.commit[:12]}"
-        if self.num_duplicates:
-            text += f"; {self.num_duplicates} repeat an earlier row (kept)"
-        if self.dropped:
-            text += f"; {len(self.dropped)} bad rows left out"
-        return text
+    content_key: str
+    """SHA-256 over all that the examples depend on, not over where the rows lie"""
+    note: str = ""
+    """how the split came about, where a dataset's rule cuts it; to be said aloud"""
+    read: Callable[[], Iterator[Example | BadRow]] = field(repr=False)
+    """Every row in order as an example (id `content hash-0`) or the reason why it gives none. Raises DataError or
+    HubError only where the file or dataset as a whole cannot be read on."""
 
 
 class Split(NamedTuple):
@@ -60,44 +63,170 @@ class Split(NamedTuple):
     stop: int | None
 
 
-def load_examples(source: Source, *, seed: int, base_folder: Path, skip_bad_rows: bool = False) -> LoadedRows:
-    """The rows of one source as examples with unique, stable ids.
+class _RawSplit(NamedTuple):
+    """The raw rows of a file or a hub split before split rule and slice."""
+
+    read: Callable[[], Iterator[RawRow]]
+    num_rows: int | None
+    version: str
+    commit: str | None
+    is_file: bool
+
+
+def open_source(source: Source, *, seed: int, base_folder: Path) -> OpenedSource:
+    """Find the rows of one source and their format, and read none of them for good yet.
 
     `seed` matters for generated problems only (`options: {seed: 7}` in the source overrides it). Relative files
-    start at `base_folder`. Raises DataError (bad rows), HubError (not fetched) or RecipeError (impossible source).
+    start at `base_folder`. Raises DataError (file or format), HubError (not fetched) or RecipeError (impossible).
     """
-    if source.source.startswith(generated.PREFIX):
-        return _load_generated(source, seed)
     split = parse_split(source.split, where=source.source)
-    commit = None
-    raw_rows: Sequence[RawRow]
-    if _is_file(source.source, base_folder):
-        path = base_folder / Path(source.source).expanduser()
-        if split.name not in ("train", "all", path.stem):
-            raise RecipeError(
-                f"a file is one split, it has no {split.name!r}",
-                where=source.source,
-                mend="write `train` (or a slice, `train[:500]`), or name another file",
-            )
-        raw_rows = read_rows(path, source.source)
-    else:
-        raw_rows, commit = read_hub_rows(
-            source.source, split=split.name, config=source.config, revision=source.revision
-        )
-    raw_rows = _take(raw_rows, split, source)
-    format_name = source.format
-    if format_name == "auto":
-        format_name = row_reader.detect_format(raw_rows, source.source)  # type: ignore[assignment]
-    additions = row_reader.Additions(system=source.system, instruction=source.instruction)
-    examples, dropped = row_reader.read_examples(
-        raw_rows, format_name=format_name, additions=additions, where=source.source, skip_bad_rows=skip_bad_rows
+    if source.source.startswith(generated.PREFIX):
+        return _open_generated(source, split, seed)
+    raw = _open_raw(source, split, base_folder)
+    format_name = _find_format(source, raw, split)
+    rule = SPLIT_RULES.get(format_name)
+    if raw.is_file and not _is_whole_file(source, split) and not (rule and split.name in rule.parts):
+        raise _no_such_split(source, split)
+    part = rule.cut(_count(raw))[split.name] if rule and split.name in rule.parts else None
+    if format_name == "text" and (source.instruction or source.system is not None):
+        raise RecipeError("rows of plain text have no question to put `instruction` or `system` to",
+                          where=source.source, mend="remove them from this source")  # fmt: skip
+    reader = RowReader(
+        format_name=format_name, fields=source.fields, system=source.system, instruction=source.instruction
     )
-    return _account(examples, dropped, format_name, commit)
+
+    def read() -> Iterator[Example | BadRow]:
+        rows = raw.read() if part is None else _pick(raw.read(), part)
+        for row in _take(rows, split, source):
+            yield reader.read(row)
+
+    return OpenedSource(
+        name=f"{source.source} [{source.split}]",
+        found_format=format_name,
+        commit=raw.commit,
+        content_key=_hash_key(source, format_name, raw.version),
+        note=f"{split.name} is a part of {rule.sentence}" if rule and part is not None else "",
+        read=read,
+    )
+
+
+def _open_raw(source: Source, split: Split, base_folder: Path) -> _RawSplit:
+    if _is_file(source.source, base_folder):
+        raw = _open_file(source, base_folder / Path(source.source).expanduser(), split)
+    else:
+        dataset = find_dataset(source.source)
+        rule = SPLIT_RULES.get(dataset or "") if source.format in ("auto", dataset) else None
+        config = source.config or (DATASETS[dataset].CONFIG if dataset else None)
+        hub_split = rule.hub_splits.get(split.name, split.name) if rule else split.name
+        opened = open_hub_split(
+            source.source, split=hub_split, config=config, revision=source.revision, stream=source.stream
+        )
+        version = json.dumps([source.source, config, hub_split, opened.version])
+        raw = _RawSplit(opened.read, opened.num_rows, version, opened.commit, is_file=False)
+    return raw
+
+
+def _open_file(source: Source, path: Path, split: Split) -> _RawSplit:
+    check_file(path, source.source)
+    cut_names = {name for rule in SPLIT_RULES.values() for name in rule.parts}
+    may_be_cut = source.format in ("auto", *SPLIT_RULES) and split.name in cut_names
+    if not _is_whole_file(source, split) and not may_be_cut:
+        raise _no_such_split(source, split)
+    version = hash_file(path, source.source)
+    stamp = _stamp(path)
+    may_be_nested = source.format in ("auto", "squad")
+
+    def read() -> Iterator[RawRow]:
+        if _stamp(path) != stamp:
+            raise DataError("was changed after it was opened", where=source.source, mend="start again")
+        rows = read_rows(path, source.source)
+        return _flatten(rows, source.source) if may_be_nested else rows
+
+    return _RawSplit(read, None, version, None, is_file=True)
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    status = path.stat()
+    return status.st_size, status.st_mtime_ns
+
+
+def _is_whole_file(source: Source, split: Split) -> bool:
+    return split.name in ("train", "all", Path(source.source).stem)
+
+
+def _no_such_split(source: Source, split: Split) -> RecipeError:
+    return RecipeError(
+        f"a file is one split, it has no {split.name!r}",
+        where=source.source,
+        mend="write `train` (or a slice, `train[:500]`), or name another file",
+    )
 
 
 def _is_file(name: str, base_folder: Path) -> bool:
     looks_like_file = Path(name).suffix in READERS or name.startswith((".", "/", "~")) or name.count("/") > 1
     return looks_like_file or (base_folder / name).exists()
+
+
+def _flatten(rows: Iterator[RawRow], label: str) -> Iterator[RawRow]:
+    """Rows as they are; a file in SQuAD's nested structure as one row per question, counted from 1."""
+    for row in rows:
+        if not squad.is_nested(row.value):
+            yield row
+            continue
+        for number, (value, fault) in enumerate(squad.flatten(row.value), start=1):
+            origin = f"{label}:row {number}"
+            yield RawRow(origin=origin, value=value, fault=str(fault) if fault else None)
+
+
+def _find_format(source: Source, raw: _RawSplit, split: Split) -> str:
+    first = list(islice(raw.read(), split.start, split.start + NUM_ROWS_TO_DETECT))
+    if not first:
+        raise _no_rows(source, _count(raw))
+    name = source.format if source.format != "auto" else find_dataset(source.source)
+    if name is None:
+        name = detect_format(first, source.source, fields=source.fields)
+    check_fields(name, source.fields, first, source.source)
+    return name
+
+
+def _count(raw: _RawSplit) -> int:
+    return raw.num_rows if raw.num_rows is not None else sum(1 for _ in raw.read())
+
+
+def _pick(rows: Iterator[RawRow], numbers: np.ndarray) -> Iterator[RawRow]:
+    wanted = iter(numbers.tolist())
+    next_wanted = next(wanted, None)
+    for number, row in enumerate(rows):
+        if number == next_wanted:
+            yield row
+            next_wanted = next(wanted, None)
+
+
+def _take(rows: Iterator[RawRow], split: Split, source: Source) -> Iterator[RawRow]:
+    """The slice of the split, then at most `rows` of it; DataError where that is nothing."""
+    stops = [stop for stop in (split.stop, source.rows and split.start + source.rows) if stop]
+    number = 0
+    for number, row in enumerate(islice(rows, min(stops, default=None)), start=1):
+        if number > split.start:
+            yield row
+    if number <= split.start:
+        raise _no_rows(source, number)
+
+
+def _no_rows(source: Source, num_rows: int) -> DataError:
+    return DataError(
+        f"split {source.split!r} takes no rows: there are {num_rows}",
+        where=source.source,
+        mend=f"start the slice below {num_rows}",
+    )
+
+
+def _hash_key(source: Source, format_name: str, version: str) -> str:
+    told = {
+        "reading": _READING_VERSION, "version": version, "split": source.split, "rows": source.rows,
+        "format": format_name, "fields": source.fields, "system": source.system, "instruction": source.instruction,
+    }  # fmt: skip
+    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
 
 def parse_split(text: str, *, where: str) -> Split:
@@ -115,19 +244,7 @@ def parse_split(text: str, *, where: str) -> Split:
     return Split(name, start, stop)
 
 
-def _take(raw_rows: Sequence[RawRow], split: Split, source: Source) -> Sequence[RawRow]:
-    taken = raw_rows[split.start : split.stop][: source.rows]
-    if not taken:
-        raise DataError(
-            f"split {source.split!r} takes no rows: there are {len(raw_rows)}",
-            where=source.source,
-            mend=f"start the slice below {len(raw_rows)}",
-        )
-    return taken
-
-
-def _load_generated(source: Source, seed: int) -> LoadedRows:
-    split = parse_split(source.split, where=source.source)
+def _open_generated(source: Source, split: Split, seed: int) -> OpenedSource:
     side: Literal["train", "test"] = "test" if split.name == "test" else "train"
     if split.name != side:
         raise RecipeError(
@@ -139,39 +256,88 @@ def _load_generated(source: Source, seed: int) -> LoadedRows:
     if not stops:
         raise RecipeError("how many problems?", where=source.source, mend="add `rows: 1000` to this source")
     options = {key: value for key, value in source.options.items() if key != "seed"}
-    problems = generated.generate_rows(
-        source.source.removeprefix(generated.PREFIX), split=side, start=split.start, stop=min(stops),
-        seed=int(source.options.get("seed", seed)), options=options,
-    )  # fmt: skip
+    own_seed = int(source.options.get("seed", seed))
     instruction = answer_line.INSTRUCTION if source.instruction is None else source.instruction
-    additions = row_reader.Additions(system=source.system, instruction=instruction)
-    examples = [
-        row_reader.build_example(
-            [
-                Message(role="user", content=problem.question),
-                Message(role="assistant", content=problem.answer, is_taught=True),
-            ],
-            origin=problem.origin,
-            additions=additions,
-            task="generated",
-            golds=(problem.gold,),
-            parameters=problem.key,
-        )
-        for problem in problems
-    ]
-    return _account(row_reader.number_ids(examples), (), "generated", None)
+
+    def read() -> Iterator[Example | BadRow]:
+        problems = generated.generate_rows(
+            source.source.removeprefix(generated.PREFIX), split=side, start=split.start, stop=min(stops),
+            seed=own_seed, options=options,
+        )  # fmt: skip
+        for problem in problems:
+            messages = pair(problem.question, problem.answer)
+            reading = Reading(messages=messages, task="generated", golds=(problem.gold,))
+            yield build_example(reading, origin=problem.origin, system=source.system, instruction=instruction,
+                                parameters=problem.key)  # fmt: skip
+
+    version = json.dumps([source.source, options, own_seed, _library_version(), instruction], sort_keys=True)
+    return OpenedSource(
+        name=f"{source.source} [{source.split}]",
+        found_format="generated",
+        commit=None,
+        content_key=_hash_key(source, "generated", version),
+        read=read,
+    )
 
 
-def _account(
-    examples: tuple[Example, ...], dropped: tuple[DroppedRow, ...], found_format: str, commit: str | None
-) -> LoadedRows:
+def _library_version() -> str:
+    try:
+        return importlib.metadata.version("reasoning-gym")
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadedRows:
+    """The examples of one source with the account of its rows: len(examples) + len(dropped) = num_rows."""
+
+    examples: tuple[Example, ...]
+    dropped: tuple[DroppedRow, ...]
+    num_rows: int
+    """rows of the slice, before anything was left out"""
+    num_duplicates: int
+    """rows that say the same as an earlier one; they are kept"""
+    fingerprint: str
+    """SHA-256 over the example ids in order: equal content in equal order gives equal fingerprints"""
+    found_format: str
+    """name in `data.formats.FORMATS`, or `generated`"""
+    commit: str | None = None
+    """commit of a hub dataset"""
+
+    def describe(self, source: str) -> str:
+        """One sentence for the user."""
+        text = f"{source}: {len(self.examples)} rows, read as {self.found_format}"
+        if self.commit:
+            text += f", commit {self.commit[:12]}"
+        if self.num_duplicates:
+            text += f"; {self.num_duplicates} repeat an earlier row (kept)"
+        if self.dropped:
+            text += f"; {len(self.dropped)} rows left out"
+        return text
+
+
+def load_examples(source: Source, *, seed: int, base_folder: Path, skip_bad_rows: bool = False) -> LoadedRows:
+    """All rows of one source as examples with unique, stable ids; raises DataError where one is bad."""
+    opened = open_source(source, seed=seed, base_folder=base_folder)
+    found: list[Example] = []
+    refused: list[BadRow] = []
+    for row in opened.read():
+        if isinstance(row, BadRow):
+            refused.append(row)
+        else:
+            found.append(row)
+    faults = [row for row in refused if row.kind == "bad"]
+    if faults and not skip_bad_rows:
+        raise DataError(list_faults(faults, len(found) + len(refused)), where=source.source,
+                        mend="correct or remove these rows; nothing was trained")  # fmt: skip
+    examples = number_ids(found)
     contents = Counter(example.id.partition("-")[0] for example in examples)
     return LoadedRows(
         examples=examples,
-        dropped=dropped,
-        num_rows=len(examples) + len(dropped),
+        dropped=tuple(DroppedRow(origin=row.origin, reason=row.reason) for row in refused),
+        num_rows=len(examples) + len(refused),
         num_duplicates=len(examples) - len(contents),
         fingerprint=hashlib.sha256("\n".join(example.id for example in examples).encode()).hexdigest(),
-        found_format=found_format,
-        commit=commit,
+        found_format=opened.found_format,
+        commit=opened.commit,
     )

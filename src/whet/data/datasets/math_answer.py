@@ -1,4 +1,4 @@
-r"""Answers that are numbers, in the style of GSM8K: `#### 1,234`, else `Answer: ...`, else the last number.
+r"""Answers that are numbers: GSM8K's `#### 1,234`, `Answer: ...`, MetaMath's `The answer is: ...`, or the last number.
 
 Numbers are compared exactly (17.6 is not 18; 5.50 is 5.5), as fractions of bounded length and never by evaluating
 text. Currency signs, thousands commas and a percent sign do not count.
@@ -15,6 +15,8 @@ _MAX_DIGITS = 60
 """Longer numbers are compared as text; no integer of unbounded length is ever built."""
 
 _FINAL_LINE = re.compile(r"####[ \t]*(\S[^\n]*)")
+_CLAIM = re.compile(r"\bthe answer is[ \t]{0,4}:\s{0,8}(\S[^\n]*)", re.IGNORECASE)
+_BARE_NUMBER = re.compile(r"\\?\$?-?\\?\$?(?:\d[\d,]*(?:\.\d+)?|\.\d+)(?:/\d+)?(?:\\?%)?\$?\.?", re.ASCII)
 _NUMBER = re.compile(
     r"""
     (?P<sign>(?<![\w.)\]])-)?            # a minus behind a digit or a closing bracket subtracts
@@ -35,14 +37,19 @@ def has_final_line(text: str) -> bool:
 
 
 def extract(text: str) -> tuple[str, bool]:
-    """The number as canonical text ("" if there is none), and whether `####` or `Answer:` introduced it.
+    """The number as canonical text ("" if there is none), and whether a marker introduced it.
 
-    The first `####` line counts, else the first `Answer:`, else the last number of the text. A marker without a
-    number gives none: the model said something else.
+    The first `####` line counts, else the first `Answer:`, both only in front of the first `The answer is:` (what a
+    model writes behind its own answer is made up); else that; else the last number of the text. A marker without
+    a number gives none: the model said something else.
     """
     text = text[: answer_line.MAX_CHARACTERS].replace("\u2212", "-")
-    final = _FINAL_LINE.search(text)
-    marked = final[1] if final else answer_line.find_answer(text)
+    claim = _CLAIM.search(text)
+    head = text[: claim.start()] if claim else text
+    final = _FINAL_LINE.search(head)
+    marked = final[1] if final else answer_line.find_answer(head)
+    if marked is None and claim:
+        marked = claim[1]
     number = _last_number(text if marked is None else marked)
     return number or "", marked is not None and number is not None
 
@@ -50,6 +57,12 @@ def extract(text: str) -> tuple[str, bool]:
 def last_number(text: str) -> str:
     """The last number of a text, canonical; "" if there is none."""
     return _last_number(text[: answer_line.MAX_CHARACTERS].replace("\u2212", "-")) or ""
+
+
+def bare_number(text: str) -> str:
+    """The number that a text is and nothing else, canonical; "" for a formula or a sentence."""
+    text = text[: answer_line.MAX_CHARACTERS].replace("\u2212", "-").strip()
+    return (_last_number(text) or "") if _BARE_NUMBER.fullmatch(text) else ""
 
 
 def is_correct(extracted: str, golds: tuple[str, ...], *, origin: str = "") -> bool:
