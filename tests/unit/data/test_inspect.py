@@ -60,7 +60,7 @@ def test_every_taught_turn_is_an_answer_and_its_words_are_counted(chatml):
     samples = [
         _sample(chatml, "a question with many words", [" ".join(["word"] * n)]) for n in (99, 100, 299, 300, 301)
     ]
-    samples.append(_sample(chatml, "two turns", ["one two", "three"]))
+    samples.append(_sample(chatml, "two turns", ["one two", "three "]))
     found = answer_lengths(samples, chatml)
     words = [99, 100, 299, 300, 301, 2, 1]
     assert found.num_answers == 7

@@ -68,7 +68,9 @@ def test_a_replacement_character_of_the_text_itself_stays():
 
 def test_bytes_that_are_no_character_end():
     ids = CHATML(EURO, add_special_tokens=False)["input_ids"][:1] * 30
-    assert "".join(token_texts(CHATML, ids)) == CHATML.decode(ids)
+    texts = token_texts(CHATML, ids)
+    assert "".join(texts) == CHATML.decode(ids)
+    assert texts.count("") < 28
     cut = CHATML(f"a{EURO}", add_special_tokens=False)["input_ids"][:-1]
     assert "".join(token_texts(CHATML, cut)) == "a\ufffd"
 
@@ -128,6 +130,15 @@ def test_a_role_name_in_running_text_opens_nothing():
         is_taught=[False] * 7,
     )
     assert roles == ["template", "template", "template", "user", "template", "user", "user"]
+
+
+def test_a_message_that_is_the_name_of_a_role_is_a_message():
+    texts = ["<h>", "user", "</h>", "system", "<end>", "<h>", "assistant", "</h>", "user", "<end>"]
+    special = [text.startswith("<") for text in texts]
+    roles = token_roles(texts, is_special=special, is_end=[text == "<end>" for text in texts], is_taught=[False] * 10)
+    assert [(role, text) for role, text in zip(roles, texts, strict=True) if role != "template"] == [
+        ("user", "system"), ("assistant", "user")
+    ]  # fmt: skip
 
 
 def test_an_empty_sample_has_no_tokens():
