@@ -20,6 +20,12 @@ def say(sentence: str = "") -> None:
         _point_at_nothing(sys.stdout.fileno())
 
 
+def say_on_main(sentence: str = "") -> None:
+    """`say` by one of several processes; knows its rank from the launcher's variables alone, without torch."""
+    if os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")) == "0":
+        say(sentence)
+
+
 def _point_at_nothing(descriptor: int) -> None:
     # the bytes that could not be written are still buffered and would fail again when Python exits
     nothing = os.open(os.devnull, os.O_WRONLY)

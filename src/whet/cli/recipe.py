@@ -1,4 +1,4 @@
-"""`whet recipe show | check | reference`: what a recipe means, whether it can be run, and every key there is."""
+"""`whet recipe show | check | import | reference`: what a recipe means, whether it can be run, every key there is."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ def show(
     import json
 
     from whet.cli.preview import preview_json, preview_run
-    from whet.recipe import load_recipe
+    from whet.cli.recipe_file import load_any_recipe
 
-    loaded = load_recipe(recipe, overrides or ())
+    loaded = load_any_recipe(recipe, overrides or (), lambda line: typer.echo(line, err=True))
     preview = preview_run(loaded, world_size=world_size, num_rows=rows)
     if as_json:
         typer.echo(json.dumps(preview_json(preview), indent=2))
@@ -55,6 +55,35 @@ def check(recipes: Annotated[list[Path], typer.Argument(help="Recipe files (YAML
             typer.echo(f"ok  {path}")
     if num_bad:
         raise RecipeError(f"{num_bad} of {len(recipes)} recipes cannot be run")
+
+
+@app.command(name="import")
+def import_foreign(
+    file: Annotated[Path, typer.Argument(help="YAML of lora-ns, TRL or Hugging Face, Axolotl or LLaMA-Factory.")],
+    output: Annotated[Path | None, typer.Option(help="Recipe to write; without it, printed.")] = None,
+    world_size: Annotated[
+        int | None,
+        typer.Option(min=1, help="Processes that the file's batch per device is meant for; fixes the global batch."),
+    ] = None,
+    accelerate_config: Annotated[
+        Path | None, typer.Option(help="Accelerate config whose num_processes says it instead.")
+    ] = None,
+) -> None:
+    """Turn another tool's YAML into a recipe, with what was mapped, what has no effect and what could not be mapped.
+
+    The three lists stand as a comment in the recipe and are printed to standard error.
+    """
+    from whet.atomic import write_text
+    from whet.cli.recipe_file import import_file
+
+    imported = import_file(file, world_size=world_size, accelerate_config=accelerate_config)
+    for line in imported.lines():
+        typer.echo(line, err=True)
+    if output is None:
+        typer.echo(imported.text(str(file)), nl=False)
+        return
+    write_text(output, imported.text(str(file)))
+    typer.echo(f"wrote {output}")
 
 
 @app.command()

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from whet.cli.output import say, tell
+from whet.cli.output import say, say_on_main, tell
 
 if TYPE_CHECKING:
     from whet.recipe.schema import Recipe
 
 
 def train(
-    recipe: Annotated[Path, typer.Argument(help="Recipe (YAML).", metavar="RECIPE")],
+    recipe: Annotated[Path, typer.Argument(help="Recipe (YAML), or the YAML of another tool.", metavar="RECIPE")],
     overrides: Annotated[
         list[str] | None, typer.Argument(help="Settings to change, such as optim.lr=1e-4.", metavar="[KEY=VALUE]...")
     ] = None,
@@ -37,11 +37,11 @@ def train(
     Ctrl-C finishes the step, saves and exits with 75; the same command continues. On a finished run the same
     command prints its summary.
     """
-    from whet.recipe import load_recipe
+    from whet.cli.recipe_file import load_any_recipe
     from whet.train import folder
     from whet.train.signals import interruptible
 
-    loaded = load_recipe(recipe, overrides or ())
+    loaded = load_any_recipe(recipe, overrides or (), say_on_main)
     folder.check_writable(Path(loaded.output), needed_bytes=folder.needed_bytes(loaded))
     if not fresh:
         folder.refuse_other_recipe(Path(loaded.output), loaded)

@@ -32,6 +32,22 @@ RENAMED: dict[str, str] = {
     "torch_dtype": "model.dtype",
     "use_cpu": "train.device",
     "warmup_ratio": "optim.warmup",
+    # TRL, Axolotl, LLaMA-Factory
+    "cutoff_len": "data.max_length",
+    "dataset_config": "data.train.0.config",
+    "dataset_name": "data.train.0.source",
+    "dataset_streaming": "data.train.0.stream",
+    "dataset_text_field": "data.train.0.fields",
+    "dataset_train_split": "data.train.0.split",
+    "interleave_probs": "data.train.0.weight",
+    "lora_rank": "adapter.rank",
+    "lora_target": "adapter.targets",
+    "lora_target_modules": "adapter.targets",
+    "max_samples": "data.train.0.rows",
+    "micro_batch_size": "batch.micro_size",
+    "probabilities": "data.train.0.weight",
+    "sequence_len": "data.max_length",
+    "streaming": "data.train.0.stream",
     # PEFT LoraConfig
     "base_model_name_or_path": "model.id",
     "lora_alpha": "adapter.alpha",
@@ -51,7 +67,7 @@ RENAMED: dict[str, str] = {
     # lora-ns
     "dataset.eval_split": "data.validation.0.split",
     "dataset.name": "data.train.0.source",
-    "dataset.prompt_template": "data.train.0.instruction",
+    "dataset.prompt_template": "data.prompt",
     "dataset.subset": "data.train.0.config",
     "dataset.train_split": "data.train.0.split",
     "generation.batch_size": "evaluate.0.batch_rows",
@@ -81,21 +97,36 @@ _ACCUMULATION = (
 )
 _PRECISION = "`model.dtype` is auto (bfloat16 where the hardware multiplies it fast), float32 or bfloat16"
 _FLOAT16 = "float16 needs loss scaling and is not offered; " + _PRECISION
-_PACKING = "rows are always packed without padding, and no document sees another"
-_STARTING_POINT = "the adapter starts as plain LoRA (A random, B zero); other starting points are not offered"
+_PACKING = (
+    "rows are always laid end to end without padding, and no document sees another; `batch.unit` packs counts packs of "
+    "`data.max_length` tokens"
+)
+_STARTING_POINT = "the adapter starts as plain LoRA (A random, B zero); other starting points are not offered yet"
 _LORA_ONLY = "adapters are plain LoRA, which every tool loads; variants are not offered"
-_SPECTRAL = "spectral refactoring of the adapter is not offered"
+_SPECTRAL = "spectral refactoring of the adapter is not offered yet"
+_QUANTISED = "the base model is trained as it is: `model.dtype`; quantising it first (QLoRA) is not offered"
 _WHOLE_LAYERS = "an adapter trains its low-rank factors only; `adapter.method` none trains all weights"
 _TOKEN = "a token never stands in a recipe: set HF_TOKEN, or log in with the hub's own command"  # noqa: S105
 _PUSH = "nothing leaves the machine while training; a finished run is published with its own command"
 _LAUNCH = "processes, devices and sharding belong to the launcher (torchrun), not to the recipe"
 _LOGGING = "every step is a line of metrics.jsonl; `tracking` adds trackers"
-_LOADER = "loading has no settings: rows are tokenized once and kept in memory"
+_LOADER = (
+    "rows are tokenized once, in batches and on all threads, into a token cache and read from there: there is nothing "
+    "to prefetch and no worker to wait for"
+)
+_COLUMN_NAMES = (
+    "rows are read by the names that their format has; `data.train.0.fields` says where they are called otherwise"
+)
+_MIXING = (
+    "`data.train.0.weight` (of every source) mixes sources; a source's rows are all used once before one comes again"
+)
 _WHEN = "set a number of steps in `train.eval_every` or `train.save_every`; without it, a tenth of the run"
 _BEST = "checkpoint-best (lowest validation loss) is kept whenever `data.validation` is given"
 _CODE = "code from the hub is never run"
 _PROMPT_LOSS = "the loss always covers the answer and its end, never the prompt"
-_COLUMNS = "`data.train.0.format` names the shape of the rows (auto reads it off them)"
+_COLUMNS = (
+    "`data.train.0.format` names the shape of the rows (auto reads it off them), `data.train.0.fields` their names"
+)
 _EVALUATION = "base and tuned generate answers for the rows in `evaluate`, greedily; scores come from these"
 _RESUME = "the same command continues an interrupted run by itself"
 _LOSS = "the loss is the mean cross-entropy over the taught tokens of a step, without smoothing or penalties"
@@ -123,14 +154,16 @@ _ANSWERS: tuple[tuple[str, tuple[str, ...]], ...] = (
             *("gradient_checkpointing", "gradient_checkpointing_kwargs", "activation_checkpointing"),
             *("activation_checkpointing_kwargs", "activation_offloading", "torch_compile", "torch_compile_backend"),
             *("torch_compile_mode", "use_liger_kernel", "liger_kernel_config", "use_cache", "torch_empty_cache_steps"),
-            *("attn_implementation", "use_flash_attention_2"),
+            *("attn_implementation", "use_flash_attention_2", "flash_attention", "flash_attn", "sdp_attention"),
+            *("xformers_attention", "enable_liger_kernel", "lora_mlp_kernel", "lora_qkv_kernel", "lora_o_kernel"),
+            *("low_cpu_mem_usage", "bf16_full_train", "use_unsloth", "disable_gradient_checkpointing"),
         ),
     ),
     (
         _WHEN,
         (
             *("evaluation_strategy", "eval_strategy", "save_strategy", "eval_delay", "eval_on_start"),
-            "total_eval_times",
+            *("total_eval_times", "evals_per_epoch", "saves_per_epoch"),
         ),
     ),
     (_BEST, ("load_best_model_at_end", "load_best", "metric_for_best_model", "greater_is_better")),
@@ -142,6 +175,7 @@ _ANSWERS: tuple[tuple[str, tuple[str, ...]], ...] = (
             *("log_on_each_node", "log_level", "log_level_replica", "disable_tqdm", "include_num_input_tokens_seen"),
             *("debug", "skip_memory_metrics"),
             *("project", "trackio_space_id", "trackio_bucket_id", "trackio_static_space_id"),
+            *("plot_loss", "include_tokens_per_second", "profiler_steps"),
         ),
     ),
     (
@@ -151,8 +185,11 @@ _ANSWERS: tuple[tuple[str, tuple[str, ...]], ...] = (
             *("dataloader_prefetch_factor", "dataloader_multiprocessing_context", "dataloader_in_order"),
             *("preprocessing_num_workers", "dataset_num_proc", "dataset_kwargs", "remove_unused_columns"),
             *("length_column_name", "train_sampling_strategy", "group_by_length", "shuffle_dataset"),
+            *("dataset_prepared_path", "dataset_processes", "overwrite_cache", "tokenized_path", "buffer_size"),
+            *("streaming_multipack_buffer_size", "dataset_keep_in_memory", "shuffle_merged_datasets", "ddp_prefetch"),
         ),
     ),
+    ("the command line says what is done", ("do_train",)),
     ("every sample is used once per epoch; a short last step keeps its rows", ("dataloader_drop_last",)),
     (
         _LAUNCH,
@@ -160,6 +197,7 @@ _ANSWERS: tuple[tuple[str, tuple[str, ...]], ...] = (
             *("local_rank", "fsdp", "fsdp_config", "deepspeed", "accelerator_config", "parallelism_config"),
             *("ddp_backend", "ddp_timeout", "ddp_find_unused_parameters", "ddp_bucket_cap_mb"),
             *("ddp_broadcast_buffers", "ddp_static_graph", "device_map", "num_processes", "mixed_precision"),
+            *("fsdp_version", "num_machines", "gpu_ids", "distributed_type"),
             "save_on_each_node",
         ),
     ),
@@ -183,22 +221,54 @@ _ANSWERS: tuple[tuple[str, tuple[str, ...]], ...] = (
     (
         _EVALUATION,
         (
-            *("do_train", "do_eval", "do_predict", "prediction_loss_only", "eval_accumulation_steps"),
+            *("do_eval", "do_predict", "prediction_loss_only", "eval_accumulation_steps"),
             *("eval_do_concat_batches", "include_for_metrics", "batch_eval_metrics", "eval_packing"),
             *("temperature", "top_p", "top_k", "do_sample", "eval_use_gather_object"),
         ),
     ),
     ("runs on one machine type are repeatable as they are", ("full_determinism",)),
     # TRL SFTConfig
-    (_PACKING, ("packing", "packing_strategy", "padding_free", "pad_to_multiple_of", "pad_token")),
-    (_PROMPT_LOSS, ("completion_only_loss", "assistant_only_loss", "train_on_inputs", "response_template")),
-    (_COLUMNS, ("dataset_text_field", "text_column", "label_column")),
-    ("`data.over_length` says what happens to long samples; answers are never cut", ("truncation_mode",)),
-    ("`data.template` is chat (the tokenizer's own) or plain", ("chat_template", "chat_template_path", "eos_token")),
+    (
+        _PACKING,
+        (
+            *("packing", "packing_strategy", "padding_free", "pad_to_multiple_of", "pad_token", "pad_to_sequence_len"),
+            *("sample_packing", "eval_sample_packing", "neat_packing", "sample_packing_group_size"),
+        ),
+    ),
+    (
+        _PROMPT_LOSS,
+        (
+            *("completion_only_loss", "assistant_only_loss", "train_on_inputs", "response_template", "train_on_prompt"),
+            *("mask_history", "roles_to_train", "train_on_eos"),
+        ),
+    ),
+    (_COLUMNS, ("dataset.text_column", "text_column", "label_column", "ds_type")),
+    (
+        _COLUMN_NAMES,
+        (
+            *("field_messages", "message_field_role", "message_field_content", "field_instruction", "field_input"),
+            *("field_output", "field_system", "message_property_mappings"),
+        ),
+    ),
+    (_MIXING, ("mix_strategy", "interleave_under", "stopping_strategy")),
+    (
+        "`data.over_length` says what happens to long samples; answers are never cut",
+        ("truncation_mode", "excess_length_strategy"),
+    ),
+    (
+        "`data.template` is chat or plain; `data.chat_template` names a family's template where the tokenizer has none",
+        ("chat_template_path", "eos_token", "default_system", "chat_template_jinja", "special_tokens"),
+    ),
     ("the model is loaded without further arguments; see `model.dtype`", ("model_init_kwargs",)),
     # PEFT LoraConfig
     ("LoRA adds no bias terms", ("bias", "lora_bias")),
-    ("models are causal language models; there is nothing to choose", ("task_type", "num_labels", "inference_mode")),
+    (
+        "models are causal language models; there is nothing to choose",
+        (
+            *("task_type", "num_labels", "inference_mode", "model_type", "tokenizer_type", "lora_task_type"),
+            *("is_llama_derived_model", "plugins", "strict", "stage"),
+        ),
+    ),
     (
         _STARTING_POINT,
         (
@@ -213,14 +283,35 @@ _ANSWERS: tuple[tuple[str, tuple[str, ...]], ...] = (
     (
         _LORA_ONLY,
         (
-            *("use_dora", "use_qalora", "use_bdlora", "qalora_group_size", "peft.variant", "rank_pattern"),
-            *("alpha_pattern", "layer_replication", "fan_in_fan_out", "num_virtual_tokens", "load_in_4bit"),
-            *("load_in_8bit", "auto_mapping", "peft_version", "runtime_config", "velora_config", "kasa_config"),
+            *(
+                "use_dora",
+                "peft_use_dora",
+                "use_qalora",
+                "use_bdlora",
+                "qalora_group_size",
+                "peft.variant",
+                "rank_pattern",
+            ),
+            *("alpha_pattern", "layer_replication", "fan_in_fan_out", "num_virtual_tokens"),
+            *("auto_mapping", "peft_version", "runtime_config", "velora_config", "kasa_config"),
             *("arrow_config", "monteclora_config", "alora_invocation_tokens", "megatron_config", "megatron_core"),
         ),
     ),
+    (
+        _QUANTISED,
+        (
+            *("load_in_4bit", "load_in_8bit", "quantization_bit", "quantization_method", "gptq"),
+            *("bnb_4bit_quant_type", "bnb_4bit_quant_storage", "use_bnb_nested_quant"),
+        ),
+    ),
     ("name the modules to adapt in `adapter.targets`", ("exclude_modules", "layers_to_transform", "layers_pattern")),
-    (_WHOLE_LAYERS, ("modules_to_save", "trainable_token_indices", "target_parameters", "ensure_weight_tying")),
+    (
+        _WHOLE_LAYERS,
+        (
+            *("modules_to_save", "trainable_token_indices", "target_parameters", "ensure_weight_tying"),
+            *("lora_modules_to_save", "additional_target"),
+        ),
+    ),
     # lora-ns
     ("the task follows from the rows; `evaluate` names the held-out ones and `name` the run", ("task_name",)),
     (
@@ -233,11 +324,32 @@ _ANSWERS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("held-out rows stand in `evaluate.0.source`", ("dataset.test_split", "test_split")),
     (
         "trackers are named in `tracking`; metrics.jsonl is always written",
-        ("wandb.project", "wandb.run_name_suffix", "wandb.online", "wandb.tags", "use_wandb", "wandb_project"),
+        (
+            *("wandb.project", "wandb.run_name_suffix", "wandb.online", "wandb.tags", "use_wandb", "wandb_project"),
+            *("wandb_entity", "wandb_watch", "wandb_name", "wandb_log_model", "wandb_run_id", "wandb_mode"),
+        ),
     ),
 )
 
 EXPLAINED: dict[str, str] = {name: sentence for sentence, names in _ANSWERS for name in names}
+
+CHANGES_RESULT: frozenset[str] = frozenset(
+    {
+        *("label_smoothing_factor", "neftune_noise_alpha", "loss_type", "dataloader_drop_last", "lr_scheduler_kwargs"),
+        *("adafactor", "optim_args", "optim_target_modules", "early_stopping_patience", "push_to_hub", "hub_model_id"),
+        *("bias", "lora_bias", "init_lora_weights", "loftq_config", "eva_config", "corda_config", "lora_ga_config"),
+        *("peft.lora_init_kwargs", "use_dora", "peft_use_dora", "use_qalora", "use_bdlora", "peft.variant"),
+        *("rank_pattern", "alpha_pattern", "layer_replication", "load_in_4bit", "load_in_8bit", "quantization_bit"),
+        *("num_virtual_tokens", "alora_invocation_tokens", "exclude_modules", "layers_to_transform", "layers_pattern"),
+        *("modules_to_save", "lora_modules_to_save", "trainable_token_indices", "target_parameters"),
+        *("additional_target", "train_on_inputs", "train_on_prompt", "mask_history", "eos_token", "default_system"),
+        *("chat_template_path", "chat_template_jinja", "special_tokens", "response_template", "mix_strategy"),
+        *("refactor_every", "refactor_mode", "balance_lambda", "preserve_momentum", "clear_momentum", "damping_eps"),
+        *("clip_min_sigma", "cooldown_steps", "trainer.name", "trainer.warmup_steps", "test_split", "streaming"),
+        *("field_system", "plugins", "peft_init_lora_weights"),
+    }
+)
+"""Names whose setting, where it asks for something, would change what is trained: an import tells it aloud."""
 
 
 def foreign_section(path: Path) -> str | None:

@@ -1,0 +1,130 @@
+"""YAML of the lora-ns repository: sections model, peft, trainer, dataset, training, wandb."""
+
+from __future__ import annotations
+
+from whet.errors import RecipeError
+from whet.recipe.importers.adapter import LoraNames, read_lora
+from whet.recipe.importers.hub_datasets import evaluate_math, hub_config, hub_name
+from whet.recipe.importers.sheet import Sheet
+from whet.recipe.importers.splits import without
+from whet.recipe.importers.training_arguments import Dialect, World, read_training_arguments
+from whet.recipe.prompts import PROMPTS, QUESTION
+
+TOOL = "lora-ns"
+WORLD = World(size=8, said_by="the guide's 8 GPUs; --world-size changes it")
+_DIALECT = Dialect(lr=2e-4, schedule="cosine", warmup=0.03, epochs=3, micro_size=8, prefix="training.")
+_LORA = LoraNames(
+    rank="peft.lora_r",
+    alpha="peft.lora_alpha",
+    dropout="peft.lora_dropout",
+    targets="peft.target_modules",
+    rslora="peft.use_rslora",
+    init="peft.init_lora_weights",
+    default_rank=8,
+    default_alpha=16,
+    default_dropout=0.1,
+)
+_ANSWERS = ("{response}", "{answer}", "{output}", "{completion}", "{target}")
+_QUESTIONS = (QUESTION, "{query}", "{instruction}", "{input}", "{prompt}")
+_NOT_READ = "lora-ns never reads this section"
+
+
+def is_lora_ns(keys: set[str]) -> bool:
+    """By its sections; `keys` are those at the top."""
+    return len(keys & {"peft", "dataset", "training", "task_name", "task_type"}) >= 2
+
+
+def read(sheet: Sheet, world: World) -> None:
+    """Every section of the file."""
+    if sheet.text("task_type", "CAUSAL_LM") != "CAUSAL_LM":
+        raise RecipeError(
+            f"trains a {sheet.text('task_type')} model", where="task_type", mend="whet tunes causal language models"
+        )
+    method = sheet.text("peft.method", "lora")
+    if method != "lora":
+        raise RecipeError(f"trains by {method}", where="peft.method", mend="whet trains LoRA adapters or all weights")
+    sheet.map_text("task_name", "name")
+    if "name" not in sheet.tree:
+        sheet.put("name", "lora-ns")
+    sheet.map_text("training.output_dir", "output")
+    if "output" not in sheet.tree:
+        sheet.put("output", f"outputs/{sheet.tree['name']}")
+    sheet.map_text("model.name_or_path", "model.id")
+    sheet.map("peft.method", "adapter.method", "lora")
+    read_lora(sheet, _LORA)
+    _read_dataset(sheet)
+    for section in ("sft.", "accelerate."):
+        for key in sheet.keys(section):
+            sheet.drop(key, _NOT_READ)
+    sheet.drop("training.eval_steps", "lora-ns ignores it too: total_eval_times decides there, a tenth of the run here")
+    sheet.drop("training.save_steps", "lora-ns ignores it too: total_eval_times decides there, a tenth of the run here")
+    if sheet.text("trainer.name", "Trainer") == "Trainer":
+        sheet.drop("trainer.name", "the ordinary trainer")
+    if "evaluate" in sheet.tree:
+        sheet.map_whole("generation.max_new_tokens", "evaluate.0.max_new_tokens", None)
+    read_training_arguments(sheet, _DIALECT, world)
+    sheet.notes.append(
+        "the loss covers the answer and its end; lora-ns trains the prompt too and never an end of the answer"
+    )
+
+
+def _read_dataset(sheet: Sheet) -> None:
+    name = hub_name(sheet.text("dataset.name"))
+    sheet.map("dataset.name", "data.train.0.source", name)
+    config = sheet.text("dataset.subset") or hub_config(name)
+    if sheet.is_on("dataset.subset"):
+        sheet.map("dataset.subset", "data.train.0.config", config)
+    else:
+        sheet.drop("dataset.subset", "it is empty")
+        if config:
+            sheet.put("data.train.0.config", config)
+    _read_splits(sheet, name, config)
+    _read_prompt(sheet)
+    sheet.map_whole("dataset.max_length", "data.max_length", 2048)
+    evaluate_math(sheet, name, TOOL)
+    if "evaluate" in sheet.tree:
+        sheet.drop("dataset.test_split", "lora-ns never reads it; the held-out rows stand in evaluate")
+
+
+def _read_splits(sheet: Sheet, name: str, config: str | None) -> None:
+    train, held_out = sheet.text("dataset.train_split", "train"), sheet.text("dataset.eval_split")
+    if not held_out:
+        sheet.map("dataset.train_split", "data.train.0.split", train)
+        sheet.drop("dataset.eval_split", "it is empty: no validation loss")
+        return
+    left = without(name, train, held_out)
+    if left is None:
+        sheet.map("dataset.train_split", "data.train.0.split", train)
+        sheet.refuse("dataset.eval_split", f"its rows lie inside {train}, which is not cut in two: no validation loss")
+        return
+    leak = f"a leak in the file: {held_out} lies inside {train}; those rows are not trained on" if left != train else ""
+    sheet.map("dataset.train_split", "data.train.0.split", left, leak)
+    if "dataset.train_split" not in sheet:
+        sheet.put("data.train.0.split", left)
+        if leak:
+            sheet.notes.append(f"data.train.0.split = {left}: {leak}")
+    sheet.map("dataset.eval_split", "data.validation.0.split", held_out)
+    sheet.put("data.validation.0.source", name)
+    if config:
+        sheet.put("data.validation.0.config", config)
+
+
+def _read_prompt(sheet: Sheet) -> None:
+    """The text up to the answer, with whet's name for the question's place."""
+    key = "dataset.prompt_template"
+    sheet.put("data.template", "plain")
+    template = sheet.text(key)
+    if not template.strip():
+        sheet.drop(key, "it is empty")
+        return
+    prompt = template
+    for place in _ANSWERS:
+        prompt = prompt.partition(place)[0]
+    for place in _QUESTIONS:
+        if place in prompt and QUESTION not in prompt:
+            prompt = prompt.replace(place, QUESTION)
+    if prompt.count(QUESTION) != 1:
+        sheet.refuse(key, f"needs one place for the question, such as {QUESTION}")
+        return
+    known = next((label for label, text in PROMPTS.items() if text == prompt), prompt)
+    sheet.map(key, "data.prompt", known, "the text before the answer; an end token follows the answer")
