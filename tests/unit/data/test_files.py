@@ -12,7 +12,7 @@ GOOD = '{"question": "2+2?", "answer": "4"}\n'
 def _read(tmp_path, content: bytes, name="rows.jsonl"):
     path = tmp_path / name
     path.write_bytes(content)
-    return read_rows(path, name)
+    return list(read_rows(path, name))
 
 
 @pytest.mark.parametrize(
@@ -98,7 +98,7 @@ def test_parquet_rows_are_read(tmp_path):
     import pyarrow.parquet as pq
 
     pq.write_table(pa.table({"question": ["a", "b"], "answer": ["1", None]}), tmp_path / "rows.parquet")
-    rows = read_rows(tmp_path / "rows.parquet", "rows.parquet")
+    rows = list(read_rows(tmp_path / "rows.parquet", "rows.parquet"))
     assert [(row.origin, row.value["answer"]) for row in rows] == [
         ("rows.parquet:row 1", "1"), ("rows.parquet:row 2", None),
     ]  # fmt: skip
@@ -109,13 +109,13 @@ def test_parquet_rows_are_read(tmp_path):
 def test_a_missing_file_names_the_nearest_one(tmp_path):
     (tmp_path / "train.jsonl").write_text(GOOD)
     with pytest.raises(DataError, match=r"trian.jsonl: file does not exist\n  mend: did you mean train.jsonl\?"):
-        read_rows(tmp_path / "trian.jsonl", "trian.jsonl")
+        list(read_rows(tmp_path / "trian.jsonl", "trian.jsonl"))
 
 
 def test_directories_empty_files_and_unknown_kinds_are_refused(tmp_path):
     (tmp_path / "train.jsonl").write_text(GOOD)
     with pytest.raises(DataError, match=r"is a directory.*\n.*train.jsonl"):
-        read_rows(tmp_path, "folder")
+        list(read_rows(tmp_path, "folder"))
     for content in (b"", b"\n\n", b"\xef\xbb\xbf"):
         with pytest.raises(DataError, match="holds no rows"):
             _read(tmp_path, content)

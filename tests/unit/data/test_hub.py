@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -25,14 +26,19 @@ ROWS = b'{"question": "2+2?", "answer": "4"}\n{"question": "3+3?", "answer": "6"
 
 PROGRAM = """
 import json, sys
-from whet.data.hub import read_hub_rows
+from whet.data.hub import open_hub_split
 from whet.errors import WhetError
 for name in sys.argv[1:]:
     try:
         split = "test" if name.endswith("split") else "train"
         revision = "v1" if "revision" in name else None
-        rows, commit = read_hub_rows(name.removesuffix("-split"), split=split, config=None, revision=revision)
-        print(json.dumps([name, commit, *([row.origin, row.value] for row in rows)]))
+        opened = open_hub_split(
+            name.removesuffix("-split").removesuffix("-stream"), split=split, config=None, revision=revision,
+            stream=name.endswith("stream"),
+        )
+        assert list(opened.read()) == list(opened.read())
+        rows = [[row.origin, row.value] for row in opened.read()]
+        print(json.dumps([name, opened.commit, opened.version, opened.num_rows, *rows]))
     except WhetError as error:
         print(json.dumps([name, type(error).__name__, error.exit_code, str(error)]))
 """
@@ -99,11 +105,24 @@ def test_rows_come_from_one_commit_and_again_without_a_network(endpoint, tmp_pat
         ["owner/open[train]:row 2", {"question": "3+3?", "answer": "6"}],
     ]
     told = _run(["owner/open", "owner/open-split"], HF_ENDPOINT=endpoint, HF_HOME=str(tmp_path))
-    assert told["owner/open"] == [COMMIT, *expected]
+    assert told["owner/open"] == [COMMIT, COMMIT, 2, *expected]
     assert told["owner/open-split"][:2] == ["RecipeError", 2]
     assert "test" in told["owner/open-split"][2]
     offline = _run(["owner/open"], HF_ENDPOINT=endpoint, HF_HOME=str(tmp_path), HF_HUB_OFFLINE="1")
-    assert offline["owner/open"] == [None, *expected]
+    assert offline["owner/open"][:1] == [None] and offline["owner/open"][2:] == [2, *expected]
+    assert re.fullmatch("[0-9a-f]{64}", offline["owner/open"][1])
+    assert "cannot be streamed" in _run(
+        ["owner/open-stream"], HF_ENDPOINT=endpoint, HF_HOME=str(tmp_path), HF_HUB_OFFLINE="1"
+    )["owner/open-stream"][2]  # fmt: skip
+
+
+@pytest.mark.slow
+def test_a_stream_gives_the_same_rows_of_the_same_commit_and_leaves_no_copy(endpoint, tmp_path):
+    told = _run(["owner/open-stream", "owner/open"], HF_ENDPOINT=endpoint, HF_HOME=str(tmp_path / "b"))
+    assert told["owner/open-stream"][:3] == [COMMIT, COMMIT, None]
+    assert told["owner/open-stream"][3:] == told["owner/open"][3:]
+    _run(["owner/open-stream"], HF_ENDPOINT=endpoint, HF_HOME=str(tmp_path / "a"))
+    assert not list((tmp_path / "a").rglob("*.arrow")) and list((tmp_path / "b").rglob("*.arrow"))
 
 
 def test_each_refusal_of_the_hub_is_told_apart_and_no_token_is_printed(endpoint, tmp_path):

@@ -5,11 +5,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from whet.data import rows as row_reader
 from whet.data.files import RawRow
-from whet.errors import DataError
+from whet.data.formats import detect_format
+from whet.data.rows import BadRow, RowReader, list_faults, number_ids
 
-NO_ADDITIONS = row_reader.Additions()
 USER, ASSISTANT = {"role": "user", "content": "2+2?"}, {"role": "assistant", "content": "4"}
 SYSTEM = {"role": "system", "content": "Be brief."}
 
@@ -19,10 +18,10 @@ def _read(values, format_name=None, **kwargs):
         value if isinstance(value, RawRow) else RawRow(origin=f"f:{n}", value=value)
         for n, value in enumerate(values, 1)
     ]
-    name = format_name or row_reader.detect_format(rows, "f")
-    return row_reader.read_examples(
-        rows, format_name=name, additions=kwargs.pop("additions", NO_ADDITIONS), where="f", **kwargs
-    )
+    reader = RowReader(format_name=format_name or detect_format(rows, "f"), **kwargs)
+    found = [reader.read(row) for row in rows]
+    bad = [row for row in found if isinstance(row, BadRow)]
+    return number_ids(row for row in found if not isinstance(row, BadRow)), bad
 
 
 QUESTION_FAULTS = {
@@ -57,44 +56,43 @@ MESSAGE_FAULTS = {
     "late system": ([USER, SYSTEM, ASSISTANT], "system turn is not first"),
     "no user": ([SYSTEM, ASSISTANT], "no user turn before the answer"),
     "ends with user": ([USER, ASSISTANT, USER], "last turn is not the assistant's"),
-    "tool calls": ([USER, {**ASSISTANT, "tool_calls": [{"id": 1}]}], "tool calls are not supported"),
+    "call without a name": ([USER, {**ASSISTANT, "tool_calls": [{"id": 1}]}], "call without a name"),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("case", QUESTION_FAULTS)
-def test_a_bad_question_row_stops_with_its_line_and_reason(case):
+def test_a_bad_question_row_is_named_by_its_line_and_reason(case):
     value, reason = QUESTION_FAULTS[case]
     good = {"question": "2+2?", "answer": "4"}
-    with pytest.raises(DataError) as caught:
-        _read([good, value, good], "question_answer")
-    assert caught.value.exit_code == 3
-    assert f"f:2: {reason}" in str(caught.value)
-    assert "1 of 3 rows" in str(caught.value)
+    examples, bad = _read([good, value, good], "question_answer")
+    assert len(examples) == 2 and [(row.origin, row.kind) for row in bad] == [("f:2", "bad")]
+    assert bad[0].reason.startswith(reason)
 
 
 @pytest.mark.parametrize("case", MESSAGE_FAULTS)
-def test_a_bad_conversation_stops_with_its_line_and_reason(case):
+def test_a_bad_conversation_is_named_by_its_line_and_reason(case):
     value, reason = MESSAGE_FAULTS[case]
-    with pytest.raises(DataError) as caught:
-        _read([{"messages": value}], "messages")
-    assert f"f:1: {reason}" in str(caught.value)
+    examples, (bad,) = _read([{"messages": value}], "messages")
+    assert not examples and bad.origin == "f:1"
+    assert bad.reason.startswith(reason)
 
 
 def test_twenty_faults_are_listed_and_all_are_counted():
     values = [{"question": "q", "answer": None}] * 25 + [{"question": "q"}] * 5
-    with pytest.raises(DataError) as caught:
-        _read(values, "question_answer")
-    text = str(caught.value)
-    assert "30 of 30 rows" in text and "f:20:" in text and "f:21:" not in text and "and 10 more" in text
+    text = list_faults(_read(values, "question_answer")[1], 40)
+    assert "30 of 40 rows" in text and "f:20:" in text and "f:21:" not in text and "and 10 more" in text
     assert "totals: null where text is needed 25, missing key 5" in text
 
 
-def test_bad_rows_can_be_left_out_when_asked_and_are_accounted_for():
-    good = {"question": "2+2?", "answer": "4"}
-    torn = RawRow(origin="f:2", fault="torn or invalid JSON")
-    examples, dropped = _read([good, torn, good], skip_bad_rows=True)
-    assert len(examples) == 2
-    assert [(row.origin, row.reason) for row in dropped] == [("f:2", "torn or invalid JSON")]
+def test_a_bad_row_keeps_its_content_for_quarantine():
+    torn = RawRow(origin="f:1", fault="torn or invalid JSON", text='{"question": "2+')
+    half = {"question": json.loads('"\\ud83d"'), "answer": "x" * 20_000, "n": float("nan")}
+    _, bad = _read([torn, half, ["a", 1]], "question_answer")
+    assert [(row.origin, row.reason) for row in bad][:1] == [("f:1", "torn or invalid JSON")]
+    assert bad[0].content == '{"question": "2+'
+    assert bad[1].content.startswith('{"question": "\\ud83d", "answer": "xxx') and len(bad[1].content) == 10_000
+    assert bad[2].content == '["a", 1]'
+    assert all(row.content.encode() for row in bad)
 
 
 def test_extra_keys_are_ignored_and_duplicates_are_kept():
@@ -117,34 +115,16 @@ def test_extra_keys_are_ignored_and_duplicates_are_kept():
         ({"instruction": "Add.", "input": "", "output": "4"}, "alpaca", ["Add.", "4"], [0, 1]),
         ({"instruction": "Add.", "output": "4"}, "alpaca", ["Add.", "4"], [0, 1]),
         ({"question": "2+2?", "answer": "4"}, "question_answer", ["2+2?", "4"], [0, 1]),
+        ({"conversations": [{"from": "system", "value": "Be brief."}, {"from": "human", "value": "2+2?"},
+                            {"from": "gpt", "value": "4"}]}, "sharegpt", ["Be brief.", "2+2?", "4"], [0, 0, 1]),
+        ({"text": "Once upon"}, "text", ["Once upon"], [1]),
     ],
 )  # fmt: skip
 def test_each_shape_is_detected_and_read(row, name, contents, taught):
-    assert row_reader.detect_format([RawRow(origin="f:1", value=row)], "f") == name
+    assert detect_format([RawRow(origin="f:1", value=row)], "f") == name
     (example,), _ = _read([row])
     assert [message.content for message in example.messages] == contents
     assert [message.is_taught for message in example.messages] == list(map(bool, taught))
-
-
-def test_detection_is_not_misled_by_a_bad_first_row():
-    rows = [RawRow(origin="f:1", value={"prompt": "a", "completion": "b"})]
-    rows += [RawRow(origin=f"f:{n}", value={"question": "a", "answer": "b"}) for n in range(2, 5)]
-    assert row_reader.detect_format(rows, "f") == "question_answer"
-
-
-def test_unknown_shapes_are_refused_with_the_keys_found_and_a_row_of_each_shape():
-    with pytest.raises(DataError) as caught:
-        row_reader.detect_format([RawRow(origin="f:1", value={"text": "a", "label": 1})], "f")
-    text = str(caught.value)
-    assert "'text', 'label'" in text
-    assert all(shape.sample in text for shape in row_reader.FORMATS.values())
-    for shape in row_reader.FORMATS.values():
-        _read([json.loads(shape.sample)])
-
-
-def test_sharegpt_is_named():
-    with pytest.raises(DataError, match="ShareGPT `conversations` are not read yet"):
-        row_reader.detect_format([RawRow(origin="f:1", value={"conversations": []})], "f")
 
 
 def test_gsm8k_answers_become_number_tasks_with_extracted_golds():
@@ -156,9 +136,8 @@ def test_gsm8k_answers_become_number_tasks_with_extracted_golds():
 
 
 def test_system_and_instruction_are_added_to_every_row_that_needs_them():
-    additions = row_reader.Additions(system="Be brief.", instruction="Answer in words.")
     rows = [{"messages": [USER, ASSISTANT]}, {"messages": [{"role": "system", "content": "Own."}, USER, ASSISTANT]}]
-    (bare, own), _ = _read(rows, additions=additions)
+    (bare, own), _ = _read(rows, system="Be brief.", instruction="Answer in words.")
     assert [message.content for message in bare.messages] == ["Be brief.", "2+2?\n\nAnswer in words.", "4"]
     assert own.messages[0].content == "Own."
     assert bare.parameters == own.parameters == _read([{"messages": [USER, ASSISTANT]}])[0][0].parameters
@@ -181,4 +160,4 @@ def test_splitting_a_file_keeps_the_ids_and_joining_makes_them_unique():
     rows = [{"question": f"q{n}", "answer": "x"} for n in range(6)]
     whole, first, second = _read(rows)[0], _read(rows[:3])[0], _read(rows[3:])[0]
     assert [e.id for e in (*first, *second)] == [e.id for e in whole]
-    assert len({e.id for e in row_reader.number_ids([*whole, *whole])}) == 12
+    assert len({e.id for e in number_ids([*whole, *whole])}) == 12

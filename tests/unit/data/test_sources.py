@@ -20,10 +20,10 @@ def _load(folder, source="rows.jsonl", seed=1, **kwargs):
 def test_a_file_is_read_with_its_account(tmp_path):
     _write(tmp_path)
     loaded = _load(tmp_path)
-    assert (loaded.num_rows, loaded.found_format, loaded.num_duplicates) == (10, "question_answer", 0)
+    assert (loaded.num_rows, loaded.found_format, loaded.num_duplicates) == (10, "gsm8k", 0)
     assert loaded.examples[3].origin == "rows.jsonl:4"
     assert loaded.examples[3].golds == ("4",)
-    assert loaded.describe("rows.jsonl") == "rows.jsonl: 10 rows, read as question_answer"
+    assert loaded.describe("rows.jsonl") == "rows.jsonl: 10 rows, read as gsm8k"
 
 
 def test_slices_cover_a_file_once_and_keep_the_ids(tmp_path):
