@@ -17,9 +17,9 @@ from typing import Any
 import torch
 
 from machine import peak_memory_bytes, write_result
+from whet.data import templates
 from whet.data.rows import number_ids
 from whet.data.sources import load_examples
-from whet.data.templates import render_prompt
 from whet.inference.engine import Decoding, generate
 from whet.kernels import attention
 from whet.models.load import LoadedModel, load_pretrained
@@ -35,7 +35,7 @@ def load_prompts(loaded: LoadedModel, num_rows: int) -> tuple[str, list[list[int
     else:
         name, source = "generated", Source(source="reasoning-gym:leg_counting", split="test", rows=num_rows)
     examples = number_ids(list(load_examples(source, seed=0, base_folder=Path.cwd()).examples))
-    return name, [render_prompt(loaded.tokenizer, e, "chat", end_ids=loaded.stop_ids) for e in examples]
+    return name, templates.prompts(templates.build_template(loaded.tokenizer, "chat", loaded.stop_ids), examples)
 
 
 def run_whet(

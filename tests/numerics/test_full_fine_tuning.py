@@ -2,11 +2,12 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from tiny import build_training, distance, make_plan, make_samples, run_steps, summed_nll, tiny_llama, values
 
-from whet.data.sampler import step_indices
+from whet.data.sampler import Order
 from whet.recipe.schema import Optim
 
 OPTIM = Optim(lr=2e-3, schedule="cosine", warmup=1, weight_decay=0.1, max_grad_norm=0.5, betas=(0.9, 0.95))
@@ -20,9 +21,10 @@ def _textbook(model):
     spared = [p for n, p in model.named_parameters() if p.ndim == 1]
     groups = [{"params": decayed, "weight_decay": 0.1}, {"params": spared, "weight_decay": 0.0}]
     optimizer = torch.optim.AdamW(groups, lr=0.0, betas=(0.9, 0.95), eps=1e-8, foreach=False, fused=False)
+    order = Order(np.array([s.num_tokens for s in SAMPLES]), seed=0)
     losses, norms = [], []
     for step, lr in enumerate([0.0, 2e-3, 2e-3 * (1 + math.cos(math.pi / 2)) / 2]):
-        samples = [SAMPLES[i] for i in step_indices(PLAN, seed=0, step=step)]
+        samples = [SAMPLES[i] for i in order.step(PLAN, step).indices]
         loss = sum(summed_nll(model, s) for s in samples) / sum(int(s.taught[1:].sum()) for s in samples)
         optimizer.zero_grad()
         loss.backward()

@@ -15,7 +15,6 @@ from tiny import (
     values,
 )  # fmt: skip
 
-from whet.data.sampler import step_indices
 from whet.recipe.schema import Adapter, Optim
 
 LENGTHS = [17, 9, 30, 5, 12, 8]
@@ -59,7 +58,7 @@ def test_in_float32_the_split_changes_rounding_alone(micro_batch):
 def test_the_loss_is_the_mean_over_the_taught_tokens_of_the_step(step):
     training = _training(2, adapter=None)
     model = tiny_llama()
-    samples = [training.samples[i] for i in step_indices(training.plan, seed=training.seed, step=step)]
+    samples = [training.samples[i] for i in training.order.step(training.plan, step).indices]
     loss = sum(summed_nll(model, s) for s in samples) / sum(s.taught[1:].sum() for s in samples)
     loss.backward()
     (record,) = run_steps(training, [step])

@@ -17,7 +17,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from whet.data.pipeline import prepare
-from whet.data.sampler import step_indices
+from whet.data.sampler import Order
 from whet.models.adapters import attach_lora, read_adapter
 from whet.recipe.resolve import resolve
 from whet.recipe.schema import Adapter, Batch, Data, Model, Optim, Recipe, Source, Train
@@ -127,7 +127,8 @@ def order(model_folder, rows, tmp_path_factory) -> tuple[list[int], Recipe]:
     recipe = recipe_for(model_folder, tmp_path_factory.mktemp("whet"), rows)
     plan = resolve(recipe, world_size=1, num_samples=NUM_ROWS)
     assert plan.total_steps == NUM_STEPS
-    return [int(i) for step in range(NUM_STEPS) for i in step_indices(plan, seed=SEED, step=step)], recipe
+    rows = Order(np.ones(NUM_ROWS, dtype=np.int32), seed=SEED)
+    return [int(i) for step in range(NUM_STEPS) for i in rows.step(plan, step).indices], recipe
 
 
 @pytest.fixture(scope="module")

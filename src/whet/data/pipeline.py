@@ -1,30 +1,26 @@
-"""From a recipe to tokens: load the rows, refuse overlap, tokenize. Packing into batches is the loop's business."""
+"""From a recipe to tokens: rows -> examples -> tokens in the cache -> sets, with every row accounted for.
+
+Packing into batches is the loop's business (data/sampler.py, data/packing.py).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from whet.data.overlap import refuse_overlap
+from whet.data import account, row_keys
 from whet.data.rows import number_ids
-from whet.data.sources import load_examples
-from whet.data.tokenize import tokenize_examples
-from whet.recipe.schema import Recipe, Source
-from whet.types import Example, TokenizedSet
+from whet.data.source_tokens import refuse_faults, tokens_of
+from whet.data.sources import BadRow, open_source
+from whet.data.templates import Template, end_ids_for, template_for
+from whet.data.token_cache import CachedTokens
+from whet.data.token_set import join_sources
+from whet.recipe.schema import Evaluate, Recipe, Source
+from whet.types import DroppedRow, Example, Ledger, LedgerRow, TokenizedSet
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LoadedSets:
-    """All rows of a recipe. Invariant: no row of `validation` or `evaluate` is a row of `train`."""
-
-    train: tuple[Example, ...]
-    validation: tuple[Example, ...]
-    evaluate: dict[str, tuple[Example, ...]]
-    """by the name of the evaluation set"""
-    notes: tuple[str, ...]
-    """sentences to say aloud"""
+Say = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,63 +31,95 @@ class PreparedData:
     validation: TokenizedSet | None
     evaluate: dict[str, tuple[Example, ...]]
     """by the name of the evaluation set"""
+    template: Template
+    """what all of them are rendered with"""
+    ledgers: tuple[Ledger, ...]
+    """the account of training, validation and evaluation rows"""
+    quarantine: tuple[dict[str, str], ...]
+    """bad rows that were left out: origin, reason, row"""
     notes: tuple[str, ...]
     """sentences to say aloud: formats found, rows left out or cut"""
 
 
-def prepare(recipe: Recipe, tokenizer: Any, *, end_ids: Sequence[int], base_folder: Path) -> PreparedData:
+# docs: start-prepare
+def prepare(
+    recipe: Recipe, tokenizer: Any, *, end_ids: Sequence[int], base_folder: Path, say: Say = lambda _: None
+) -> PreparedData:
     """Rows of the recipe as tokens, after the check that nothing evaluated is trained on.
 
-    `end_ids` are the tokens that end a turn; relative files start at `base_folder`. Raises DataError, HubError or
-    RecipeError before any training.
+    `end_ids` are the tokens that the model ends a turn with (the recipe's template may add its own); relative files start at `base_folder`; `say` hears when something is
+    tokenized that the cache does not have. Raises DataError, HubError or RecipeError before any training.
     """
-    sets = load_sets(recipe, base_folder=base_folder)
-    notes = list(sets.notes)
-
-    def tokenize(examples: tuple[Example, ...], name: str) -> TokenizedSet:
-        tokenized = tokenize_examples(
-            examples, tokenizer, template=recipe.data.template, max_length=recipe.data.max_length,
-            over_length=recipe.data.over_length, end_ids=end_ids,
-        )  # fmt: skip
-        notes.append(describe(tokenized, name))
-        return tokenized
-
+    template = template_for(tokenizer, recipe.data, end_ids_for(tokenizer, recipe.data, end_ids))
+    preparation = _Preparation(recipe, template, base_folder, say)
+    train = preparation.tokenize("train", recipe.data.train)
+    validation = preparation.tokenize("validation", recipe.data.validation) if recipe.data.validation else None
     return PreparedData(
-        train=tokenize(sets.train, "train"),
-        validation=tokenize(sets.validation, "validation") if sets.validation else None,
-        evaluate=sets.evaluate,
-        notes=tuple(notes),
+        train=train,
+        validation=validation,
+        evaluate={entry.name: preparation.evaluation_rows(entry) for entry in recipe.evaluate},
+        template=template,
+        ledgers=tuple(preparation.ledgers),
+        quarantine=tuple(preparation.quarantine),
+        notes=tuple(preparation.notes),
     )
 
 
-def load_sets(recipe: Recipe, *, base_folder: Path) -> LoadedSets:
-    """All rows of the recipe without a tokenizer: what evaluation alone needs. Raises DataError on overlap."""
-    notes: list[str] = []
+# docs: end-prepare
 
-    def load(sources: Sequence[Source]) -> tuple[Example, ...]:
-        examples: list[Example] = []
+
+class _Preparation:
+    """The sets of one recipe on their way, training rows first: the others must share none with them."""
+
+    def __init__(self, recipe: Recipe, template: Template, base_folder: Path, say: Say) -> None:
+        self._recipe, self._template, self._base_folder, self._say = recipe, template, base_folder, say
+        self._train: list[CachedTokens] = []
+        self.ledgers: list[Ledger] = []
+        self.quarantine: list[dict[str, str]] = []
+        self.notes: list[str] = []
+
+    def tokenize(self, name: str, sources: Sequence[Source]) -> TokenizedSet:
+        """The set `name` as tokens."""
+        data = self._recipe.data
+        cached = []
         for source in sources:
-            loaded = load_examples(source, seed=recipe.seed, base_folder=base_folder)
-            notes.append(loaded.describe(f"{source.source} [{source.split}]"))
-            examples += loaded.examples
-        return number_ids(examples)
+            opened = open_source(source, seed=self._recipe.seed, base_folder=self._base_folder)
+            cached.append(tokens_of(opened, self._template, data, say=self._say))
+            self.notes.append(account.describe_source(opened, cached[-1]))
+            self.quarantine += cached[-1].quarantine()
+        tokens = join_sources(name, cached, drops_duplicates=name == "train" and data.duplicates == "drop")
+        self.notes.append(account.describe_set(tokens))
+        self._keep(tokens.ledger)
+        if name == "train":
+            self._train = cached
+        else:
+            account.refuse_shared_rows(name, self._train, *account.keys_of_tokens(cached))
+        return tokens
 
-    train, validation = load(recipe.data.train), load(recipe.data.validation)
-    evaluate = {each.name: load([each.source]) for each in recipe.evaluate}
-    for name, examples in {"validation": validation, **evaluate}.items():
-        refuse_overlap(train, examples, eval_name=name)
-    return LoadedSets(train=train, validation=validation, evaluate=evaluate, notes=tuple(notes))
+    def evaluation_rows(self, entry: Evaluate) -> tuple[Example, ...]:
+        """The rows that base and tuned will answer."""
+        source = open_source(entry.source, seed=self._recipe.seed, base_folder=self._base_folder)
+        found: list[Example] = []
+        bad: list[BadRow] = []
+        for row in source.read():
+            (bad if isinstance(row, BadRow) else found).append(row)  # type: ignore[arg-type]
+        faults = [DroppedRow(origin=row.origin, reason=row.reason) for row in bad if row.kind == "bad"]
+        if self._recipe.data.bad_rows == "error":
+            refuse_faults(faults, len(found) + len(bad), source.name)
+        examples = number_ids(found)
+        rows = [LedgerRow(origin=row.origin, status=row.kind, reason=row.reason) for row in bad]
+        rows += [LedgerRow(origin=example.origin, status="duplicate", reason="says what an earlier row says")
+                 for example in examples if not example.id.endswith("-0")]  # fmt: skip
+        num_rows = len(found) + len(bad)
+        ledger = Ledger(name=entry.name, num_rows=num_rows, num_kept=num_rows - len(rows), rows=tuple(rows))
+        self.notes.append(f"{entry.name}: {account.describe_ledger(ledger)}")
+        self.quarantine += [{"origin": row.origin, "reason": row.reason, "row": row.content}
+                            for row in bad if row.kind == "bad"]  # fmt: skip
+        self._keep(ledger)
+        keys = [row_keys.question_key(e) for e in examples], [row_keys.parameters_key(e) for e in examples]
+        account.refuse_shared_rows(entry.name, self._train, [example.origin for example in examples], *keys)
+        return examples
 
-
-def describe(tokenized: TokenizedSet, name: str) -> str:
-    """One sentence: samples, tokens, taught tokens, and what was left out or cut."""
-    num_tokens = sum(sample.num_tokens for sample in tokenized.samples)
-    num_taught = sum(sample.num_taught for sample in tokenized.samples)
-    text = f"{name}: {len(tokenized.samples)} samples, {num_tokens} tokens, {num_taught} of them taught"
-    if tokenized.dropped:
-        first = tokenized.dropped[0]
-        text += f"; {len(tokenized.dropped)} too long and left out, e.g. {first.origin} ({first.reason})"
-    if tokenized.truncated:
-        first = tokenized.truncated[0]
-        text += f"; {len(tokenized.truncated)} prompts cut, e.g. {first.origin} ({first.reason})"
-    return text
+    def _keep(self, ledger: Ledger) -> None:
+        self.ledgers.append(ledger)
+        account.refuse_lost_rows(ledger, self._recipe.data)

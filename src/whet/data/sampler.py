@@ -1,17 +1,23 @@
-"""(seed, epoch) -> one global order of samples -> this rank's micro-batches.
+"""(seed, epoch) -> one global order of samples -> the passes of a step, the same whatever the number of ranks.
 
-The order does not know how many ranks there are: every rank computes the same step's samples and takes its
-share, so a run on 1, 2 or 4 ranks sees the same samples in the same steps. The state is the step alone.
+An epoch is a row of units: samples, or packs of samples. A step takes the next `global_batch` of them and deals
+their tokens evenly over accumulation x world size forward passes. Nothing is carried from step to step: the state is
+the step alone, so a run that stops in the middle of a shuffled, mixed and packed epoch goes on exactly.
 """
 
 from __future__ import annotations
 
 import hashlib
+import heapq
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
-from whet.types import RunPlan
+from whet.data.packing import padding_share, plan_packs
+from whet.recipe.schema import Recipe
+from whet.types import RunPlan, TokenizedSet
 
 
 def epoch_order(num_samples: int, *, seed: int, epoch: int) -> np.ndarray:
@@ -19,22 +25,134 @@ def epoch_order(num_samples: int, *, seed: int, epoch: int) -> np.ndarray:
     return np.random.Generator(np.random.PCG64([seed, epoch])).permutation(num_samples)
 
 
-def step_indices(plan: RunPlan, *, seed: int, step: int) -> np.ndarray:
-    """Indices of the samples of 0-based optimizer step `step`; the last step of an epoch may be short."""
-    epoch, step_in_epoch = divmod(step, plan.steps_per_epoch)
-    order = epoch_order(plan.num_samples, seed=seed, epoch=epoch)
-    return order[step_in_epoch * plan.global_batch : (step_in_epoch + 1) * plan.global_batch]
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """The samples of one optimizer step."""
+
+    indices: np.ndarray
+    """int64: all samples in the global order"""
+    passes: tuple[np.ndarray, ...]
+    """accumulation x world size arrays of samples, one per forward pass, about equally many tokens in each; rank r
+    takes every world-size-th of them from r on. In a short step some may be empty, which still counts as a turn."""
+
+    def of_rank(self, rank: int, world_size: int) -> tuple[np.ndarray, ...]:
+        """This rank's forward passes: the same number on every rank."""
+        return self.passes[rank::world_size]
 
 
-def rank_micro_batches(indices: np.ndarray, plan: RunPlan, *, rank: int) -> list[np.ndarray]:
-    """This rank's micro-batches of one step: `accumulation` arrays of at most `micro_batch` indices.
+class Order:
+    """Which samples every step of a run takes; a pure function of what it is built from."""
 
-    Micro-batches are dealt round-robin, so in a short step the ranks differ by at most one of them; an empty
-    array still counts as a turn, which keeps every rank at the same number of turns.
+    def __init__(
+        self, lengths: np.ndarray, *, seed: int, source_sizes: Sequence[int] = (),
+        weights: Sequence[float] | None = None, unit: Literal["samples", "packs"] = "samples", capacity: int = 0,
+    ) -> None:  # fmt: skip
+        """`lengths`: int [num_samples], in tokens; `source_sizes` and `weights`: per source; `capacity`: of a pack."""
+        self.lengths = lengths
+        self.seed = seed
+        self.unit = unit
+        self.capacity = capacity
+        self._sizes = tuple(source_sizes) or (len(lengths),)
+        self._counts = None if weights is None else mix_counts(self._sizes, weights)
+        self._epoch: tuple[int, np.ndarray | list[np.ndarray]] = (-1, [])
+        self.num_units = len(self._units(0))
+
+    def step(self, plan: RunPlan, step: int) -> Step:
+        """The samples of 0-based optimizer step `step`; the last step of an epoch may be short."""
+        epoch, step_in_epoch = divmod(step, plan.steps_per_epoch)
+        units = list(self._units(epoch)[step_in_epoch * plan.global_batch : (step_in_epoch + 1) * plan.global_batch])
+        tokens = [int(self.lengths[unit].sum()) for unit in units]
+        passes = balance(tokens, plan.accumulation * plan.world_size)
+        return Step(indices=_join(units), passes=tuple(_join([units[i] for i in each]) for each in passes))
+
+    def _units(self, epoch: int) -> np.ndarray | list[np.ndarray]:
+        """The epoch's units in order, each an array of samples; kept until another epoch is asked for."""
+        if self._epoch[0] != epoch:
+            samples = self._samples(epoch)
+            if self.unit == "samples":
+                self._epoch = (epoch, samples[:, None])
+            else:
+                packs = plan_packs(self.lengths[samples], self.capacity)
+                shuffled = np.random.Generator(np.random.PCG64([self.seed, epoch, 1])).permutation(len(packs))
+                self._epoch = (epoch, [samples[packs[i]] for i in shuffled])
+        return self._epoch[1]
+
+    def _samples(self, epoch: int) -> np.ndarray:
+        if self._counts is None:
+            return epoch_order(len(self.lengths), seed=self.seed, epoch=epoch)
+        starts = np.cumsum((0, *self._sizes[:-1]))
+        parts = [
+            start + _stretch_of_passes(size, epoch * count, (epoch + 1) * count, seed=[self.seed, number])
+            for number, (start, size, count) in enumerate(zip(starts, self._sizes, self._counts, strict=True))
+        ]
+        joined = np.concatenate(parts)
+        return joined[epoch_order(len(joined), seed=self.seed, epoch=epoch)]
+
+
+def order_of(recipe: Recipe, tokens: TokenizedSet) -> Order:
+    """The order that the recipe means for its training samples."""
+    weights = [source.weight for source in recipe.data.train if source.weight is not None]
+    return Order(
+        tokens.lengths,
+        seed=recipe.seed,
+        source_sizes=tokens.source_sizes,
+        weights=weights or None,
+        unit=recipe.batch.unit,
+        capacity=recipe.data.max_length,
+    )
+
+
+def describe_packing(order: Order, micro_size: int) -> str:
+    """What packing saves, in one sentence."""
+    if order.unit == "packs":
+        share = int(order.lengths.sum(dtype=np.int64)) / (order.num_units * order.capacity)
+        packs = f"{order.num_units:,} packs of at most {order.capacity:,} tokens"
+        return f"packing: {len(order.lengths):,} samples in {packs}, {share:.2%} full; 0 % padding"
+    saved = padding_share(order.lengths, micro_size)
+    return (
+        f"packing: the samples of a step end to end, 0 % padding; {micro_size} samples at a time padded to the longest "
+        f"would be {saved:.1%} padding"
+    )
+
+
+def mix_counts(sizes: Sequence[int], weights: Sequence[float]) -> tuple[int, ...]:
+    """Samples per epoch of each source: sum(sizes) shared out by weight, the largest remainders rounded up."""
+    shares = np.asarray(weights, dtype=np.float64) / sum(weights) * sum(sizes)
+    counts = np.floor(shares).astype(np.int64)
+    largest = np.argsort(counts - shares, kind="stable")
+    counts[largest[: sum(sizes) - int(counts.sum())]] += 1
+    return tuple(int(count) for count in counts)
+
+
+def _stretch_of_passes(size: int, start: int, stop: int, *, seed: list[int]) -> np.ndarray:
+    """Positions start..stop of an endless row of shuffled passes over `size` samples: each pass uses all of them."""
+    if size == 0:
+        return np.zeros(0, dtype=np.int64)
+    first, last = start // size, -(-stop // size)
+    passes = [
+        np.random.Generator(np.random.PCG64([*seed, number, 2])).permutation(size) for number in range(first, last)
+    ]
+    row = np.concatenate([np.zeros(0, dtype=np.int64), *passes])
+    return row[start - first * size : stop - first * size]
+
+
+def balance(tokens: Sequence[int], num_passes: int) -> list[list[int]]:
+    """`num_passes` lists of units, each unit in one list, with about equally many tokens in each.
+
+    Longest first into the emptiest pass (Graham, 1969: the fullest holds at most 4/3 of the best possible); inside a
+    pass the units keep their order.
     """
-    chunks = [indices[i : i + plan.micro_batch] for i in range(0, len(indices), plan.micro_batch)]
-    mine = chunks[rank :: plan.world_size]
-    return mine + [indices[:0]] * (plan.accumulation - len(mine))
+    loads = [(0, number) for number in range(num_passes)]
+    passes: list[list[int]] = [[] for _ in range(num_passes)]
+    for unit in sorted(range(len(tokens)), key=lambda i: (-tokens[i], i)):
+        load, number = heapq.heappop(loads)
+        passes[number].append(unit)
+        heapq.heappush(loads, (load + tokens[unit], number))
+    return [sorted(each) for each in passes]
+
+
+def _join(units: Sequence[np.ndarray]) -> np.ndarray:
+    return np.concatenate([np.zeros(0, dtype=np.int64), *units])
 
 
 def batch_hash(sample_ids: Sequence[str]) -> str:

@@ -19,8 +19,8 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from whet.checkpoint.manifest import file_sha256
 from whet.data.datasets import judge
-from whet.data.pipeline import load_sets
-from whet.data.templates import render_prompt
+from whet.data.pipeline import prepare
+from whet.data.templates import Template, prompts
 from whet.errors import StorageError
 from whet.evaluation.compare import compare
 from whet.evaluation.store import read_eval_report, write_comparison, write_eval_report
@@ -45,6 +45,7 @@ class _Set:
     examples: tuple[Example, ...]
     prompts: tuple[tuple[int, ...], ...]
     decoding: Decoding
+    stop_ids: frozenset[int]
 
     @property
     def fingerprint(self) -> str:
@@ -109,19 +110,17 @@ def load_tuned(model: nn.Module, run_folder: Path) -> None:
 
 
 def _render_sets(recipe: Recipe, loaded: LoadedModel) -> list[_Set]:
-    examples = load_sets(recipe, base_folder=Path.cwd()).evaluate
-    return [_render(entry, examples[entry.name], recipe, loaded) for entry in recipe.evaluate]
+    data = prepare(recipe, loaded.tokenizer, end_ids=loaded.stop_ids, base_folder=Path.cwd())
+    return [_render(entry, data.evaluate[entry.name], data.template) for entry in recipe.evaluate]
 
 
-def _render(entry: Evaluate, examples: Sequence[Example], recipe: Recipe, loaded: LoadedModel) -> _Set:
-    prompts = (
-        render_prompt(loaded.tokenizer, example, recipe.data.template, end_ids=loaded.stop_ids) for example in examples
-    )
+def _render(entry: Evaluate, examples: Sequence[Example], template: Template) -> _Set:
     return _Set(
         name=entry.name,
         examples=tuple(examples),
-        prompts=tuple(tuple(p) for p in prompts),
+        prompts=tuple(tuple(p) for p in prompts(template, examples)),
         decoding=Decoding(max_new_tokens=entry.max_new_tokens, batch_rows=entry.batch_rows),
+        stop_ids=template.end_ids,
     )
 
 
@@ -134,7 +133,7 @@ def _report(
         if key == (weights, s.fingerprint, str(s.decoding)):
             say(f"{s.name}: {model} answered before, {stored.accuracy:.1%} right")
             return stored
-    report = answer(s.examples, s.prompts, loaded, s.decoding, model=model, dataset=s.name)
+    report = answer(s.examples, s.prompts, loaded, s.decoding, stop_ids=s.stop_ids, model=model, dataset=s.name)
     report = replace(report, weights=weights, rows_fingerprint=s.fingerprint)
     write_eval_report(folder, report)
     num_new = sum(g.num_new_tokens for g in report.generations)
@@ -157,12 +156,13 @@ def answer(
     loaded: LoadedModel,
     decoding: Decoding,
     *,
+    stop_ids: frozenset[int],
     model: str,
     dataset: str,
 ) -> EvalReport:
     """Greedy answers to `examples`, judged one by one; `weights` and `rows_fingerprint` are the caller's to fill."""
     started = time.monotonic()
-    completions = generate(loaded.model, prompts, stop_ids=frozenset(loaded.stop_ids), decoding=decoding)
+    completions = generate(loaded.model, prompts, stop_ids=stop_ids, decoding=decoding)
     seconds = time.monotonic() - started
     tokenizer = loaded.tokenizer
     generations = tuple(

@@ -18,7 +18,7 @@ import jinja2
 from markupsafe import Markup
 
 from whet import atomic
-from whet.report import charts
+from whet.report import charts, ledger_section
 from whet.report.run_folder import Evaluation, RunView, finite, read_run_folder
 from whet.report.samples import choose_samples
 
@@ -72,9 +72,11 @@ def render(run: RunView) -> str:
         loss_rows=_loss_rows(run),
         small_charts=_small_charts(run),
         evaluations=[_evaluation(evaluation, i) for i, evaluation in enumerate(run.evaluations)],
-        splits=_splits(run.data),
+        token_table=ledger_section.token_table(run.data),
+        ledger_statuses=ledger_section.STATUSES,
+        ledger_table=ledger_section.ledger_table(run.ledger),
+        ledger_rows=ledger_section.ledger_rows(run.ledger),
         notes=_texts(run.data.get("notes")),
-        dropped=_dropped(run.data),
         tables=[
             (heading, entries)
             for heading, entries in (
@@ -249,23 +251,6 @@ def _rates(evaluation: Evaluation) -> list[tuple[str, str, str, str]]:
             ("Ended by itself", c.base_stop_rate, c.tuned_stop_rate),
         )
     ]
-
-
-def _splits(data: dict[str, Any]) -> list[list[str]]:
-    names = ("num_rows", "num_kept", "num_dropped", "num_truncated", "num_tokens", "num_taught")
-    table = []
-    for split in ("train", "validation"):
-        account = _object(data.get(split))
-        if account:
-            counts = [finite(account.get(name)) for name in names]
-            cells = ["-" if count is None else f"{count:,.0f}" for count in counts]
-            table.append([split, *cells, str(account.get("fingerprint", "-"))[:12]])
-    return table
-
-
-def _dropped(data: dict[str, Any]) -> list[tuple[str, str]]:
-    rows = [row for split in ("train", "validation") for row in _list(_object(data.get(split)).get("dropped"))]
-    return [(str(row.get("origin", "")), str(row.get("reason", ""))) for row in rows[:_MAX_ENTRIES] if _object(row)]
 
 
 def _commands(run: RunView) -> str:

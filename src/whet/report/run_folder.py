@@ -92,6 +92,7 @@ class RunView:
     plan: dict[str, Any]
     environment: dict[str, Any]
     data: dict[str, Any]
+    ledger: dict[str, Any]
     model: dict[str, Any]
     summary: dict[str, Any]
     steps: tuple[StepPoint, ...]
@@ -119,6 +120,7 @@ def read_run_folder(folder: Path) -> RunView:
         plan=_read_object(folder / "run_plan.json", problems),
         environment=_read_object(folder / "environment.json", problems),
         data=_read_object(folder / "data.json", problems),
+        ledger=_read_object(folder / "ledger.json", problems),
         model=_read_object(folder / "model.json", problems),
         summary=_read_object(folder / "summary.json", problems),
         steps=steps,

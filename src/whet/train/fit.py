@@ -6,7 +6,6 @@ import statistics
 import time
 
 from whet.data.packing import pack
-from whet.data.sampler import rank_micro_batches, step_indices
 from whet.train.loop import Training
 
 NUM_MEASURED = 3
@@ -35,10 +34,10 @@ def steps_that_fit(budget_seconds: float, seconds_per_step: float, *, at_most: i
 
 
 def _pass(run: Training, *, step: int, num_micro_batches: int) -> None:
-    indices = step_indices(run.plan, seed=run.seed, step=step % run.plan.steps_per_epoch)
-    for micro_batch in rank_micro_batches(indices, run.plan, rank=run.env.rank)[:num_micro_batches]:
-        if len(micro_batch) == 0:
+    this_step = run.order.step(run.plan, step % run.plan.steps_per_epoch)
+    for one_pass in this_step.of_rank(run.env.rank, run.plan.world_size)[:num_micro_batches]:
+        if len(one_pass) == 0:
             continue
-        batch = pack([run.samples[i] for i in micro_batch], run.device)
+        batch = pack([run.samples[i] for i in one_pass], run.device)
         with run.dropout.micro_batch(step, batch):
             run.loss_model.nll_sum(batch).backward()

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from whet.data.packing import pack
-from whet.data.sampler import batch_hash, rank_micro_batches, step_indices
+from whet.data.sampler import Order, batch_hash
 from whet.errors import NonFiniteError
 from whet.kernels.dropout import DropoutState
 from whet.models.adapters import Trainables
@@ -34,7 +34,6 @@ class Training:
     """Everything one run needs, built by `run.py`."""
 
     plan: RunPlan
-    seed: int
     optim: Optim
     env: Env
     device: torch.device
@@ -47,6 +46,8 @@ class Training:
     optimizer: torch.optim.Optimizer
     dropout: DropoutState
     samples: Sequence[TokenizedSample]
+    order: Order
+    """which samples every step takes"""
     validation: Sequence[TokenizedSample]
     callbacks: Callbacks
     best: Best
@@ -91,17 +92,17 @@ def train_step(run: Training, step: int, *, asked: Requests, stop: StopRequest) 
     """
     started = time.monotonic()
     plan = run.plan
-    indices = step_indices(plan, seed=run.seed, step=step)
-    samples = [run.samples[i] for i in indices]
+    this_step = run.order.step(plan, step)
+    samples = [run.samples[i] for i in this_step.indices]
     num_taught = sum(s.num_taught for s in samples)
 
     run.model.train()
     run.optimizer.zero_grad(set_to_none=True)
     nll = torch.zeros((), dtype=torch.float64, device=run.device)
-    for micro_batch in rank_micro_batches(indices, plan, rank=run.env.rank):
-        if len(micro_batch) == 0:
+    for one_pass in this_step.of_rank(run.env.rank, plan.world_size):
+        if len(one_pass) == 0:
             continue
-        batch = pack([run.samples[i] for i in micro_batch], run.device)
+        batch = pack([run.samples[i] for i in one_pass], run.device)
         with run.dropout.micro_batch(step, batch):
             nll_sum = run.loss_model.nll_sum(batch)
             (nll_sum / num_taught).backward()

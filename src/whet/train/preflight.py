@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import sys
@@ -10,22 +11,26 @@ from contextlib import contextmanager
 from dataclasses import asdict, fields, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
+import numpy as np
 import torch
 
+from whet.atomic import remove, write_text
 from whet.checkpoint.load import Checkpoint
 from whet.data.pipeline import PreparedData
+from whet.data.templates import Template
 from whet.errors import RecipeError, StorageError
 from whet.models.load import LoadedModel
 from whet.parallel.env import Env
 from whet.parallel.reduce import broadcast_text
-from whet.recipe.schema import Recipe
+from whet.recipe.schema import Data, Recipe
 from whet.train.folder import refuse_other_recipe, write_json
 from whet.train.state import PLAN
-from whet.types import RunPlan, TokenizedSet
+from whet.types import Ledger, RowStatus, RunPlan, TokenizedSet
 
-_SHOWN_ROWS = 50
+LEDGER = "ledger.json"
+QUARANTINE = "quarantine.jsonl"
 
 
 def set_threads(requested: int | None, env: Env, device: torch.device) -> int:
@@ -77,27 +82,49 @@ def continued_plan(now: RunPlan, saved: Mapping[str, Any]) -> RunPlan:
     )
 
 
+def follow_template(loaded: LoadedModel, data: Data, template: Template) -> LoadedModel:
+    """The model with the end tokens and the chat template that it is trained with, so that both are saved with it."""
+    if template.chat is not None and data.chat_template != "own":
+        loaded.tokenizer.chat_template = template.chat.text
+    return replace(loaded, stop_ids=tuple(sorted(template.end_ids)))
+
+
 def write_facts(run_folder: Path, plan: RunPlan, data: PreparedData, loaded: LoadedModel, device: torch.device) -> None:
-    """run_plan.json, environment.json, data.json and model.json of a run."""
+    """run_plan.json, environment.json, data.json, ledger.json and model.json of a run; bad rows in quarantine.jsonl."""
     write_json(run_folder / PLAN, asdict(plan))
     write_json(run_folder / "environment.json", _environment(plan, device))
     accounts = {"train": data.train} | ({"validation": data.validation} if data.validation else {})
     document: dict[str, Any] = {name: _account(tokens) for name, tokens in accounts.items()}
     write_json(run_folder / "data.json", document | {"notes": list(data.notes)})
+    write_ledgers(run_folder, data)
     write_json(run_folder / "model.json", asdict(loaded.identity))
 
 
+def write_ledgers(folder: Path, data: PreparedData) -> None:
+    """ledger.json: every row of every set that is not simply a sample; quarantine.jsonl: the bad ones, whole."""
+    write_json(folder / LEDGER, {"format_version": 1, "sets": [_ledger(each) for each in data.ledgers]})
+    if data.quarantine:
+        write_text(folder / QUARANTINE, "".join(json.dumps(row) + "\n" for row in data.quarantine))
+    else:
+        remove(folder / QUARANTINE)
+
+
+def _ledger(ledger: Ledger) -> dict[str, Any]:
+    counts = {status: ledger.count(status) for status in get_args(RowStatus)}
+    head = {"name": ledger.name, "num_rows": ledger.num_rows, "num_samples": ledger.num_samples}
+    return head | {"counts": {"kept": ledger.num_kept, **counts}} | asdict(ledger)
+
+
 def _account(tokens: TokenizedSet) -> dict[str, Any]:
+    ledger = tokens.ledger
     return {
-        "num_rows": tokens.num_rows,
+        "num_rows": ledger.num_rows,
         "num_kept": len(tokens.samples),
-        "num_dropped": len(tokens.dropped),
-        "num_truncated": len(tokens.truncated),
-        "num_tokens": sum(s.num_tokens for s in tokens.samples),
-        "num_taught": sum(s.num_taught for s in tokens.samples),
+        "num_dropped": ledger.num_rows - ledger.num_samples,
+        "num_truncated": ledger.count("truncated"),
+        "num_tokens": int(tokens.lengths.sum(dtype=np.int64)),
+        "num_taught": int(tokens.num_taught.sum(dtype=np.int64)),
         "fingerprint": tokens.fingerprint,
-        "dropped": [asdict(row) for row in tokens.dropped[:_SHOWN_ROWS]],
-        "truncated": [asdict(row) for row in tokens.truncated[:_SHOWN_ROWS]],
     }
 
 

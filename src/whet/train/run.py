@@ -14,6 +14,7 @@ from whet.checkpoint.load import Checkpoint, newest_checkpoint, open_checkpoint
 from whet.checkpoint.lock import locked
 from whet.checkpoint.retention import remove_leftovers
 from whet.data.pipeline import PreparedData, prepare
+from whet.data.sampler import Order, describe_packing, order_of
 from whet.errors import InterruptedRunError, RecipeError, StorageError
 from whet.kernels import select
 from whet.kernels.dropout import DropoutState, StatelessDropout
@@ -111,14 +112,16 @@ def _train(recipe: Recipe, options: Options, env: Env, device: torch.device, run
     torch.manual_seed(recipe.seed)  # torch's own first seed is another one in every process
     say(f"loading {recipe.model.id}")
     loaded = load_pretrained(recipe.model, device=device)
-    data = prepare(recipe, loaded.tokenizer, end_ids=loaded.stop_ids, base_folder=Path.cwd())
-    for note in data.notes:
+    data = prepare(recipe, loaded.tokenizer, end_ids=loaded.stop_ids, base_folder=Path.cwd(), say=say)
+    loaded = preflight.follow_template(loaded, recipe.data, data.template)
+    order = order_of(recipe, data.train)
+    for note in (*data.notes, describe_packing(order, recipe.batch.micro_size)):
         say(note)
 
     plan = resolve(
         recipe,
         world_size=env.world_size,
-        num_samples=len(data.train.samples),
+        num_samples=order.num_units,
         device=device.type,
         compute_dtype=_DTYPE_NAMES[loaded.compute_dtype],
         num_threads=num_threads,
@@ -127,7 +130,7 @@ def _train(recipe: Recipe, options: Options, env: Env, device: torch.device, run
         plan = preflight.continued_plan(plan, checkpoint.document(PLAN))
     monitor = on_monitor.Monitor(recipe, run_folder, env=env, say=say)
     callbacks = Callbacks([monitor, *on_monitor.chosen(recipe)])
-    training = _build_training(recipe, plan, env, device, loaded, data, callbacks)
+    training = _build_training(recipe, plan, env, device, loaded, data, order, callbacks)
     if recipe.train.fit_seconds is not None and checkpoint is None:
         plan = _fit(recipe, training)
         say(f"{plan.measured_seconds_per_step:.2f} s per step: {plan.total_steps} steps fit the time budget")
@@ -147,7 +150,7 @@ def _train(recipe: Recipe, options: Options, env: Env, device: torch.device, run
 
 def _build_training(
     recipe: Recipe, plan: RunPlan, env: Env, device: torch.device, loaded: LoadedModel, data: PreparedData,
-    callbacks: Callbacks,
+    order: Order, callbacks: Callbacks,
 ) -> Training:  # fmt: skip
     dropout = DropoutState(recipe.seed)
     trainables = _choose_trainables(recipe, loaded, dropout)
@@ -156,7 +159,6 @@ def _build_training(
     optimizer = build_optimizer(trainables.named, recipe.optim)
     return Training(
         plan=plan,
-        seed=recipe.seed,
         optim=recipe.optim,
         env=env,
         device=device,
@@ -167,6 +169,7 @@ def _build_training(
         optimizer=optimizer,
         dropout=dropout,
         samples=data.train.samples,
+        order=order,
         validation=data.validation.samples if data.validation else (),
         callbacks=callbacks,
         best=Best(),

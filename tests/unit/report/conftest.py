@@ -72,10 +72,13 @@ def make_run(tmp_path: Path) -> Callable[..., Path]:
 
     def make(text: str = "plain", num_steps: int = 50) -> Path:
         folder = tmp_path / "demo-run"
-        account = {"num_rows": 100, "num_kept": 97, "num_dropped": 3, "num_truncated": 1, "num_tokens": 12345}
-        account |= {"num_taught": 4567, "fingerprint": text, "dropped": [{"origin": text, "reason": text}]}
+        account = {"num_rows": 100, "num_kept": 97, "num_tokens": 12345, "num_taught": 4567, "fingerprint": text}
+        row = {"origin": text, "status": text, "reason": text, "num_tokens_cut": 7, "cut_from": text}
+        counts = {"kept": 96, "truncated": 1, "duplicate": 0, "too long": 3, "bad": 0, "left out": 0}
+        ledger = {"name": f"train {text}", "num_rows": 100, "counts": counts, "rows": [row] * 4}
         _write(folder / "run_plan.json", {"total_steps": num_steps, text: text, "list": [text, None, True]})
         _write(folder / "environment.json", {"whet": f"0.1.0{text}", "cpu": text})
+        _write(folder / "ledger.json", {"sets": [ledger, ledger]})
         _write(folder / "data.json", {"train": account, "validation": account, "notes": [text]})
         _write(folder / "model.json", {"id": text, "revision": None, "weights_sha256": text, "note": text})
         summary = {"status": text, "seconds": 75.0, "tokens_per_second": 1000.5, "peak_memory_bytes": 2**30}

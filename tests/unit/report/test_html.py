@@ -139,7 +139,16 @@ def test_a_run_that_only_just_started_has_a_report(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["run_plan.json", "environment.json", "data.json", "model.json", "summary.json", "metrics.jsonl", "recipe.yaml"]
+    [
+        "run_plan.json",
+        "environment.json",
+        "data.json",
+        "ledger.json",
+        "model.json",
+        "summary.json",
+        "metrics.jsonl",
+        "recipe.yaml",
+    ]
     + [f"evaluations/sums/{file}" for file in ("comparison.json", "base.jsonl", "tuned.jsonl", "tuned.summary.json")],
 )
 @pytest.mark.parametrize(

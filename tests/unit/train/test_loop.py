@@ -4,7 +4,7 @@ import pytest
 import torch
 from tiny import LORA, build_training, make_plan, make_samples, run_steps, tiny_llama, values
 
-from whet.data.sampler import batch_hash, step_indices
+from whet.data.sampler import batch_hash
 from whet.errors import NonFiniteError
 from whet.optim.schedule import lr_at
 from whet.recipe.schema import Optim
@@ -53,7 +53,7 @@ def test_a_record_says_what_the_step_did():
     optim = Optim(lr=1e-3, schedule="cosine")
     training = _training(total_steps=4, optim=optim, warmup_steps=1)
     for step, record in enumerate(run_steps(training)):
-        samples = [SAMPLES[i] for i in step_indices(training.plan, seed=0, step=step)]
+        samples = [SAMPLES[i] for i in _indices(training, step)]
         assert record.step == step + 1 and record.epoch == (step + 1) / 3
         assert record.num_tokens == sum(s.num_tokens for s in samples)
         assert record.num_taught == sum(s.num_taught for s in samples)
@@ -109,7 +109,7 @@ def test_a_non_finite_loss_stops_before_anything_changes(poison):
 
 
 def _indices(training, step):
-    return step_indices(training.plan, seed=training.seed, step=step)
+    return training.order.step(training.plan, step).indices
 
 
 def test_a_non_finite_gradient_stops_although_the_loss_is_finite(monkeypatch):
