@@ -5,15 +5,17 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from whet.errors import WhetError
 from whet.estimate.disk import adapter_bytes, checkpoint_bytes, final_bytes, run_bytes
 from whet.models.families import find_shape, num_lora_parameters, num_parameters
 from whet.recipe.explain import explain_recipe
 from whet.recipe.resolve import derive_accumulation, resolve, warmup_steps
 from whet.recipe.schema import Recipe, Source
-from whet.recipe.splits import num_rows_taken, source_kind
+from whet.recipe.splits import num_rows_taken, parse_split, source_kind
 from whet.types import RunPlan
 
 
@@ -89,15 +91,40 @@ def _count_all(recipe: Recipe, unknown: list[str]) -> int | None:
 
 def count_rows(source: Source) -> int | str:
     """Rows that a source gives, or the reason why that is not known without reading it."""
+    from whet.data.datasets import known_rows
+
     if source_kind(source) == "generated":
         return source.rows or "the recipe does not say how many to generate"
+    known = known_rows(source)
+    if known is not None:
+        return num_rows_taken(source, known)
     file = Path(source.source)
     if source_kind(source) == "file" and not file.is_file():
         return "there is no such file"
     if file.suffix.lower() != ".jsonl":
         return "unknown until the rows are read"
     with file.open("rb") as lines:
-        return num_rows_taken(source, sum(1 for line in lines if line.strip()))
+        num_rows = sum(1 for line in lines if line.strip())
+    return num_rows_taken(source, _rows_of_split(source, file, num_rows))
+
+
+def _rows_of_split(source: Source, file: Path, num_rows: int) -> int:
+    """Rows left where the split rule of the file's dataset takes a part of them; a file that cannot be read yet
+    is the run's business."""
+    from whet.data.datasets import part_size
+    from whet.data.files import read_rows
+    from whet.data.formats import NUM_ROWS_TO_DETECT, detect_format
+
+    stretch = parse_split(source.split)
+    name: str = source.format
+    if name == "auto":
+        try:
+            name = detect_format(
+                list(islice(read_rows(file, source.source), NUM_ROWS_TO_DETECT)), source.source, fields=source.fields
+            )
+        except WhetError:
+            return num_rows
+    return num_rows if stretch is None else part_size(name, stretch.name, num_rows)
 
 
 def _weigh(recipe: Recipe, unknown: list[str]) -> tuple[Weights | None, list[str]]:

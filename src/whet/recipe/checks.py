@@ -129,10 +129,19 @@ def _source_settings(path: Path, source: Source) -> Iterator[Finding]:
         yield Finding(((*path, "rows"), (*path, "source")), "is needed: how many problems to generate")
     if kind != "generated" and source.options:
         yield Finding(((*path, "options"), (*path, "source")), "are for generated problems (reasoning-gym:) only")
+    if kind == "generated":
+        for key, default in (("format", "auto"), ("fields", {})):
+            if getattr(source, key) != default:
+                yield Finding(((*path, key), (*path, "source")), "does nothing for generated problems: remove it")
     if kind != "hub":
-        for key in ("config", "revision"):
-            if getattr(source, key) is not None:
+        for key in ("config", "revision", "stream"):
+            if getattr(source, key):
                 yield Finding(((*path, key), (*path, "source")), f"is for hub datasets only (found {source.source})")
+    if len(set(source.fields.values())) < len(source.fields):
+        yield Finding(((*path, "fields"),), "names one key of the rows twice")
+    if source.format == "text" and (source.system is not None or source.instruction is not None):
+        added: Path = (*path, "system" if source.system is not None else "instruction")
+        yield Finding((added, (*path, "format")), "does nothing for plain text, which has no question: remove it")
 
 
 def _held_out_is_disjoint(recipe: Recipe) -> Iterator[Finding]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import posixpath
 import re
 from dataclasses import dataclass
+from pathlib import PurePath
 from typing import Literal
 
 from whet.recipe.schema import Source
@@ -12,6 +13,8 @@ from whet.recipe.schema import Source
 SourceKind = Literal["file", "generated", "hub"]
 FILE_SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
 GENERATED_PREFIX = "reasoning-gym:"
+_CUT_FORMATS = {"auto", "dolly", "squad"}
+"""formats of which `train` and `validation` may be parts of one file"""
 
 _SPLIT = re.compile(r"(?P<name>[^\[\]]+)(\[(?P<start>\d*)(?P<p1>%?):(?P<stop>\d*)(?P<p2>%?)\])?")
 
@@ -63,11 +66,22 @@ def share_rows(one: Source, other: Source) -> bool:
     a, b = parse_split(one.split), parse_split(other.split)
     if a is None or b is None:
         return one.split == other.split
-    if a.name != b.name:
-        return False
+    if a.name != b.name and not _names_same_split(one, a, other, b):
+        # rows of the whole are not counted like rows of a part, so only a whole whole is certain to share some
+        return "all" in (a.name, b.name) and any(
+            stretch.name == "all" and _is_whole(stretch) and source.rows is None
+            for stretch, source in ((a, one), (b, other))
+        )
     if a.is_percent != b.is_percent and not (_is_whole(a) or _is_whole(b)):
         return False
     return _stop(a, one) > b.start and _stop(b, other) > a.start
+
+
+def _names_same_split(one: Source, a: Stretch, other: Source, b: Stretch) -> bool:
+    """A file is one split under several names, unless its format has a rule that cuts it, or may have one."""
+    if source_kind(one) != "file" or {one.format, other.format} & _CUT_FORMATS:
+        return False
+    return {a.name, b.name} <= {"train", "all", PurePath(one.source).stem}
 
 
 def _identity(source: Source) -> tuple[object, ...]:

@@ -18,7 +18,31 @@ def test_rows_of_local_files_and_generators_are_counted(tmp_path):
     assert count_rows(Source(source=str(file), rows=2)) == 2
     assert count_rows(Source(source="reasoning-gym:lcm", rows=70)) == 70
     assert count_rows(Source(source=str(tmp_path / "no.jsonl"))) == "there is no such file"
-    assert count_rows(Source(source="openai/gsm8k")) == "unknown until the rows are read"
+    assert count_rows(Source(source="owner/unknown")) == "unknown until the rows are read"
+
+
+def test_rows_of_known_hub_datasets_need_no_network_and_give_the_published_steps():
+    assert count_rows(Source(source="databricks/databricks-dolly-15k")) == 12_008
+    assert count_rows(Source(source="rajpurkar/squad", split="validation[:100]")) == 100
+    published = [
+        ("meta-math/MetaMathQA", 128, 2, 6_172), ("openai/gsm8k", 64, 5, 585), ("explodinggradients/fiqa", 16, 3, 1_032),
+    ]  # fmt: skip
+    for hub_id, global_size, epochs, steps in published:
+        recipe = parse_recipe(
+            f"name: a\noutput: b\ndata: {{train: [{{source: {hub_id}}}]}}\n"
+            f"batch: {{global_size: {global_size}}}\ntrain: {{epochs: {epochs}}}\n"
+        )
+        plan = preview_run(recipe).plan
+        assert plan is not None and plan.total_steps == steps
+
+
+def test_a_local_file_that_a_split_rule_cuts_counts_its_part(tmp_path):
+    file = tmp_path / "pairs.jsonl"
+    file.write_text('{"instruction": "a", "response": "b"}\n' * 100, encoding="utf-8")
+    assert [count_rows(Source(source=str(file), split=split)) for split in ("train", "validation", "test", "all")] == [
+        80, 15, 5, 100,
+    ]  # fmt: skip
+    assert count_rows(Source(source=str(file), format="question_answer")) == 100
 
 
 def test_rows_of_a_real_file_give_the_published_steps(test_data):

@@ -85,6 +85,14 @@ def test_an_absurd_batch_is_answered_at_once():
         (BASE + "      revision: abc\n", "data.train.0.revision: is for hub datasets only (found rows.jsonl)"),
         (BASE + "      options: {a: 1}\n", "data.train.0.options: are for generated problems"),
         (GENERATED + "      split: validation\n", "data.train.0.split: of generated problems is train or test"),
+        (BASE + "      stream: true\n", "data.train.0.stream: is for hub datasets only (found rows.jsonl)"),
+        (BASE + "      fields: {question: ask, answer: ask}\n", "data.train.0.fields: names one key of the rows twice"),
+        (GENERATED + "      fields: {question: ask}\n", "data.train.0.fields: does nothing for generated problems"),
+        (GENERATED + "      format: gsm8k\n", "data.train.0.format: does nothing for generated problems"),
+        (
+            BASE + "      format: text\n      instruction: Go.\n",
+            "data.train.0.instruction: does nothing for plain text",
+        ),
         (GENERATED.replace("rows: 5", "split: test"), "data.train.0.rows: is needed: how many problems to generate"),
     ],
 )
@@ -103,6 +111,9 @@ def test_each_impossible_combination_is_named_at_its_key(text, expected):
         ("train[:90%]", "train[90%:]", False),
         ("train[:91%]", "train[90%:]", True),
         ("train", "train[90%:]", True),
+        ("train", "validation", False),
+        ("train[:100]", "all", True),
+        ("all", "validation[5:]", True),
     ],
 )
 def test_rows_shared_by_training_and_held_out_sets_are_found(train, held, is_shared):

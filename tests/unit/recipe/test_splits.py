@@ -44,6 +44,30 @@ def test_what_is_no_slice_is_none(split):
     assert parse_split(split) is None
 
 
+FILE = {"source": "data/pairs.jsonl"}
+
+
+@pytest.mark.parametrize(
+    ("format_name", "one", "other", "is_shared"),
+    [
+        ("dolly", "train", "validation", False),
+        ("squad", "train[:10]", "train[10:]", False),
+        ("squad", "train", "all", True),
+        ("dolly", "all", "test", True),
+        ("auto", "validation", "train", False),
+        ("auto", "all", "validation", True),
+        ("auto", "all[:5]", "train[:5]", False),
+        ("gsm8k", "all[:5]", "train[:5]", True),
+        ("gsm8k", "all[:5]", "train[5:]", False),
+        ("gsm8k", "pairs", "train", True),
+        ("gsm8k", "pairs[:5]", "all[5:]", False),
+    ],
+)
+def test_a_file_is_one_split_unless_its_format_may_cut_it(format_name, one, other, is_shared):
+    sources = [Source(**FILE, format=format_name, split=split) for split in (one, other)]
+    assert share_rows(*sources) == share_rows(*sources[::-1]) == is_shared
+
+
 def test_kinds_are_read_off_the_name():
     names = {"rows.jsonl": "file", "D/ROWS.CSV": "file", "reasoning-gym:lcm": "generated", "openai/gsm8k": "hub"}
     assert {name: source_kind(Source(source=name)) for name in names} == names
