@@ -89,8 +89,18 @@ def _refuse_underscore(name: object) -> None:
         raise jinja2.exceptions.SecurityError(f"namespace() takes no attribute {name!r}")
 
 
-def _make_dict(*args: Any, **kwargs: Any) -> dict[Any, Any]:
-    return dict(*args, **kwargs)
+class PlainDict:
+    """`dict(...)` and `dict.fromkeys(...)`, and no way from there to the class."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> dict[Any, Any]:
+        return dict(*args, **kwargs)
+
+    def fromkeys(self, *args: Any) -> dict[Any, Any]:
+        return dict.fromkeys(*args)
+
+
+def _refuse_attribute(value: object, attribute: str) -> None:
+    raise jinja2.exceptions.SecurityError(f"{attribute!r} of {type(value).__name__!r} is not for templates")
 
 
 def _raise_exception(message: object) -> None:
@@ -117,9 +127,11 @@ def build_environment() -> jinja2.sandbox.ImmutableSandboxedEnvironment:
     environment.globals |= {
         "raise_exception": _raise_exception,
         "strftime_now": _strftime_now,
-        "dict": _make_dict,
+        "dict": PlainDict(),
         "namespace": PlainNamespace,
     }
+    # jinja2 gives such an attribute as undefined, which prints as nothing; here reaching for it is an error
+    environment.unsafe_undefined = _refuse_attribute  # type: ignore[assignment,method-assign]
     del environment.globals["lipsum"], environment.filters["random"]
     return environment
 
