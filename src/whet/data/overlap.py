@@ -18,6 +18,7 @@ from typing import Literal
 import numpy as np
 
 from whet.data.ngrams import NgramCounter, NgramTable
+from whet.data.row_keys import parameters_key, question_key
 from whet.data.rows import normalise
 from whet.errors import DataError
 from whet.inspection import NgramOverlap, OverlapPair, OverlapReport
@@ -110,20 +111,21 @@ class _Twins:
     """Training rows that ask the question of an evaluation row, or are made from the same thing."""
 
     def __init__(self, evaluate: Sequence[Example]) -> None:
-        self._questions: dict[str, str | None] = {normalise_question(example): None for example in evaluate}
-        self._parameters: dict[str, str | None] = {example.parameters: None for example in evaluate}
+        self._questions: dict[int, str | None] = {question_key(example): None for example in evaluate}
+        self._parameters: dict[int, str | None] = {parameters_key(example): None for example in evaluate}
 
     def add(self, train: Sequence[Example]) -> None:
         for example in train:
-            for known, key in ((self._questions, normalise_question(example)), (self._parameters, example.parameters)):
+            keys = (self._questions, question_key(example)), (self._parameters, parameters_key(example))
+            for known, key in keys:
                 if key in known and known[key] is None:
                     known[key] = example.origin
 
     def find(self, example: Example) -> tuple[str, str] | None:
         """(kind, origin) of the first training row like `example`."""
-        if (origin := self._questions[normalise_question(example)]) is not None:
+        if (origin := self._questions[question_key(example)]) is not None:
             return "same question", origin
-        if example.parameters and (origin := self._parameters[example.parameters]) is not None:
+        if example.parameters and (origin := self._parameters[parameters_key(example)]) is not None:
             # rows that are not generated carry the hash of the bare question here
             return ("same parameters" if example.task == "generated" else "same question"), origin
         return None
@@ -187,8 +189,9 @@ def _report_set(
 
 
 def _question(example: Example) -> str:
-    """Everything the users said; a blank line keeps turns apart."""
-    return "\n\n".join(message.content for message in example.messages if message.role == "user")
+    """Everything the users said (of a bare text: what it says); a blank line keeps turns apart."""
+    asked = [message.content for message in example.messages if message.role == "user"]
+    return "\n\n".join(asked or [message.content for message in example.messages])
 
 
 def normalise_question(example: Example) -> str:

@@ -128,6 +128,14 @@ def test_the_report_does_not_depend_on_the_chunks(chunk_rows):
     assert counter.report()["none"].num_rows == 0
 
 
+def test_a_bare_text_is_searched_for_the_questions():
+    text = Message(role="assistant", content="Forum. How many clips did Natalia sell in April? 48.", is_taught=True)
+    book = Example(id="book", messages=(text,), task="text", origin="book:1")
+    held = {"held": [_example("How many clips did Natalia sell in April?", "e"), _example("How many?", "f")]}
+    report = report_overlap([book, book], held)["held"]
+    assert [(pair.eval_origin, pair.train_origin) for pair in report.pairs] == [("e", "book:1")]
+
+
 def test_without_training_rows_nothing_overlaps():
     report = report_overlap([], {"held": [_example("a b c d e f g h i", "e")]})["held"]
     assert (report.num_train_rows, report.num_exact, report.pairs) == (0, 0, ())
