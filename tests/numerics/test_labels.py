@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 from tiny import VOCAB, loss_model_of, make_samples, tiny_llama
+from tiny_data import make_example, tokenize
 
 from whet.data.packing import pack
-from whet.data.tokenize import tokenize_examples
 from whet.kernels import attention
-from whet.types import Example, Message, TokenizedSample
+from whet.types import TokenizedSample
 
 
 def _bigram_model(next_token):
@@ -75,19 +75,14 @@ def test_the_loss_of_one_row_is_transformers_own():
 QUESTIONS = [("How many clips?", "48"), ("Explain.", "half of 48 is 24,\nand 48 + 24 = 72."), ("2+2", " 4 ")]
 
 
-def _tokenize(tokenizer, end_ids, **options):
-    turns = [
-        (Message(role="user", content=q), Message(role="assistant", content=a, is_taught=True)) for q, a in QUESTIONS
-    ]
-    examples = [Example(id=str(i), messages=messages, task="plain_answer") for i, messages in enumerate(turns)]
-    return tokenize_examples(
-        examples, tokenizer, template="chat", max_length=256, over_length="error", end_ids=end_ids, **options
-    ).samples
+def _tokenize(tokenizer):
+    examples = [make_example(question, answer, str(i)) for i, (question, answer) in enumerate(QUESTIONS)]
+    return tokenize(examples, tokenizer, max_length=256)[0]
 
 
 def test_the_end_of_turn_is_taught_although_it_is_the_padding_token(chatml):
     assert chatml.pad_token_id == chatml.eos_token_id
-    samples = _tokenize(chatml, [chatml.eos_token_id])
+    samples = _tokenize(chatml)
     batch = pack(samples)
     # the independent pass: the answers alone through the tokenizer, each with the end of its turn
     answers = [[*chatml(answer, add_special_tokens=False)["input_ids"], chatml.eos_token_id] for _, answer in QUESTIONS]
@@ -96,6 +91,6 @@ def test_the_end_of_turn_is_taught_although_it_is_the_padding_token(chatml):
 
 
 def test_one_end_of_turn_per_answer_is_taught_where_padding_is_another_token(llama3):
-    batch = pack(_tokenize(llama3, [llama3.eos_token_id]))
+    batch = pack(_tokenize(llama3))
     assert int((batch.labels_T == llama3.eos_token_id).sum()) == len(QUESTIONS)
     assert int((batch.labels_T == llama3.bos_token_id).sum()) == 0
