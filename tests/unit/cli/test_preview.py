@@ -25,8 +25,10 @@ def test_rows_of_known_hub_datasets_need_no_network_and_give_the_published_steps
     assert count_rows(Source(source="databricks/databricks-dolly-15k")) == 12_008
     assert count_rows(Source(source="rajpurkar/squad", split="validation[:100]")) == 100
     published = [
-        ("meta-math/MetaMathQA", 128, 2, 6_172), ("openai/gsm8k", 64, 5, 585), ("explodinggradients/fiqa", 16, 3, 1_032),
-    ]  # fmt: skip
+        ("meta-math/MetaMathQA", 128, 2, 6_172),
+        ("openai/gsm8k", 64, 5, 585),
+        ("explodinggradients/fiqa", 16, 3, 1_032),
+    ]
     for hub_id, global_size, epochs, steps in published:
         recipe = parse_recipe(
             f"name: a\noutput: b\ndata: {{train: [{{source: {hub_id}}}]}}\n"

@@ -43,7 +43,7 @@ def read(row: dict[str, Any]) -> Reading:
 
 def _read_golds(row: dict[str, Any]) -> tuple[str, ...]:
     is_impossible = row.get("is_impossible")
-    if is_impossible not in (None, True, False):
+    if is_impossible is not None and not isinstance(is_impossible, bool):
         raise RowError("not a boolean", field="is_impossible", found=name_type(is_impossible), expected="true or false")
     answers = get_value(row, "answers", _ANSWERS) if not is_impossible else []
     if isinstance(answers, dict):

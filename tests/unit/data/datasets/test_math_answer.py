@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from whet.data.datasets.math_answer import extract, has_final_line, is_correct
+from whet.data.datasets.math_answer import bare_number, extract, has_final_line, is_correct
 
 
 @pytest.mark.parametrize(
@@ -24,6 +24,16 @@ from whet.data.datasets.math_answer import extract, has_final_line, is_correct
         ("Answer: 24 apples", "24", True),
         ("Answer: 24\nAnswer: 99", "24", True),
         ("Answer: 2 + 2 = 4", "4", True),
+        ("48/2 = 24\nThe answer is: 24", "24", True),
+        ("**The answer is:** 24", "24", True),
+        ("the answer is :\n$1,024", "1024", True),
+        ("The answer is: 24\n\nQuestion: ...\nThe answer is: 99", "24", True),
+        ("The answer is: 24\n\nQuestion: ...\nAnswer: 99", "24", True),
+        ("The answer is: 24\n\nQuestion: ...\n#### 99", "24", True),
+        ("#### 24\nThe answer is: 25", "24", True),
+        ("Answer: 24\nThe answer is: 25", "24", True),
+        ("I had 5. The answer is: none", "", False),
+        ("The answer is 24, not 25", "25", False),
         ("It is 3, then 4.", "4", False),
         ("He pays 007 dollars.", "7", False),
         ("10-3", "3", False),
@@ -70,6 +80,8 @@ def test_different_numbers_are_not_equal(one, other):
         "#" * 1_000_000,
         "-" * 1_000_000,
         "$" * 1_000_000,
+        "the answer is:" * 100_000,
+        "the answer is" + " " * 1_000_000,
         "\\frac{" * 2_000 + "1" + "}" * 2_000,
         "1e999999999",
         "\u0661\u0662\u0663",
@@ -83,6 +95,16 @@ def test_hostile_text_gets_a_verdict_at_once_and_runs_nothing(text, tmp_path, mo
     assert not is_correct(number, ("42",))
     assert time.perf_counter() - start < 1.0
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [(" 24 ", "24"), ("24.", "24"), ("$1,200.50", "1200.5"), ("-$7", "-7"), ("\u22127", "-7"), ("1/2", "1/2"),
+     ("50%", "50"), ("\\$5", "5"), (".5", "0.5"), ("24 apples", ""), ("\\frac{1}{2}", ""), ("x=5", ""), ("3,", ""), ("3,4", ""),
+     ("2x", ""), ("1e5", ""), ("10:30", ""), ("", ""), ("-", ""), ("\u0663", "")],
+)  # fmt: skip
+def test_a_bare_number_is_a_number_and_nothing_else(text, number):
+    assert bare_number(text) == number
 
 
 def test_long_numbers_are_compared_as_text():

@@ -70,7 +70,7 @@ def test_fields_take_part_in_detection():
 def test_fields_that_cannot_be_right_are_refused_before_any_row_is_read():
     rows = _rows({"ask": "2+2?", "reply": "4"}, {"ask": "3+3?", "reply": "6"})
     check_fields("question_answer", {"question": "ask", "answer": "reply"}, rows, "f")
-    with pytest.raises(RecipeError, match="'input', which question_answer does not read.*\n.*answer, question"):
+    with pytest.raises(RecipeError, match=r"'input', which question_answer does not read.*\n.*answer, question"):
         check_fields("question_answer", {"input": "ask"}, rows, "f")
     with pytest.raises(DataError, match="f: none of the first 2 rows has the key 'text' that `fields` gives for 'qu"):
         check_fields("question_answer", {"question": "text"}, rows, "f")
