@@ -5,11 +5,10 @@ import os
 import re
 import subprocess
 import sys
-import threading
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from importlib.util import find_spec
 
 import pytest
+from loopback_hub import COMMIT, LoopbackHub, serving
 
 pytestmark = pytest.mark.skipif(find_spec("datasets") is None, reason="needs whet[data]")
 
@@ -20,9 +19,6 @@ ANSWERS = {
     "forbidden": (403, None),
     "broken": (500, None),
 }
-
-COMMIT = "c0ffee" + "0" * 34
-ROWS = b'{"question": "2+2?", "answer": "4"}\n{"question": "3+3?", "answer": "6"}\n'
 
 PROGRAM = """
 import json, sys
@@ -44,40 +40,16 @@ for name in sys.argv[1:]:
 """
 
 
-class _Hub(BaseHTTPRequestHandler):
+class _Hub(LoopbackHub):
+    """An open dataset, and some that refuse."""
+
     def do_GET(self):
         if "owner/open" in self.path:
-            self._answer_open_dataset()
+            super().do_GET()
             return
         name = next(name for name in ANSWERS if f"owner/{name}" in self.path)
         status, code = ANSWERS[name]
-        self._send(status, b"", {"X-Error-Code": code} if code else None)
-
-    def _answer_open_dataset(self):
-        if "/resolve/" in self.path and not self.path.endswith(f"/resolve/{COMMIT}/train.jsonl"):
-            self._send(404, b"", {"X-Error-Code": "EntryNotFound"})
-        elif "/resolve/" in self.path:
-            self._send(200, ROWS, {"ETag": '"rows"', "X-Repo-Commit": COMMIT})
-        elif "/tree/" in self.path:
-            entry = {"type": "file", "path": "train.jsonl", "size": len(ROWS), "oid": "rows"}
-            self._send(200, json.dumps([entry]).encode())
-        else:
-            answer = {"id": "owner/open", "sha": COMMIT, "siblings": [{"rfilename": "train.jsonl"}], "tags": []}
-            self._send(200, json.dumps(answer).encode())
-
-    def _send(self, status, body, headers=None):
-        self.send_response(status)
-        for key, value in {"Content-Length": str(len(body)), **(headers or {})}.items():
-            self.send_header(key, value)
-        self.end_headers()
-        if self.command == "GET":
-            self.wfile.write(body)
-
-    def do_HEAD(self):
-        self.do_GET()
-
-    def log_message(self, *args):
-        pass
+        self.send(status, b"", {"X-Error-Code": code} if code else None)
 
 
 def _run(names, **environment):
@@ -91,11 +63,8 @@ def _run(names, **environment):
 
 @pytest.fixture
 def endpoint():
-    server = HTTPServer(("127.0.0.1", 0), _Hub)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    server.server_close()
+    with serving(_Hub) as address:
+        yield address
 
 
 @pytest.mark.slow
