@@ -2,7 +2,7 @@
 
 A page asks for code with `<!-- code: PATH#NAME -->` before a fenced block; the source marks it with
 `# docs: start-NAME` and `# docs: end-NAME`. `<!-- results -->` ... `<!-- end results -->` holds the tables made from
-benchmarks/results.
+benchmarks/results. `<!-- recipes -->` ... `<!-- end recipes -->` holds the table of recipes/.
 """
 
 from __future__ import annotations
@@ -13,10 +13,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from whet.cli.preview import preview_run
+from whet.recipe import load_recipe
+
 ROOT = Path(__file__).parents[1]
-PAGES = ("docs/follow-a-batch.md", "README.md")
+PAGES = ("docs/follow-a-batch.md", "README.md", "recipes/README.md")
 RESULTS = ROOT / "benchmarks" / "results"
 _RESULTS = re.compile(r"(<!-- results -->).*?(<!-- end results -->)", re.DOTALL)
+_RECIPES = re.compile(r"(<!-- recipes -->).*?(<!-- end recipes -->)", re.DOTALL)
 _BLOCK = re.compile(r"(<!-- code: (?P<path>[^#\s]+)#(?P<name>\S+) -->\n```\w*\n).*?(?=```)", re.DOTALL)
 
 
@@ -33,7 +37,32 @@ def refreshed(page: str) -> str:
     """The text of `page` with every code block as it is in the source now."""
     text = (ROOT / page).read_text(encoding="utf-8")
     text = _BLOCK.sub(lambda m: m[1] + live_code(m["path"], m["name"]), text)
-    return _RESULTS.sub(lambda m: f"{m[1]}\n{result_tables()}\n{m[2]}", text)
+    text = _RESULTS.sub(lambda m: f"{m[1]}\n{result_tables()}\n{m[2]}", text)
+    return _RECIPES.sub(lambda m: f"{m[1]}\n{recipe_table()}\n{m[2]}", text)
+
+
+def recipe_table() -> str:
+    """Every recipe with its numbers, from the file itself."""
+    lines = [
+        "| recipe | model | trains | data | steps | trainable weights | measured |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for path in sorted((ROOT / "recipes").rglob("*.yaml")):
+        name = path.relative_to(ROOT / "recipes").as_posix()
+        preview = preview_run(load_recipe(path))
+        adapter = preview.recipe.adapter
+        method = "all weights" if adapter.method == "none" else f"LoRA, rank {adapter.rank}"
+        rows = ", ".join(source.source for source in preview.recipe.data.train)
+        steps = f"{preview.plan.total_steps:,}" if preview.plan else "unknown"
+        if preview.recipe.train.fit_seconds is not None:
+            steps = f"what fits into {preview.recipe.train.fit_seconds:g} s"
+        trainable = f"{preview.weights.num_trainable:,}" if preview.weights else "unknown"
+        header = path.read_text(encoding="utf-8").split("version:")[0]
+        measured = "no" if re.search(r"Not\s+(# )?measured", header) else "yes"
+        lines.append(
+            f"| [{name}]({name}) | {preview.recipe.model.id} | {method} | {rows} | {steps} | {trainable} | {measured} |"
+        )
+    return "\n".join(lines)
 
 
 def result_tables() -> str:

@@ -25,6 +25,8 @@ TOOLS: tuple[tuple[Callable[[set[str]], bool], ModuleType], ...] = (
 )
 """(whether the keys at the top are its, its module), the most particular first."""
 
+_PROCESSES = "num_processes"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Imported:
@@ -84,7 +86,7 @@ def import_recipe(
     root, problems = parse_tree(text, lambda line: f"{file_name}:{line}")
     raise_together(problems, file_name)
     sheet = Sheet(leaves_of(root))
-    world = _world(module, world_size, accelerate)
+    world = _world(module, sheet, world_size, accelerate)
     if module is llama_factory:
         llama_factory.read(sheet, world, base_folder=base_folder)
     else:
@@ -103,13 +105,17 @@ def import_recipe(
     )
 
 
-def _world(module: ModuleType, world_size: int | None, accelerate: str | None) -> World:
+def _world(module: ModuleType, sheet: Sheet, world_size: int | None, accelerate: str | None) -> World:
+    """Who says for how many processes the file is meant: the caller, an accelerate config, the file, its tool."""
     if world_size is not None:
         return World(size=world_size, said_by="--world-size")
     if accelerate is not None:
         root, _ = parse_tree(accelerate, str)
-        size = Sheet(leaves_of(root)).whole("num_processes", 0)
+        size = Sheet(leaves_of(root)).whole(_PROCESSES, 0)
         if size > 0:
             return World(size=size, said_by="num_processes of the accelerate config")
+    for key in (f"accelerate.{_PROCESSES}", _PROCESSES):
+        if sheet.whole(key, 0) > 0:
+            return World(size=sheet.whole(key, 0), said_by=f"{key} of the file")
     world: World = module.WORLD
     return world

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from whet.errors import RecipeError
 from whet.recipe.importers.adapter import LoraNames, read_lora
-from whet.recipe.importers.hub_datasets import hub_config, hub_name
+from whet.recipe.importers.hub_datasets import hub_name, map_config
 from whet.recipe.importers.sheet import Sheet
 from whet.recipe.importers.training_arguments import Dialect, World, read_training_arguments
 
@@ -101,10 +101,7 @@ def _read_source(sheet: Sheet, index: int) -> None:
     else:
         sheet.map(f"{at}.path", f"{to}.source", name)
         sheet.put(f"{to}.source", name)
-    config = sheet.text(f"{at}.name") or hub_config(name)
-    sheet.map(f"{at}.name", f"{to}.config", config)
-    if config and f"{at}.name" not in sheet:
-        sheet.put(f"{to}.config", config)
+    map_config(sheet, f"{at}.name", name, f"{to}.config")
     sheet.map_text(f"{at}.split", f"{to}.split")
     sheet.map_text(f"{at}.revision", f"{to}.revision")
     sheet.drop(f"{at}.ds_type", "the suffix of the file says it")

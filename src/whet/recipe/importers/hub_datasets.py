@@ -4,14 +4,9 @@ from __future__ import annotations
 
 from whet.recipe.importers.sheet import Sheet
 
-_FULL: dict[str, tuple[str, str | None]] = {
-    "gsm8k": ("openai/gsm8k", "main"),
-    "openai/gsm8k": ("openai/gsm8k", "main"),
-    "squad": ("rajpurkar/squad", None),
-    "rajpurkar/squad": ("rajpurkar/squad", None),
-    "explodinggradients/fiqa": ("explodinggradients/fiqa", "main"),
-}
-"""Name -> (hub id, configuration that the dataset needs)."""
+_FULL_NAMES = {"gsm8k": "openai/gsm8k", "squad": "rajpurkar/squad"}
+_CONFIGS = {"openai/gsm8k": "main", "explodinggradients/fiqa": "main"}
+"""Hub id -> configuration that whet takes anyway; left out, so that a local file can take the source's place."""
 
 _MATH = ("openai/gsm8k", "meta-math/MetaMathQA")
 MATH_NEW_TOKENS = 512
@@ -19,12 +14,20 @@ MATH_NEW_TOKENS = 512
 
 def hub_name(name: str) -> str:
     """The id that the hub knows today."""
-    return _FULL.get(name, (name, None))[0]
+    return _FULL_NAMES.get(name, name)
 
 
-def hub_config(name: str) -> str | None:
-    """The configuration that a dataset cannot be read without."""
-    return _FULL.get(name, (name, None))[1]
+def map_config(sheet: Sheet, key: str, name: str, whet_key: str) -> str | None:
+    """The configuration of hub dataset `name`, if there is one to be written."""
+    config = sheet.text(key)
+    if not config:
+        sheet.drop(key, "it is empty")
+        return None
+    if config == _CONFIGS.get(name):
+        sheet.drop(key, "the configuration that is read anyway")
+        return None
+    sheet.map(key, whet_key, config)
+    return config
 
 
 def evaluate_math(sheet: Sheet, source: str, tool: str) -> None:
@@ -32,7 +35,7 @@ def evaluate_math(sheet: Sheet, source: str, tool: str) -> None:
     if source not in _MATH:
         return
     sheet.put("evaluate.0.name", "gsm8k")
-    sheet.put("evaluate.0.source", {"source": "openai/gsm8k", "config": "main", "split": "test"})
+    sheet.put("evaluate.0.source", {"source": "openai/gsm8k", "split": "test"})
     sheet.put("evaluate.0.max_new_tokens", MATH_NEW_TOKENS)
     sheet.notes.append(
         f"evaluate: GSM8K's test split, answered by generation; the answer_accuracy of {tool} is read off the gold "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from whet.recipe.importers.adapter import LoraNames, read_lora
-from whet.recipe.importers.hub_datasets import evaluate_math, hub_config, hub_name
+from whet.recipe.importers.hub_datasets import evaluate_math, hub_name, map_config
 from whet.recipe.importers.sheet import Sheet
 from whet.recipe.importers.training_arguments import Dialect, World, read_training_arguments
 
@@ -104,10 +104,7 @@ def _read_dataset(sheet: Sheet) -> None:
             sheet.refuse(key, "the file names no dataset")
         return
     sheet.map("dataset_name", "data.train.0.source", name)
-    config = sheet.text("dataset_config") or hub_config(name)
-    if config:
-        sheet.map("dataset_config", "data.train.0.config", config)
-        sheet.put("data.train.0.config", config)
+    config = map_config(sheet, "dataset_config", name, "data.train.0.config")
     sheet.map_text("dataset_train_split", "data.train.0.split")
     if sheet.boolean("dataset_streaming"):
         sheet.map("dataset_streaming", "data.train.0.stream", True)

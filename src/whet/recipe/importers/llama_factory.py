@@ -9,7 +9,7 @@ from typing import Any
 from whet.errors import RecipeError
 from whet.recipe.importers.adapter import LoraNames, read_lora
 from whet.recipe.importers.axolotl import FAMILIES
-from whet.recipe.importers.hub_datasets import hub_config, hub_name
+from whet.recipe.importers.hub_datasets import hub_name
 from whet.recipe.importers.sheet import Sheet
 from whet.recipe.importers.training_arguments import Dialect, World, read_training_arguments
 
@@ -115,11 +115,7 @@ def _dataset_info(file: Path) -> dict[str, Any]:
 def _source(name: str, info: Any, folder: str) -> dict[str, Any]:
     """One entry of dataset_info.json as a source of the recipe."""
     if not isinstance(info, dict):
-        hub = hub_name(name)
-        config = hub_config(hub)
-        return {"source": hub} | ({"config": config} if config else {}) if "/" in name else {
-            "source": f"{folder}/{name}.json"
-        }  # fmt: skip
+        return {"source": hub_name(name) if "/" in name else f"{folder}/{name}.json"}
     source: dict[str, Any] = {}
     if "file_name" in info:
         source["source"] = f"{folder}/{info['file_name']}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from whet.errors import RecipeError
 from whet.recipe.importers.adapter import LoraNames, read_lora
-from whet.recipe.importers.hub_datasets import evaluate_math, hub_config, hub_name
+from whet.recipe.importers.hub_datasets import evaluate_math, hub_name, map_config
 from whet.recipe.importers.sheet import Sheet
 from whet.recipe.importers.splits import without
 from whet.recipe.importers.training_arguments import Dialect, World, read_training_arguments
@@ -53,9 +53,6 @@ def read(sheet: Sheet, world: World) -> None:
     sheet.map("peft.method", "adapter.method", "lora")
     read_lora(sheet, _LORA)
     _read_dataset(sheet)
-    for section in ("sft.", "accelerate."):
-        for key in sheet.keys(section):
-            sheet.drop(key, _NOT_READ)
     sheet.drop("training.eval_steps", "lora-ns ignores it too: total_eval_times decides there, a tenth of the run here")
     sheet.drop("training.save_steps", "lora-ns ignores it too: total_eval_times decides there, a tenth of the run here")
     if sheet.text("trainer.name", "Trainer") == "Trainer":
@@ -63,6 +60,9 @@ def read(sheet: Sheet, world: World) -> None:
     if "evaluate" in sheet.tree:
         sheet.map_whole("generation.max_new_tokens", "evaluate.0.max_new_tokens", None)
     read_training_arguments(sheet, _DIALECT, world)
+    for section in ("sft.", "accelerate."):
+        for key in sheet.keys(section):
+            sheet.drop(key, _NOT_READ)
     sheet.notes.append(
         "the loss covers the answer and its end; lora-ns trains the prompt too and never an end of the answer"
     )
@@ -71,13 +71,7 @@ def read(sheet: Sheet, world: World) -> None:
 def _read_dataset(sheet: Sheet) -> None:
     name = hub_name(sheet.text("dataset.name"))
     sheet.map("dataset.name", "data.train.0.source", name)
-    config = sheet.text("dataset.subset") or hub_config(name)
-    if sheet.is_on("dataset.subset"):
-        sheet.map("dataset.subset", "data.train.0.config", config)
-    else:
-        sheet.drop("dataset.subset", "it is empty")
-        if config:
-            sheet.put("data.train.0.config", config)
+    config = map_config(sheet, "dataset.subset", name, "data.train.0.config")
     _read_splits(sheet, name, config)
     _read_prompt(sheet)
     sheet.map_whole("dataset.max_length", "data.max_length", 2048)

@@ -100,6 +100,9 @@ def _read_batch(sheet: Sheet, dialect: Dialect, world: World) -> None:
         sheet.notes.append(f"batch.global_size = {whole}: {product}")
         sheet.put("batch.global_size", whole)
     sheet.map_whole(micro_key, "batch.micro_size", dialect.micro_size)
+    for key in ("accelerate.num_processes", "num_processes"):
+        if sheet.is_on(key) and sheet.whole(key, 0) == world.size:
+            sheet.map(key, "batch.global_size", sheet.tree["batch"]["global_size"], "a factor of it")
 
 
 def _read_length(sheet: Sheet, dialect: Dialect) -> None:

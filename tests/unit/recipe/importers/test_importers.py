@@ -109,6 +109,10 @@ def test_a_lora_ns_file_keeps_its_global_batch_whatever_runs_it():
         plan = resolve(recipe, world_size=world, num_samples=395_000)
         assert (plan.global_batch, plan.steps_per_epoch, plan.total_steps) == (128, 3086, 6172)
     assert imported("lora_ns_metamath", world_size=16).recipe.batch.global_size == 256
+    text = (FOLDER / "lora_ns_metamath.yaml").read_text(encoding="utf-8")
+    said = of_text(text + "accelerate: {num_processes: 2, mixed_precision: bf16}\n")
+    assert said.recipe.batch.global_size == 32 and where(said, "accelerate.num_processes") == "mapped"
+    assert of_text(text, world_size=1).recipe.batch.global_size == 16
     config = "distributed_type: MULTI_GPU\nnum_processes: 4\n"
     assert imported("lora_ns_metamath", accelerate=config).recipe.batch.global_size == 64
 
@@ -188,7 +192,8 @@ def test_lora_ns_defaults_are_those_of_lora_ns():
     recipe = result.recipe
     assert (recipe.adapter.rank, recipe.adapter.alpha, recipe.adapter.dropout) == (8, 16, 0.1)
     assert recipe.adapter.targets == ("q_proj", "v_proj")
-    assert (recipe.data.train[0].source, recipe.data.train[0].config) == ("openai/gsm8k", "main")
+    assert (recipe.data.train[0].source, recipe.data.train[0].config) == ("openai/gsm8k", None)
+    assert where(result, "dataset.subset") == "no effect"  # main is what whet reads
     assert (recipe.data.max_length, recipe.batch.global_size) == (2048, 8)
     assert any("adapter.targets" in note for note in result.notes)
 
