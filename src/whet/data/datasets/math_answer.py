@@ -17,8 +17,14 @@ _MAX_DIGITS = 60
 _FINAL_LINE = re.compile(r"####[ \t]*(\S[^\n]*)")
 _CLAIM = re.compile(r"\bthe answer is[ \t]{0,4}:\s{0,8}(\S[^\n]*)", re.IGNORECASE)
 _BARE_NUMBER = re.compile(
-    r"\\?\$?-?\\?\$?(?:(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?|\.\d+)(?:/\d+)?(?:\\?%)?\$?\.?", re.ASCII
+    r"""
+    (?:\\?\$)? -? (?:\\?\$)?             # LaTeX writes \$
+    (?: (?:\d{1,3}(?:,\d{3})+|\d+) (?:\.\d+)? | \.\d+ )
+    (?:/\d+)? (?:\\?%)? \$? \.?
+    """,
+    re.VERBOSE | re.ASCII,
 )
+_NUMBER = re.compile(r"\\?\$?-?\\?\$?(?:(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?|\.\d+)(?:/\d+)?(?:\\?%)?\$?\.?", re.ASCII)
 _NUMBER = re.compile(
     r"""
     (?P<sign>(?<![\w.)\]])-)?            # a minus behind a digit or a closing bracket subtracts

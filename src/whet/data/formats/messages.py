@@ -24,9 +24,6 @@ def read(row: dict[str, Any]) -> Reading:
     """All turns; taught are the assistant's, as the turns themselves say."""
     turns = read_turns(get_value(row, "messages", "a list of {role, content}"), "messages")
     check_conversation(turns, "messages")
-    if not any(turn.is_taught for turn in turns):
-        raise RowError("nothing is taught", field="messages", found="train: false or weight: 0 on every answer",
-                       expected="at least one answer to learn")  # fmt: skip
     return read_answer(turns, tools=read_tools(row))
 
 
@@ -94,7 +91,7 @@ def _read_calls(value: Any, role: Role, field: str) -> list[Any]:
 
 
 def check_conversation(turns: Sequence[Message], field: str) -> None:
-    """RowError unless the turns are [system], user, ..., assistant."""
+    """RowError unless the turns are [system], user, ..., assistant, with something taught."""
     roles = [turn.role for turn in turns]
     order = f"roles {', '.join(roles[:12])}"
     if "assistant" not in roles:
@@ -110,6 +107,9 @@ def check_conversation(turns: Sequence[Message], field: str) -> None:
             raise RowError("tool turn without a call", field=field, found=order, expected="an assistant turn before it")
     if roles[-1] != "assistant":
         raise RowError("last turn is not the assistant's", field=field, found=roles[-1], expected="assistant")
+    if not any(turn.is_taught for turn in turns):
+        raise RowError("nothing is taught", field=field, found="train: false or weight: 0 on every answer",
+                       expected="at least one answer to learn")  # fmt: skip
 
 
 def read_tools(row: dict[str, Any]) -> str:
