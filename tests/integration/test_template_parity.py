@@ -77,16 +77,21 @@ def test_smollm2_is_rendered_as_transformers_renders_its_own_template(smollm2, c
     # transformers marks control text with private-use characters and removes those that the text had before
     examples = [_without(example, "\U000f0000") for example in _examples(seed=1)]
     sequences = _sequences(template, examples)
+    control = set(smollm2.all_special_ids)
     num_exact = 0
     for example, (ids, _) in zip(examples, sequences, strict=True):
         turns = [{"role": turn.role, "content": turn.content} for turn in example.messages]
         theirs = smollm2.apply_chat_template(turns, tokenize=True, sanitize_control_tokens=True, return_dict=False)
         assert smollm2.decode(ids.tolist()) == smollm2.decode(theirs)
-        # where an answer begins with space, transformers lets a token span prompt and answer; whet never does
-        if all(not turn.content[:1].isspace() for turn in example.messages if turn.role == "assistant"):
+        assert [token for token in ids if token in control] == [token for token in theirs if token in control]
+        # transformers lets a token span prompt and answer where the answer begins with space, and cuts words at the
+        # ends of control text; whet never does
+        answers = [turn.content for turn in example.messages if turn.role == "assistant"]
+        has_control_text = any(template.control_tokens.search(turn.content) for turn in example.messages)
+        if not has_control_text and not any(answer[:1].isspace() for answer in answers):
             assert ids.tolist() == theirs, example
             num_exact += 1
-    assert num_exact > 0.7 * NUM
+    assert num_exact > 0.5 * NUM
     _check_prompts(template, examples, sequences)
 
 
