@@ -46,8 +46,9 @@ def _with_arguments(message: dict[str, Any], change: Callable[[Any], Any]) -> di
 def shows_python(text: str, messages: list[dict[str, Any]]) -> bool:
     """Whether the text holds the arguments of a call as Python prints them, which is not JSON."""
     functions = [_function(call) for message in messages for call in message.get("tool_calls") or ()]
-    arguments = [function.get("arguments") for function in functions]
-    return any(str(each) in text for each in arguments if isinstance(each, dict) and each)
+    printed = {str(function["arguments"]) for function in functions if isinstance(function.get("arguments"), dict)}
+    said = [message["content"] for message in messages]
+    return any(text.count(each) > sum(content.count(each) for content in said) for each in printed - {"{}"})
 
 
 def check_names(tools: Sequence[Any] | None, messages: Sequence[dict[str, Any]], text: str, *, origin: str) -> None:
