@@ -1,9 +1,10 @@
+import itertools
 from collections import Counter
 from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tiny import make_plan
 
@@ -96,14 +97,19 @@ def test_the_passes_of_a_step_do_not_depend_on_the_number_of_ranks(world_size, u
 
 
 @settings(deadline=None)
-@given(tokens=st.lists(st.integers(1, 500), min_size=1, max_size=40), num_passes=st.integers(1, 8))
+@given(tokens=st.lists(st.integers(1, 500), min_size=1, max_size=7), num_passes=st.integers(1, 3))
+@example(tokens=[9, 1, 1, 1, 1, 1, 1], num_passes=2)  # dealt out in turn, the first pass would hold 12
 def test_passes_hold_about_equally_many_tokens(tokens, num_passes):
     passes = balance(tokens, num_passes)
     assert sorted(unit for each in passes for unit in each) == list(range(len(tokens)))
-    loads = [sum(tokens[unit] for unit in each) for each in passes]
-    # Graham's bound for longest first, against a lower bound of the best split
-    assert max(loads) <= 4 / 3 * max(sum(tokens) / num_passes, max(tokens)) + max(tokens) / 3
-    assert max(loads) - min(loads) <= max(tokens)
+    assert all(each == sorted(each) for each in passes)
+
+    def fullest(split):
+        return max(sum(t for t, where in zip(tokens, split, strict=True) if where == i) for i in range(num_passes))
+
+    best = min(fullest(split) for split in itertools.product(range(num_passes), repeat=len(tokens)))
+    # Graham's bound for longest first
+    assert max(sum(tokens[unit] for unit in each) for each in passes) <= (4 - 1 / num_passes) / 3 * best
 
 
 def test_a_mix_takes_its_shares_and_uses_a_source_up_before_it_repeats():
