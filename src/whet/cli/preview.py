@@ -58,7 +58,11 @@ def preview_run(recipe: Recipe, *, world_size: int = 1, num_rows: int | None = N
     unknown: list[str] = []
     if num_rows is None:
         num_rows = _count_all(recipe, unknown)
-    plan = None if num_rows is None else resolve(recipe, world_size=world_size, num_samples=num_rows)
+    counts_packs = recipe.batch.unit == "packs"
+    if counts_packs:
+        unknown.append("steps: the number of packs is known once the rows are tokenized: run whet prepare")
+    has_count = num_rows is not None and not counts_packs
+    plan = resolve(recipe, world_size=world_size, num_samples=num_rows) if num_rows and has_count else None
     weights, notes = _weigh(recipe, unknown)
     if recipe.train.fit_seconds is not None:
         unknown.append(
@@ -164,7 +168,7 @@ def preview_lines(preview: Preview) -> Iterator[tuple[str, str]]:
     for sentence in explain_recipe(recipe):
         yield "", sentence
     yield (
-        "samples per step",
+        f"{batch.unit} per step",
         f"{batch.global_size} = {batch.micro_size} micro-batch x {preview.accumulation} accumulation "
         f"x {_counted(preview.world_size, 'process', 'processes')}",
     )

@@ -11,7 +11,7 @@ from pydantic.fields import FieldInfo
 
 from whet.recipe.fields import all_keys, describe, field_infos, field_types, list_type, section_of, type_at
 from whet.recipe.problems import dotted
-from whet.recipe.schema import Recipe, Source
+from whet.recipe.schema import Data, Recipe, Source
 from whet.recipe.splits import source_kind
 
 _HEADER = """\
@@ -38,10 +38,11 @@ def explain_recipe(recipe: Recipe) -> list[str]:
         )
     sentences = [
         f"{what}, seed {recipe.seed}.",
-        f"Training rows: {_all([_source(source) for source in data.train])}; template {data.template}, "
-        f"at most {data.max_length:,} tokens, longer rows: {data.over_length.replace('_', ' ')}.",
+        f"Training rows: {_all([_source(source) for source in data.train])}{_shares(data)}; {_template(data)}, "
+        f"at most {data.max_length:,} tokens, longer rows: {data.over_length.replace('_', ' ')}, "
+        f"at most {data.max_dropped} of the rows dropped.",
         f"AdamW, learning rate {optim.lr:g} with a {optim.schedule} schedule, warm-up {_warmup(optim.warmup)}, "
-        f"{recipe.batch.global_size} samples per step.",
+        f"{_batch(recipe)} per step.",
         f"Length: {_length(recipe)}.",
     ]
     if data.validation:
@@ -51,6 +52,24 @@ def explain_recipe(recipe: Recipe) -> list[str]:
     if not recipe.evaluate:
         sentences.append("Nothing is evaluated: the run cannot say whether tuning helped.")
     return [*sentences, f"Writes to {recipe.output}."]
+
+
+def _shares(data: Data) -> str:
+    weights = [source.weight for source in data.train if source.weight is not None]
+    return f", mixed {' : '.join(f'{weight:g}' for weight in weights)}" if weights else ""
+
+
+def _template(data: Data) -> str:
+    if data.template == "plain":
+        return f"template plain, prompt {data.prompt!r}" if data.prompt else "template plain"
+    own = "the model's own chat template" if data.chat_template == "own" else f"chat template {data.chat_template}"
+    return f"{own}, reasoning {data.reasoning}" if data.reasoning else own
+
+
+def _batch(recipe: Recipe) -> str:
+    if recipe.batch.unit == "packs":
+        return f"{recipe.batch.global_size} packs of at most {recipe.data.max_length:,} tokens"
+    return f"{recipe.batch.global_size} samples"
 
 
 def _all(names: tuple[str, ...] | list[str]) -> str:

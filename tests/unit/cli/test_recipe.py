@@ -21,6 +21,7 @@ data: {train: [{source: explodinggradients/fiqa, config: main}], max_length: 204
 optim: {lr: 2e-4, warmup: 0.1, schedule: linear}
 train: {epochs: 3, keep: 3}
 """
+OTHER = "data.train.0.source=someone/rows"
 
 
 @pytest.fixture
@@ -37,7 +38,7 @@ def show(*arguments: str) -> str:
 
 
 def test_show_prints_the_numbers_of_the_run(fiqa):
-    text = show(str(fiqa), "--rows", "5500")
+    text = show(str(fiqa))  # the number of rows of this dataset is known without fetching it
     for expected in (
         "16 = 4 micro-batch x 4 accumulation x 1 process",
         "1,032 (3 epochs of 344)",
@@ -51,12 +52,18 @@ def test_show_prints_the_numbers_of_the_run(fiqa):
 
 
 def test_show_says_what_is_unknown_and_why(fiqa):
-    text = show(str(fiqa))
+    text = show(str(fiqa), OTHER)
     assert "steps              unknown" in text
-    assert "explodinggradients/fiqa: unknown until the rows are read: pass --rows" in text
-    text = show(str(fiqa), "model.id=someone/else", "train.max_steps=50")
+    assert "someone/rows: unknown until the rows are read: pass --rows" in text
+    text = show(str(fiqa), OTHER, "model.id=someone/else", "train.max_steps=50")
     assert "trainable weights  unknown" in text and "shape of someone/else is unknown" in text
     assert "steps              50" in text and "warm-up steps      5" in text
+
+
+def test_show_says_that_packs_are_not_counted_before_rows_are_tokens(fiqa):
+    text = show(str(fiqa), "batch.unit=packs")
+    assert "steps              unknown" in text and "run whet prepare" in text
+    assert "packs per step     16 = 4 micro-batch x 4 accumulation" in text
 
 
 def test_show_takes_overrides_and_a_world_size(fiqa):
@@ -71,7 +78,7 @@ def test_json_holds_the_same_numbers(fiqa):
     assert shown["plan"]["total_steps"] == shown["total_steps"] == 1032
     assert shown["warmup_steps"] == 104 and shown["accumulation"] == 4
     assert shown["weights"]["num_trainable"] == 6_815_744 and shown["unknown"] == []
-    shown = json.loads(show(str(fiqa), "--json"))
+    shown = json.loads(show(str(fiqa), OTHER, "--json"))
     assert shown["plan"] is None and shown["total_steps"] is None and shown["warmup_steps"] is None
 
 

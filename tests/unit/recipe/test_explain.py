@@ -62,3 +62,16 @@ def test_a_run_that_evaluates_nothing_is_told_so():
     )
     assert lines[0] == "Trains all weights of smollm2-135m-instruct, seed 42."
     assert "Nothing is evaluated: the run cannot say whether tuning helped." in lines
+
+
+def test_mix_template_and_packs_are_told():
+    text = "name: a\noutput: b\nbatch: {unit: packs}\ndata:\n  train: [{source: a.jsonl}]\n  template: plain\n  prompt: fiqa\n"
+    sentences = " ".join(explain_recipe(parse_recipe(text)))
+    assert "template plain, prompt 'fiqa'" in sentences and "16 packs of at most 1,024 tokens per step" in sentences
+    assert "at most 1% of the rows dropped" in sentences
+    text = (
+        "name: a\noutput: b\ndata:\n  train: [{source: a.jsonl, weight: 3}, {source: b.jsonl, weight: 1}]\n"
+        "  chat_template: llama-3\n"
+    )
+    sentences = " ".join(explain_recipe(parse_recipe(text)))
+    assert "mixed 3 : 1; chat template llama-3" in sentences and "16 samples per step" in sentences
