@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import os
 import sys
+from collections.abc import Callable
 
 import typer
 
@@ -25,17 +26,22 @@ app = typer.Typer(
 
 
 def main() -> None:
-    """Run the command line; a known error prints one sentence and its mend, and leaves by its exit code."""
+    """Run the command line."""
     from whet.cli import arguments, verbs
 
+    verbs.register(app)
+    leave_by_exit_code(lambda: app(arguments.complete(sys.argv[1:])))
+
+
+def leave_by_exit_code(command: Callable[[], object]) -> None:
+    """Run `command`; a known error prints one sentence and its mend, and leaves by its exit code."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         # a locale without the letter spells it out instead of stopping the run
         sys.stdout.reconfigure(errors="backslashreplace")
     # nothing whet writes may be changed by every user of the machine, whatever the umask
     os.umask(os.umask(0o077) | 0o002)
-    verbs.register(app)
     try:
-        app(arguments.complete(sys.argv[1:]))
+        command()
     except WhetError as error:
         sys.stderr.write(f"error: {error}\n")
         sys.exit(error.exit_code)
