@@ -59,6 +59,15 @@ def test_faults_call_a_mapped_key_as_the_row_does():
     assert "field 'chat[0].role'" in bad.reason
 
 
+def test_an_optional_key_that_is_mapped_is_not_found_under_its_usual_name():
+    row = {"instruction": "Add.", "input": "not meant", "output": "4"}
+    example = _read(row, "alpaca", fields={"input": "context"})
+    assert example.messages[0].content == "Add."
+    assert _read({**row, "context": "2 and 2"}, "alpaca", fields={"input": "context"}).messages[0].content == (
+        "Add.\n\n2 and 2"
+    )
+
+
 def test_fields_take_part_in_detection():
     rows = _rows({"ask": "2+2?", "reply": "4"})
     assert detect_format(rows, "f", fields={"question": "ask", "answer": "reply"}) == "question_answer"
