@@ -19,7 +19,7 @@ import torch
 from machine import peak_memory_bytes, write_result
 from whet.data import templates
 from whet.data.rows import number_ids
-from whet.data.sources import load_examples
+from whet.data.sources import BadRow, open_source
 from whet.inference.engine import Decoding, generate
 from whet.kernels import attention
 from whet.models.load import LoadedModel, load_pretrained
@@ -34,7 +34,8 @@ def load_prompts(loaded: LoadedModel, num_rows: int) -> tuple[str, list[list[int
         name, source = "GSM8K test", Source(source=str(path), split="all", rows=num_rows)
     else:
         name, source = "generated", Source(source="reasoning-gym:leg_counting", split="test", rows=num_rows)
-    examples = number_ids(list(load_examples(source, seed=0, base_folder=Path.cwd()).examples))
+    rows = open_source(source, seed=0, base_folder=Path.cwd()).read()
+    examples = number_ids(row for row in rows if not isinstance(row, BadRow))
     return name, templates.prompts(templates.build_template(loaded.tokenizer, "chat", loaded.stop_ids), examples)
 
 

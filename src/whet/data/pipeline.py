@@ -47,8 +47,9 @@ def prepare(
 ) -> PreparedData:
     """Rows of the recipe as tokens, after the check that nothing evaluated is trained on.
 
-    `end_ids` are the tokens that the model ends a turn with (the recipe's template may add its own); relative files start at `base_folder`; `say` hears when something is
-    tokenized that the cache does not have. Raises DataError, HubError or RecipeError before any training.
+    `end_ids` are the tokens that the model ends a turn with (the recipe's template may add its own); relative files
+    start at `base_folder`; `say` hears when something is tokenized that the cache does not have. Raises DataError,
+    HubError or RecipeError before any training.
     """
     template = template_for(tokenizer, recipe.data, end_ids_for(tokenizer, recipe.data, end_ids))
     preparation = _Preparation(recipe, template, base_folder, say)

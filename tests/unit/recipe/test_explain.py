@@ -65,7 +65,10 @@ def test_a_run_that_evaluates_nothing_is_told_so():
 
 
 def test_mix_template_and_packs_are_told():
-    text = "name: a\noutput: b\nbatch: {unit: packs}\ndata:\n  train: [{source: a.jsonl}]\n  template: plain\n  prompt: fiqa\n"
+    text = (
+        "name: a\noutput: b\nbatch: {unit: packs}\ndata:\n  train: [{source: a.jsonl}]\n  template: plain\n"
+        "  prompt: fiqa\n"
+    )
     sentences = " ".join(explain_recipe(parse_recipe(text)))
     assert "template plain, prompt 'fiqa'" in sentences and "16 packs of at most 1,024 tokens per step" in sentences
     assert "at most 1% of the rows dropped" in sentences
