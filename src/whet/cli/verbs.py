@@ -7,10 +7,11 @@ import typer
 
 def register(app: typer.Typer) -> None:
     """Attach every verb to `app`."""
-    from whet.cli import compare, evaluate, prepare, recipe, report, train
+    from whet.cli import compare, evaluate, inspect, prepare, recipe, report, train
 
     app.add_typer(recipe.app, name="recipe")
     app.command()(prepare.prepare)
+    app.command()(inspect.inspect)
     app.command()(train.train)
     app.command()(evaluate.evaluate)
     app.command()(compare.compare)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,7 @@ from whet.inspection import (
     SetSummary,
     SpecialToken,
 )
-from whet.types import TokenizedSample, TokenizedSet
+from whet.types import Ledger, TokenizedSample, TokenizedSet
 
 PADDED_BATCH_SIZE = 8
 """samples of a padded batch that packing is compared with"""
@@ -32,22 +32,25 @@ _CHUNK_SAMPLES = 1024
 
 
 def summarise_set(
-    name: str, tokens: TokenizedSet, tokenizer: Any, *, end_ids: Sequence[int], capacity: int, seed: int
+    name: str, tokens: TokenizedSet, tokenizer: Any, *, end_ids: Collection[int], capacity: int | None, seed: int
 ) -> SetSummary:
-    """The numbers of one epoch of `tokens`; `capacity`: data.max_length, `seed`: decides the order of samples."""
+    """The numbers of one epoch of `tokens`.
+
+    `capacity`: data.max_length, None for a set that is never packed; `seed`: decides the order of samples.
+    """
     lengths = tokens.lengths
     return SetSummary(
         name=name,
         num_samples=len(lengths),
-        num_tokens=int(lengths.sum()),
-        num_taught=int(tokens.num_taught.sum()),
+        num_tokens=int(lengths.sum(dtype=np.int64)),
+        num_taught=int(tokens.num_taught.sum(dtype=np.int64)),
         shortest=int(lengths.min()) if len(lengths) else 0,
         median=float(np.median(lengths)) if len(lengths) else 0.0,
         longest=int(lengths.max(initial=0)),
         histogram=length_histogram(lengths),
         answers=answer_lengths(tokens.samples, tokenizer),
         special_tokens=count_special_tokens(tokens.samples, tokenizer, end_ids),
-        packing=summarise_packing(lengths, capacity=capacity, seed=seed),
+        packing=None if capacity is None else summarise_packing(lengths, capacity=capacity, seed=seed),
         ledger=tokens.ledger,
     )
 
@@ -99,7 +102,7 @@ def _taught_runs(sample: TokenizedSample) -> Iterator[list[int]]:
 
 
 def count_special_tokens(
-    samples: Sequence[TokenizedSample], tokenizer: Any, end_ids: Sequence[int]
+    samples: Sequence[TokenizedSample], tokenizer: Any, end_ids: Collection[int]
 ) -> tuple[SpecialToken, ...]:
     """Every control token that stands in the set, and those with a meaning even where none stands in it."""
     control = control_tokens(tokenizer, end_ids)
@@ -119,7 +122,7 @@ def count_special_tokens(
     )  # fmt: skip
 
 
-def _meaning(number: int, tokenizer: Any, end_ids: Sequence[int]) -> str:
+def _meaning(number: int, tokenizer: Any, end_ids: Collection[int]) -> str:
     meanings = {
         "beginning of sequence": number == tokenizer.bos_token_id,
         "end of turn": number in end_ids,
@@ -139,18 +142,29 @@ def summarise_packing(lengths: np.ndarray, *, capacity: int, seed: int) -> Packi
         padding_share=padding_share(in_order, PADDED_BATCH_SIZE),
         capacity=capacity,
         num_packs=len(packs),
-        pack_efficiency=int(lengths.sum()) / (len(packs) * capacity),
+        pack_efficiency=int(lengths.sum(dtype=np.int64)) / (len(packs) * capacity),
     )
 
 
-def view_row(samples: Sequence[TokenizedSample], index: int, tokenizer: Any, *, end_ids: Sequence[int]) -> SampleView:
+def prompt_set(ids: Sequence[Sequence[int]], names: Sequence[str], ledger: Ledger) -> TokenizedSet:
+    """Prompts of an evaluation set as a set that teaches nothing. `ids`: tokens of each prompt, `names`: row ids."""
+    samples = [
+        TokenizedSample(id=name, ids=np.array(prompt, dtype=np.int32), taught=np.zeros(len(prompt), dtype=bool))
+        for name, prompt in zip(names, ids, strict=True)
+    ]
+    lengths = np.array([sample.num_tokens for sample in samples], dtype=np.int32)
+    return TokenizedSet(samples=samples, lengths=lengths, num_taught=np.zeros_like(lengths), ledger=ledger,
+                        source_sizes=(len(samples),), fingerprint="")  # fmt: skip
+
+
+def view_row(samples: Sequence[TokenizedSample], index: int, tokenizer: Any, *, end_ids: Collection[int]) -> SampleView:
     """Sample `index` (from 0) token by token."""
     sample = samples[index]
     return view_sample(tokenizer, sample.ids, sample.taught, sample_id=sample.id, number=index + 1, end_ids=end_ids)
 
 
 def view_passes(
-    samples: Sequence[TokenizedSample], passes: Sequence[Sequence[int]], tokenizer: Any, *, end_ids: Sequence[int],
+    samples: Sequence[TokenizedSample], passes: Sequence[Sequence[int]], tokenizer: Any, *, end_ids: Collection[int],
     most_tokens: int,
 ) -> tuple[PassView, ...]:  # fmt: skip
     """Forward passes as they are trained, documents end to end; `passes` holds the samples (from 0) of each.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,7 @@ _HEADERS: dict[str, TokenRole] = {
 
 
 def view_sample(
-    tokenizer: Any, ids: np.ndarray, taught: np.ndarray, *, sample_id: str, number: int, end_ids: Sequence[int]
+    tokenizer: Any, ids: np.ndarray, taught: np.ndarray, *, sample_id: str, number: int, end_ids: Collection[int]
 ) -> SampleView:
     """One sample token by token. `ids`: int [num_tokens], `taught`: bool [num_tokens], `end_ids`: what ends a turn."""
     numbers, marks = ids.tolist(), taught.tolist()
@@ -37,7 +37,7 @@ def view_sample(
     return SampleView(number=number, id=sample_id, tokens=tokens)
 
 
-def control_tokens(tokenizer: Any, end_ids: Sequence[int]) -> dict[int, str]:
+def control_tokens(tokenizer: Any, end_ids: Collection[int]) -> dict[int, str]:
     """Id -> text of every token that is no part of running text."""
     added = {number: token.content for number, token in tokenizer.added_tokens_decoder.items() if token.special}
     return added | {number: tokenizer.convert_ids_to_tokens(number) for number in end_ids}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -9,6 +10,7 @@ from whet.inspection import Inspection, OverlapReport, SetSummary
 from whet.types import Ledger, RowStatus
 
 _NUM_FIRST_ROWS = 3
+_NUMBER = re.compile(r"-|[\d,.]+( %)?")
 _STATUSES: tuple[RowStatus, ...] = ("bad", "left out", "too long", "duplicate", "truncated")
 
 
@@ -19,9 +21,11 @@ class Table:
     title: str
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
-    is_numeric: bool = True
-    """whether all columns but the first hold numbers"""
     note: str = ""
+
+    def is_number_column(self, index: int) -> bool:
+        """Whether column `index` holds numbers alone, which are read best when they end on one line."""
+        return all(_NUMBER.fullmatch(row[index]) for row in self.rows)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,7 +98,6 @@ def _ledger(ledger: Ledger) -> Table:
         title=f"Rows of {ledger.name}: {ledger.num_rows:,} in, {ledger.num_samples:,} samples out",
         columns=("row", "rows", "first ones"),
         rows=tuple(rows),
-        is_numeric=False,
     )
 
 
@@ -160,8 +163,8 @@ def _overlap(overlaps: Mapping[str, OverlapReport]) -> Table:
     sizes = sorted({ngram.n for report in overlaps.values() for ngram in report.ngrams})
     return Table(
         title="Overlap with the training rows",
-        columns=("set", "rows", "same question", "same parameters", *(f"sharing a {n}-gram" for n in sizes),
-                 *(f"boilerplate {n}-grams" for n in sizes)),
+        columns=("set", "rows", "same question", "same parameters", *(f"{n}-gram" for n in sizes),
+                 *(f"{n}-grams set aside" for n in sizes)),
         rows=tuple(
             (
                 name,
@@ -173,7 +176,8 @@ def _overlap(overlaps: Mapping[str, OverlapReport]) -> Table:
             )
             for name, report in overlaps.items()
         ),
-        note="n-grams of the words of the questions; boilerplate: in more than 1 % of the training rows, set aside",
+        note="8-gram, 13-gram: rows that share as many words in a row with a training row; set aside: n-grams of more "
+        "than 1 % of the training rows",
     )  # fmt: skip
 
 
@@ -187,5 +191,4 @@ def _pairs(overlaps: Mapping[str, OverlapReport]) -> Table:
         title="First rows that overlap",
         columns=("set", "share", "evaluation row", "training row", "words"),
         rows=tuple(rows()),
-        is_numeric=False,
     )

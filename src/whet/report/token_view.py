@@ -36,8 +36,7 @@ class Stretch:
 
 
 def write_inspection(inspection: Inspection, path: Path) -> None:
-    """Write the page to `path`; StorageError where that cannot be written."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Write the page to `path`, creating its folder; StorageError where that cannot be written."""
     atomic.write_text(path, render_inspection(inspection))
 
 

@@ -1,0 +1,167 @@
+"""`whet inspect` as a user types it: with a tokenizer alone, no weights anywhere."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import typer
+from tiny_tokenizers import build_chatml
+
+from whet.cli import main
+from whet.cli.inspection import build_inspection
+from whet.data.pipeline import prepare
+from whet.data.sampler import order_of
+from whet.errors import RecipeError
+from whet.models.tokenizer import load_tokenizer
+from whet.recipe import load_recipe
+from whet.recipe.resolve import resolve
+
+RECIPE = """\
+name: tiny
+output: {folder}/run
+model: {{id: {folder}/model}}
+data:
+  train: [{{source: {folder}/train.jsonl}}]
+  validation: [{{source: {folder}/validation.jsonl}}]
+  max_length: 128
+  max_dropped: 50%
+batch: {{global_size: 4, micro_size: 2}}
+evaluate:
+  - {{name: held, source: {{source: {folder}/held.jsonl}}}}
+  - {{name: train, source: {{source: {folder}/other.jsonl}}}}
+"""
+SHARED = "in the shop there are 7 red and 5 blue balls"
+
+
+def _write(path: Path, questions: list[str]) -> None:
+    rows = [{"question": question, "answer": f"The answer is {i}."} for i, question in enumerate(questions)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+
+@pytest.fixture
+def recipe(tmp_path, monkeypatch) -> Path:
+    """Nine training rows (one too long, one sharing words with a held-out row) and a model folder without weights."""
+    monkeypatch.setenv("WHET_CACHE", str(tmp_path / "cache"))
+    build_chatml().save_pretrained(tmp_path / "model")
+    (tmp_path / "model" / "config.json").write_text(json.dumps({"model_type": "llama", "eos_token_id": 2}))
+    questions = [f"How many clips did friend {i} sell?" for i in range(7)]
+    _write(tmp_path / "train.jsonl", [*questions, f"Say, {SHARED}. How many?", "word " * 300])
+    _write(tmp_path / "validation.jsonl", ["What is sold in May?"])
+    _write(tmp_path / "held.jsonl", [f"Look: {SHARED}; count them", "What is half of 48?"])
+    _write(tmp_path / "other.jsonl", ["What is 24 + 24?"])
+    path = tmp_path / "recipe.yaml"
+    path.write_text(RECIPE.format(folder=tmp_path), encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def whet(monkeypatch, capsys):
+    """The command line in this process: (exit code, standard output, standard error)."""
+
+    def run(*arguments: object) -> tuple[object, str, str]:
+        monkeypatch.setattr(main, "app", typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False))
+        monkeypatch.setattr(sys, "argv", ["whet", "inspect", *map(str, arguments)])
+        with pytest.raises(SystemExit) as caught:
+            main.main()
+        return (caught.value.code, *capsys.readouterr())
+
+    return run
+
+
+def test_a_recipe_is_shown_and_its_page_lies_in_the_run_folder(whet, recipe, tmp_path):
+    code, text, _ = whet(recipe, "--rows", 1)
+    assert code == 0
+    assert "[[The answer is 0.<|im_end|>]]" in text
+    assert text.count("[[") == 1
+    lines = [line.split() for line in text.splitlines()]
+    assert ["held", "2", "0", "-", "1", "0", "0", "0"] in lines
+    assert ["kept", "8"] in lines
+    assert any(line[:3] == ["too", "long", "1"] and line[3].endswith("train.jsonl:9:") for line in lines)
+    page = (tmp_path / "run" / "inspect.html").read_text(encoding="utf-8")
+    assert text.splitlines()[-1] == f"page: {tmp_path}/run/inspect.html"
+    assert "<mark" in page
+    assert "The first optimizer step as it is trained" in page
+
+
+def test_json_is_one_document_and_no_page_is_written_when_not_wanted(whet, recipe, tmp_path):
+    code, text, _ = whet(recipe, "--json", "--no-html", "--rows", 2)
+    found = json.loads(text)
+    assert code == 0
+    assert [each["name"] for each in found["sets"]] == ["train", "validation", "held", "evaluate train"]
+    assert [row["number"] for row in found["rows"]] == [1, 2]
+    assert "".join(token["text"] for token in found["rows"][0]["tokens"] if token["is_taught"]) == (
+        "The answer is 0.<|im_end|>"
+    )
+    assert set(found["overlaps"]) == {"validation", "held", "evaluate train"}
+    assert [each["num_documents"] for each in found["passes"]] == [2, 2]
+    assert all(isinstance(name, str) for each in found["passes"] for name in each["documents"])
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_page_goes_where_it_is_wanted(whet, recipe, tmp_path):
+    assert whet(recipe, "--html", tmp_path / "pages" / "look.html")[0] == 0
+    assert (tmp_path / "pages" / "look.html").is_file()
+    assert not (tmp_path / "run").exists()
+
+
+def test_settings_on_the_command_line_count(whet, recipe):
+    text = whet(recipe, "data.max_length=4096", "--no-html")[1]
+    assert ["kept", "9"] in [line.split() for line in text.splitlines()]
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [("validation", "What is sold in May?"), ("held", "What is half of 48?"), ("evaluate train", "What is 24 + 24?")],
+)
+def test_every_set_can_be_shown(whet, recipe, name, shown):
+    text = whet(recipe, "--no-html", "--set", name)[1]
+    assert shown in text
+    assert ("[[" in text) == (name == "validation")
+
+
+def test_a_sample_is_shown_by_number_and_by_id(whet, recipe):
+    by_number = json.loads(whet(recipe, "--json", "--no-html", "--row", 3)[1])["rows"]
+    assert [row["number"] for row in by_number] == [3]
+    by_id = json.loads(whet(recipe, "--json", "--no-html", "--row", by_number[0]["id"])[1])["rows"]
+    assert by_id == by_number
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [("--row", "99", "give a number from 1 to 8"), ("--set", "test", "the sets are train, validation, held")],
+)
+def test_what_is_not_there_is_refused_with_what_is(whet, recipe, option, value, message):
+    code, _, error = whet(recipe, "--no-html", option, value)
+    assert code == 2
+    assert message in error
+
+
+@pytest.mark.parametrize("batch", ["batch.unit=samples", "batch.unit=packs"])
+def test_passes_are_those_of_the_first_step_of_training(recipe, batch, monkeypatch):
+    settings = load_recipe(recipe, [batch])
+    found = build_inspection(settings, tell=lambda _: None)
+    loaded = load_tokenizer(settings.model)
+    data = prepare(settings, loaded.tokenizer, end_ids=loaded.stop_ids, base_folder=Path.cwd())
+    order = order_of(settings, data.train)
+    step = order.step(resolve(settings, world_size=1, num_samples=order.num_units), 0)
+    expected = [[data.train.samples[i].id for i in each] for each in step.passes if len(each)]
+    assert [[document.id for document in each.documents] for each in found.passes] == expected
+    assert found.num_passes == len(expected)
+
+
+def test_the_view_of_a_sample_is_the_sample(recipe):
+    settings = load_recipe(recipe)
+    found = build_inspection(settings, num_rows=100, tell=lambda _: None)
+    loaded = load_tokenizer(settings.model)
+    samples = prepare(settings, loaded.tokenizer, end_ids=loaded.stop_ids, base_folder=Path.cwd()).train.samples
+    assert len(found.rows) == len(samples) == 8
+    for view, sample in zip(found.rows, samples, strict=True):
+        assert view.id == sample.id
+        assert [token.id for token in view.tokens] == sample.ids.tolist()
+        assert [token.is_taught for token in view.tokens] == sample.taught.tolist()
+
+
+def test_a_recipe_error_comes_before_any_row_is_shown(recipe):
+    with pytest.raises(RecipeError, match="there is no set 'x'"):
+        build_inspection(load_recipe(recipe), shown_set="x", tell=lambda _: None)
