@@ -72,6 +72,7 @@ def load_chat_format(folder: Path) -> SimpleNamespace:
     return SimpleNamespace(chat=chat_format.ChatFormat(tokenizer), tokenizer=tokenizer, types=datatypes)
 
 
+@functools.cache
 def build_llama3_tokenizer(folder: Path) -> Any:
     """The real Llama-3 tokenizer for transformers, made of `tokenizer.model` alone; adds no token of its own."""
     from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, processors

@@ -55,7 +55,7 @@ class Draft:
 def make_draft(template: Template, conversation: Conversation) -> Draft:
     """Raises DataError where the row contradicts the recipe's reasoning switch, or is text without a prompt."""
     turns = _switch_reasoning(template, conversation)
-    if template.kind == "chat" and [turn.role for turn in turns] == ["assistant"]:
+    if template.kind == "chat" and [turn.role for turn in turns if turn.role != "system"] == ["assistant"]:
         raise DataError(
             "this row is text without a prompt, and a chat template writes turns",
             where=conversation.origin,
