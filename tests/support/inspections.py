@@ -1,4 +1,9 @@
-"""Inspections with every part filled in, for the terminal view and the page."""
+"""Inspections with every part filled in, for the terminal view and the page; and a small recipe to inspect."""
+
+import json
+from pathlib import Path
+
+from tiny_tokenizers import build_chatml
 
 from whet.inspection import (
     AnswerLengths,
@@ -53,3 +58,39 @@ def inspection(text="x", **changed) -> Inspection:
         "passes": (PassView(number=1, documents=(view,), num_documents=1, num_tokens=1),),
     }  # fmt: skip
     return Inspection(**(filled | changed))
+
+
+RECIPE = """\
+name: tiny
+output: {folder}/run
+model: {{id: {folder}/model}}
+data:
+  train: [{{source: {folder}/train.jsonl}}]
+  validation: [{{source: {folder}/validation.jsonl}}]
+  max_length: 128
+  max_dropped: 50%
+batch: {{global_size: 4, micro_size: 2}}
+evaluate:
+  - {{name: held, source: {{source: {folder}/held.jsonl}}}}
+  - {{name: train, source: {{source: {folder}/other.jsonl}}}}
+"""
+SHARED = "in the shop there are 7 red and 5 blue balls"
+
+
+def _write(path: Path, questions: list[str]) -> None:
+    rows = [{"question": question, "answer": f"The answer is {i}."} for i, question in enumerate(questions)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+
+def write_recipe(folder: Path) -> Path:
+    """Nine training rows (one too long, one sharing words with a held-out row) and a model folder without weights."""
+    build_chatml().save_pretrained(folder / "model")
+    (folder / "model" / "config.json").write_text(json.dumps({"model_type": "llama", "eos_token_id": 2}))
+    questions = [f"How many clips did friend {i} sell?" for i in range(7)]
+    _write(folder / "train.jsonl", [*questions, f"Say, {SHARED}. How many?", "word " * 300])
+    _write(folder / "validation.jsonl", ["What is sold in May?"])
+    _write(folder / "held.jsonl", [f"Look: {SHARED}; count them", "What is half of 48?"])
+    _write(folder / "other.jsonl", ["What is 24 + 24?"])
+    path = folder / "recipe.yaml"
+    path.write_text(RECIPE.format(folder=folder), encoding="utf-8")
+    return path

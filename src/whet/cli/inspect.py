@@ -42,9 +42,9 @@ def inspect(
     Only the tokenizer is loaded. Taught tokens are green in a terminal and stand in [[...]] elsewhere (or with
     NO_COLOR set). The page also shows the passes of the first optimizer step, documents end to end.
     """
-    from whet.cli.inspection import build_inspection
     from whet.cli.quiet import quiet_libraries
     from whet.cli.recipe_file import load_any_recipe
+    from whet.train.inspect import build_inspection
 
     quiet_libraries()
     tell = _say_nothing if as_json else say

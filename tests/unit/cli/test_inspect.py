@@ -2,57 +2,18 @@
 
 import json
 import sys
-from pathlib import Path
 
 import pytest
 import typer
-from tiny_tokenizers import build_chatml
+from inspections import write_recipe
 
 from whet.cli import main
-from whet.cli.inspection import build_inspection
-from whet.data.pipeline import prepare
-from whet.data.sampler import order_of
-from whet.errors import RecipeError
-from whet.models.tokenizer import load_tokenizer
-from whet.recipe import load_recipe
-from whet.recipe.resolve import resolve
-
-RECIPE = """\
-name: tiny
-output: {folder}/run
-model: {{id: {folder}/model}}
-data:
-  train: [{{source: {folder}/train.jsonl}}]
-  validation: [{{source: {folder}/validation.jsonl}}]
-  max_length: 128
-  max_dropped: 50%
-batch: {{global_size: 4, micro_size: 2}}
-evaluate:
-  - {{name: held, source: {{source: {folder}/held.jsonl}}}}
-  - {{name: train, source: {{source: {folder}/other.jsonl}}}}
-"""
-SHARED = "in the shop there are 7 red and 5 blue balls"
-
-
-def _write(path: Path, questions: list[str]) -> None:
-    rows = [{"question": question, "answer": f"The answer is {i}."} for i, question in enumerate(questions)]
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
 
 
 @pytest.fixture
-def recipe(tmp_path, monkeypatch) -> Path:
-    """Nine training rows (one too long, one sharing words with a held-out row) and a model folder without weights."""
+def recipe(tmp_path, monkeypatch):
     monkeypatch.setenv("WHET_CACHE", str(tmp_path / "cache"))
-    build_chatml().save_pretrained(tmp_path / "model")
-    (tmp_path / "model" / "config.json").write_text(json.dumps({"model_type": "llama", "eos_token_id": 2}))
-    questions = [f"How many clips did friend {i} sell?" for i in range(7)]
-    _write(tmp_path / "train.jsonl", [*questions, f"Say, {SHARED}. How many?", "word " * 300])
-    _write(tmp_path / "validation.jsonl", ["What is sold in May?"])
-    _write(tmp_path / "held.jsonl", [f"Look: {SHARED}; count them", "What is half of 48?"])
-    _write(tmp_path / "other.jsonl", ["What is 24 + 24?"])
-    path = tmp_path / "recipe.yaml"
-    path.write_text(RECIPE.format(folder=tmp_path), encoding="utf-8")
-    return path
+    return write_recipe(tmp_path)
 
 
 @pytest.fixture
@@ -135,33 +96,3 @@ def test_what_is_not_there_is_refused_with_what_is(whet, recipe, option, value, 
     code, _, error = whet(recipe, "--no-html", option, value)
     assert code == 2
     assert message in error
-
-
-@pytest.mark.parametrize("batch", ["batch.unit=samples", "batch.unit=packs"])
-def test_passes_are_those_of_the_first_step_of_training(recipe, batch, monkeypatch):
-    settings = load_recipe(recipe, [batch])
-    found = build_inspection(settings, tell=lambda _: None)
-    loaded = load_tokenizer(settings.model)
-    data = prepare(settings, loaded.tokenizer, end_ids=loaded.stop_ids, base_folder=Path.cwd())
-    order = order_of(settings, data.train)
-    step = order.step(resolve(settings, world_size=1, num_samples=order.num_units), 0)
-    expected = [[data.train.samples[i].id for i in each] for each in step.passes if len(each)]
-    assert [[document.id for document in each.documents] for each in found.passes] == expected
-    assert found.num_passes == len(expected)
-
-
-def test_the_view_of_a_sample_is_the_sample(recipe):
-    settings = load_recipe(recipe)
-    found = build_inspection(settings, num_rows=100, tell=lambda _: None)
-    loaded = load_tokenizer(settings.model)
-    samples = prepare(settings, loaded.tokenizer, end_ids=loaded.stop_ids, base_folder=Path.cwd()).train.samples
-    assert len(found.rows) == len(samples) == 8
-    for view, sample in zip(found.rows, samples, strict=True):
-        assert view.id == sample.id
-        assert [token.id for token in view.tokens] == sample.ids.tolist()
-        assert [token.is_taught for token in view.tokens] == sample.taught.tolist()
-
-
-def test_a_recipe_error_comes_before_any_row_is_shown(recipe):
-    with pytest.raises(RecipeError, match="there is no set 'x'"):
-        build_inspection(load_recipe(recipe), shown_set="x", tell=lambda _: None)
