@@ -274,7 +274,7 @@ def check_file(path: Path, label: str) -> None:
         raise DataError("is a directory, not a file of rows", where=label, mend=mend)
     if not path.exists():
         raise DataError("file does not exist", where=label, mend=_nearest_name(path))
-    if path.suffix not in READERS:
+    if path.suffix.lower() not in READERS:
         raise DataError(f"rows cannot be read from {path.suffix or 'a file without suffix'}", where=label,
                         mend=f"use one of {', '.join(READERS)}")  # fmt: skip
 
@@ -287,7 +287,7 @@ def read_rows(path: Path, label: str) -> Iterator[RawRow]:
     check_file(path, label)
     is_empty = True
     try:
-        for row in READERS[path.suffix](path, label):
+        for row in READERS[path.suffix.lower()](path, label):
             is_empty = False
             yield row
     except OSError as error:

@@ -21,6 +21,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from whet.data.datasets import DATASETS, SPLIT_RULES, answer_line, find_dataset, generated, squad
+from whet.data.datasets.nemo_split import SplitRule
 from whet.data.files import READERS, RawRow, check_file, hash_file, read_rows
 from whet.data.formats import NUM_ROWS_TO_DETECT, check_fields, detect_format
 from whet.data.hub import open_hub_split
@@ -84,10 +85,8 @@ def open_source(source: Source, *, seed: int, base_folder: Path) -> OpenedSource
         return _open_generated(source, split, seed)
     raw = _open_raw(source, split, base_folder)
     format_name = _find_format(source, raw, split)
-    rule = SPLIT_RULES.get(format_name)
-    if raw.is_file and not _is_whole_file(source, split) and not (rule and split.name in rule.parts):
-        raise _no_such_split(source, split)
-    part = rule.cut(_count(raw))[split.name] if rule and split.name in rule.parts else None
+    rule = _find_rule(source, split, raw, format_name)
+    part = rule.cut(_count(raw))[split.name] if rule else None
     if format_name == "text" and (source.instruction or source.system is not None):
         raise RecipeError("rows of plain text have no question to put `instruction` or `system` to",
                           where=source.source, mend="remove them from this source")  # fmt: skip
@@ -105,25 +104,23 @@ def open_source(source: Source, *, seed: int, base_folder: Path) -> OpenedSource
         found_format=format_name,
         commit=raw.commit,
         content_key=_hash_key(source, format_name, raw.version),
-        note=f"{split.name} is a part of {rule.sentence}" if rule and part is not None else "",
+        note=f"{split.name} is a part of {rule.sentence}" if rule else "",
         read=read,
     )
 
 
 def _open_raw(source: Source, split: Split, base_folder: Path) -> _RawSplit:
     if _is_file(source.source, base_folder):
-        raw = _open_file(source, base_folder / Path(source.source).expanduser(), split)
-    else:
-        dataset = find_dataset(source.source)
-        rule = SPLIT_RULES.get(dataset or "") if source.format in ("auto", dataset) else None
-        config = source.config or (DATASETS[dataset].CONFIG if dataset else None)
-        hub_split = rule.hub_splits.get(split.name, split.name) if rule else split.name
-        opened = open_hub_split(
-            source.source, split=hub_split, config=config, revision=source.revision, stream=source.stream
-        )
-        version = json.dumps([source.source, config, hub_split, opened.version])
-        raw = _RawSplit(opened.read, opened.num_rows, version, opened.commit, is_file=False)
-    return raw
+        return _open_file(source, base_folder / Path(source.source).expanduser(), split)
+    dataset = find_dataset(source.source)
+    rule = SPLIT_RULES.get(dataset or "") if source.format in ("auto", dataset) else None
+    config = source.config or (DATASETS[dataset].CONFIG if dataset else None)
+    hub_split = rule.hub_splits.get(split.name, split.name) if rule else split.name
+    opened = open_hub_split(
+        source.source, split=hub_split, config=config, revision=source.revision, stream=source.stream
+    )
+    version = json.dumps([source.source, config, hub_split, opened.version])
+    return _RawSplit(opened.read, opened.num_rows, version, opened.commit, is_file=False)
 
 
 def _open_file(source: Source, path: Path, split: Split) -> _RawSplit:
@@ -146,7 +143,10 @@ def _open_file(source: Source, path: Path, split: Split) -> _RawSplit:
 
 
 def _stamp(path: Path) -> tuple[int, int]:
-    status = path.stat()
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        return -1, -1
     return status.st_size, status.st_mtime_ns
 
 
@@ -163,7 +163,7 @@ def _no_such_split(source: Source, split: Split) -> RecipeError:
 
 
 def _is_file(name: str, base_folder: Path) -> bool:
-    looks_like_file = Path(name).suffix in READERS or name.startswith((".", "/", "~")) or name.count("/") > 1
+    looks_like_file = Path(name).suffix.lower() in READERS or name.startswith((".", "/", "~")) or name.count("/") > 1
     return looks_like_file or (base_folder / name).exists()
 
 
@@ -187,6 +187,16 @@ def _find_format(source: Source, raw: _RawSplit, split: Split) -> str:
         name = detect_format(first, source.source, fields=source.fields)
     check_fields(name, source.fields, first, source.source)
     return name
+
+
+def _find_rule(source: Source, split: Split, raw: _RawSplit, format_name: str) -> SplitRule | None:
+    """The rule that cuts this split out of the raw rows; a hub dataset under another id keeps its own splits."""
+    rule = SPLIT_RULES.get(format_name) if raw.is_file or find_dataset(source.source) == format_name else None
+    if rule and split.name in rule.parts:
+        return rule
+    if raw.is_file and not _is_whole_file(source, split):
+        raise _no_such_split(source, split)
+    return None
 
 
 def _count(raw: _RawSplit) -> int:

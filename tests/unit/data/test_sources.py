@@ -3,6 +3,8 @@ import tracemalloc
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from whet.data import sources
 from whet.data.files import RawRow
@@ -173,6 +175,9 @@ def test_a_file_changed_after_it_was_opened_is_refused(tmp_path):
     _write(tmp_path, 11)
     with pytest.raises(DataError, match="changed after it was opened"):
         list(opened.read())
+    (tmp_path / "rows.jsonl").unlink()
+    with pytest.raises(DataError, match="changed after it was opened"):
+        list(opened.read())
 
 
 def test_the_content_key_depends_on_what_examples_depend_on_and_on_nothing_else(tmp_path):
@@ -224,6 +229,27 @@ def test_a_file_is_read_in_a_small_part_of_its_size(tmp_path, kind):
         tracemalloc.stop()
     # 20 MB of text; a block of 512 Parquet rows is 1 MB
     assert num_rows == 10_000 and peak_bytes < 4_000_000
+
+
+@given(
+    num_rows=st.integers(1, 30), start=st.integers(0, 30), length=st.integers(1, 30) | st.none(),
+    rows=st.integers(1, 30) | st.none(),
+)  # fmt: skip
+def test_a_slice_takes_what_pythons_slice_takes(num_rows, start, length, rows):
+    stop = None if length is None else start + length
+    expected = list(range(num_rows))[start:stop][:rows]
+    raw = (RawRow(origin=str(number)) for number in range(num_rows))
+    taken = sources._take(raw, sources.Split("train", start, stop), Source(source="f", rows=rows))
+    if expected:
+        assert [int(row.origin) for row in taken] == expected
+    else:
+        with pytest.raises(DataError, match="takes no rows"):
+            list(taken)
+
+
+def test_a_file_is_known_by_its_suffix_in_capitals_too(tmp_path):
+    _write(tmp_path, name="ROWS.JSONL")
+    assert len(list(_open(tmp_path, "ROWS.JSONL").read())) == 10
 
 
 def test_a_slice_reads_no_row_behind_its_end(tmp_path):
@@ -307,4 +333,10 @@ def test_the_recipes_own_configuration_wins_and_is_part_of_the_content_key(tmp_p
     assert [asked[2] for asked in hub] == ["main", "main", "socratic"]
     assert main.content_key == named.content_key != other.content_key
     assert _open(tmp_path, "openai/gsm8k", stream=True).content_key == main.content_key
-    assert _open(tmp_path, "owner/gsm8k").found_format == "dolly"
+
+
+@pytest.mark.parametrize("format_name", ["auto", "dolly"])
+def test_a_hub_dataset_under_another_id_keeps_its_own_splits(tmp_path, hub, format_name):
+    opened = _open(tmp_path, "owner/pairs", split="validation", format=format_name)
+    assert (opened.found_format, opened.note, len(list(opened.read()))) == ("dolly", "", 20)
+    assert hub == [("owner/pairs", "validation", None, None, False)]
