@@ -78,10 +78,24 @@ def encode(template: Template, conversations: Sequence[Rendered]) -> list[list[l
 
 
 def _encode_batch(template: Template, texts: list[str]) -> list[list[int]]:
+    """Ids of each text. Where the tokenizer allows it, a stretch between two control tokens that stands in many texts
+    (every text of a conversation begins with the one before it) is encoded once."""
+    if not template.splits_at_controls:
+        return _encode_whole(template, texts)
+    split = [template.control_tokens.split(text) for text in texts]
+    stretches = list(dict.fromkeys(part for parts in split for part in parts[::2]))
+    ids = dict(zip(stretches, _encode_whole(template, stretches), strict=True))
+    controls = {part for parts in split for part in parts[1::2]}
+    ids |= {control: [template.tokenizer.convert_tokens_to_ids(control)] for control in controls}
+    return [[token for part in parts for token in ids[part]] for parts in split]
+
+
+def _encode_whole(template: Template, texts: list[str]) -> list[list[int]]:
     if not texts:
         return []
     batch = template.tokenizer(texts, add_special_tokens=False, return_attention_mask=False, verbose=False)
-    return batch["input_ids"]
+    ids: list[list[int]] = batch["input_ids"]
+    return ids
 
 
 def _encode_with_control_text(template: Template, text: str, rendered: Rendered) -> list[int]:
@@ -92,7 +106,7 @@ def _encode_with_control_text(template: Template, text: str, rendered: Rendered)
     """
     harmless = text.translate(dict.fromkeys(map(ord, rendered.stand_ins), "x"))
     ids = _encode_between_controls(template, text, rendered.stand_ins)
-    if _encode_between_controls(template, harmless, {}) != _encode_batch(template, [harmless])[0] or ids is None:
+    if _encode_between_controls(template, harmless, {}) != _encode_whole(template, [harmless])[0] or ids is None:
         raise DataError(
             f"contains {', '.join(rendered.stand_ins.values())}, which this tokenizer cannot spell out as text",
             where=rendered.origin,

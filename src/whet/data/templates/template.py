@@ -31,6 +31,8 @@ class Template:
     """tokens that end a turn"""
     control_tokens: re.Pattern[str]
     control_ids: frozenset[int]
+    splits_at_controls: bool
+    """the tokenizer encodes the text between two control tokens as if it stood alone"""
     head_ids: tuple[int, ...]
     """what the tokenizer puts in front of plain text: the beginning-of-sequence token, or nothing"""
     chat: ChatTemplate | None
@@ -102,12 +104,14 @@ def build_template(
     if chat_template in FAMILIES:
         added |= {tokenizer.convert_tokens_to_ids(token): token for token in FAMILIES[chat_template].control_tokens}
     by_length = sorted(added.values(), key=len, reverse=True)
+    control_tokens = re.compile("(" + "|".join(map(re.escape, by_length)) + ")" if by_length else r"(?!)")
     return Template(
         tokenizer=tokenizer,
         kind=kind,
         end_ids=frozenset(end_ids),
-        control_tokens=re.compile("(" + "|".join(map(re.escape, by_length)) + ")" if by_length else r"(?!)"),
+        control_tokens=control_tokens,
         control_ids=frozenset(added),
+        splits_at_controls=_splits_at_controls(tokenizer, control_tokens, added),
         head_ids=_find_head_ids(tokenizer),
         chat=chat,
         chat_with_tools=chat_with_tools,
@@ -150,6 +154,29 @@ def _find_head_ids(tokenizer: Any) -> tuple[int, ...]:
     full = tokenizer("a", add_special_tokens=True)["input_ids"]
     start = next((i for i in range(len(full)) if full[i : i + len(bare)] == bare), 0)
     return tuple(full[:start])
+
+
+def _splits_at_controls(tokenizer: Any, control_tokens: re.Pattern[str], controls: dict[int, str]) -> bool:
+    """Whether the tokenizer cuts a text at every control token before it does anything else. Not so where a token
+    takes the space beside it, where a normalizer sees the whole text, or where the first word is written otherwise."""
+    known = tokenizer.added_tokens_decoder
+    if tokenizer.backend_tokenizer.normalizer is not None or not controls.keys() <= known.keys():
+        return False
+    if any(token.lstrip or token.rstrip or token.single_word for token in known.values()):
+        return False
+    if any(control_tokens.search(token.content) for token_id, token in known.items() if token_id not in controls):
+        return False
+
+    def encode(text: str) -> list[int]:
+        ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
+        return ids
+
+    probes = ("a", " a", "\n\nb 12 ")
+    return all(
+        encode(probe + token + probe) == [*encode(probe), token_id, *encode(probe)]
+        for token_id, token in list(controls.items())[:20]
+        for probe in probes
+    )
 
 
 def _split_prompt(prompt: str | None) -> tuple[str, str] | None:
