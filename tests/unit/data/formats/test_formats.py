@@ -1,5 +1,7 @@
 """Contract of the table of formats: each reads its own sample, is found from it, and misses its keys by name."""
 
+from typing import get_args
+
 import pytest
 
 from whet.data.datasets import DATASETS, SPLIT_RULES, TASKS
@@ -7,6 +9,7 @@ from whet.data.files import RawRow
 from whet.data.formats import FORMATS, check_fields, detect_format
 from whet.data.rows import BadRow, RowReader
 from whet.errors import DataError, RecipeError
+from whet.recipe.schema import RowFormat
 
 
 def _rows(*values):
@@ -44,6 +47,10 @@ def test_a_renamed_key_is_found_through_fields_and_never_under_its_usual_name(na
     assert (mapped.id, mapped.messages, mapped.golds) == (plain.id, plain.messages, plain.golds)
     bad = _read(sample, name, fields={key: "own"})
     assert "missing key (field 'own', found keys" in bad.reason and f"maps to {key!r}" in bad.reason
+
+
+def test_recipes_can_name_every_format_and_no_other():
+    assert set(get_args(RowFormat)) == {"auto", *FORMATS}
 
 
 def test_every_dataset_has_a_format_of_its_name_and_every_split_rule_a_dataset():
