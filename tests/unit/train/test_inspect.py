@@ -48,3 +48,18 @@ def test_the_view_of_a_sample_is_the_sample(recipe):
 def test_a_set_that_is_not_there_is_refused(recipe):
     with pytest.raises(RecipeError, match="there is no set 'x'"):
         build_inspection(load_recipe(recipe), shown_set="x", tell=lambda _: None)
+
+
+def test_bad_rows_that_the_recipe_drops_stop_nothing(recipe, tmp_path):
+    with (tmp_path / "train.jsonl").open("a", encoding="utf-8") as file:
+        file.write('{"question": "torn\n')
+    found = build_inspection(load_recipe(recipe, ["data.bad_rows=drop"]), tell=lambda _: None)
+    assert found.sets[0].ledger.count("bad") == 1
+    assert found.overlaps["held"].num_train_rows == 9
+
+
+def test_a_held_out_question_longer_than_a_pack_is_no_error(recipe, tmp_path):
+    (tmp_path / "held.jsonl").write_text('{"question": "%s", "answer": "4"}\n' % ("word " * 400), encoding="utf-8")
+    found = build_inspection(load_recipe(recipe), tell=lambda _: None)
+    assert found.sets[2].longest > 128
+    assert [summary.packing is None for summary in found.sets] == [False, False, True, True]
