@@ -52,7 +52,7 @@ def read(sheet: Sheet, world: World) -> None:
     """Every key of the file."""
     if sheet.is_on("rl"):
         raise RecipeError(f"trains by {sheet.text('rl')}", where="rl", mend="whet does supervised fine-tuning")
-    sheet.map_text("base_model", "model.id")
+    sheet.map_model("base_model")
     sheet.map_text("revision_of_model", "model.revision")
     sheet.map_text("output_dir", "output")
     sheet.tree.setdefault("output", "model-out")
@@ -92,16 +92,15 @@ def _read_adapter(sheet: Sheet) -> None:
 def _read_source(sheet: Sheet, index: int) -> None:
     at, to = f"datasets.{index}", f"data.train.{index}"
     files = sheet.texts(f"{at}.data_files")
-    name = hub_name(sheet.text(f"{at}.path", "train.jsonl"))
+    name = hub_name(sheet.text(f"{at}.path"))
     if files:
         sheet.map(f"{at}.data_files", f"{to}.source", files[0])
         if len(files) > 1:
             sheet.notes.append(f"only the first of {len(files)} data_files of {at} is taken: add the others as sources")
         sheet.drop(f"{at}.path", "data_files names the rows")
     else:
-        sheet.map(f"{at}.path", f"{to}.source", name)
-        sheet.put(f"{to}.source", name)
-    map_config(sheet, f"{at}.name", name, f"{to}.config")
+        sheet.map_rows(f"{at}.path", f"{to}.source", name)
+    map_config(sheet, f"{at}.name", files[0] if files else name, f"{to}.config")
     sheet.map_text(f"{at}.split", f"{to}.split")
     sheet.map_text(f"{at}.revision", f"{to}.revision")
     sheet.drop(f"{at}.ds_type", "the suffix of the file says it")

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from whet.recipe.importers.sheet import Sheet
+from whet.recipe.schema import Source
+from whet.recipe.splits import source_kind
 
 _FULL_NAMES = {"gsm8k": "openai/gsm8k", "squad": "rajpurkar/squad"}
 _CONFIGS = {"openai/gsm8k": "main", "explodinggradients/fiqa": "main"}
 """Hub id -> configuration that whet takes anyway; left out, so that a local file can take the source's place."""
+
+REPEATS_QUESTIONS = ("meta-math/MetaMathQA",)
+"""Datasets of which no part is held out by cutting rows off."""
 
 _MATH = ("openai/gsm8k", "meta-math/MetaMathQA")
 MATH_NEW_TOKENS = 512
@@ -25,6 +30,9 @@ def map_config(sheet: Sheet, key: str, name: str, whet_key: str) -> str | None:
         return None
     if config == _CONFIGS.get(name):
         sheet.drop(key, "the configuration that is read anyway")
+        return None
+    if source_kind(Source(source=name)) != "hub":
+        sheet.refuse(key, "only datasets on the hub have configurations")
         return None
     sheet.map(key, whet_key, config)
     return config

@@ -5,6 +5,7 @@ from __future__ import annotations
 from whet.recipe.importers.adapter import LoraNames, read_lora
 from whet.recipe.importers.hub_datasets import evaluate_math, hub_name, map_config
 from whet.recipe.importers.sheet import Sheet
+from whet.recipe.importers.splits import without
 from whet.recipe.importers.training_arguments import Dialect, World, read_training_arguments
 
 TOOL = "TRL / Hugging Face"
@@ -15,8 +16,6 @@ _TRL = Dialect(lr=2e-5, schedule="linear", warmup=0.0, epochs=3, micro_size=8)
 _TRAINER = Dialect(lr=5e-5, schedule="linear", warmup=0.0, epochs=3, micro_size=8)
 _OWN_KEYS = {"model_name_or_path", "per_device_train_batch_size", "num_train_epochs", "output_dir", "dataset_name",
              "learning_rate", "gradient_accumulation_steps", "base_model_name_or_path"}  # fmt: skip
-_ROWS = "train.jsonl"
-"""Stands where the file names no rows; such a recipe says so before anything else."""
 
 
 def is_hugging_face(keys: set[str]) -> bool:
@@ -27,7 +26,7 @@ def is_hugging_face(keys: set[str]) -> bool:
 def read(sheet: Sheet, world: World) -> None:
     """Every key of the file."""
     model = "model_name_or_path" if "model_name_or_path" in sheet else "base_model_name_or_path"
-    sheet.map_text(model, "model.id")
+    sheet.map_model(model)
     if sheet.text("model_revision", "main") != "main":
         sheet.map_text("model_revision", "model.revision")
     else:
@@ -97,13 +96,11 @@ def _read_rows(sheet: Sheet) -> None:
 
 def _read_dataset(sheet: Sheet) -> None:
     name = hub_name(sheet.text("dataset_name"))
+    sheet.map_rows("dataset_name", "data.train.0.source", name)
     if not name:
-        sheet.notes.append(f"the file names no rows: set data.train.0.source (now {_ROWS})")
-        sheet.put("data.train.0.source", _ROWS)
         for key in ("dataset_config", "dataset_train_split", "dataset_test_split", "dataset_streaming"):
             sheet.refuse(key, "the file names no dataset")
         return
-    sheet.map("dataset_name", "data.train.0.source", name)
     config = map_config(sheet, "dataset_config", name, "data.train.0.config")
     sheet.map_text("dataset_train_split", "data.train.0.split")
     if sheet.boolean("dataset_streaming"):
@@ -119,10 +116,8 @@ def _read_mixture(sheet: Sheet) -> None:
     for index in range(num):
         at, to = f"datasets.{index}", f"data.train.{index}"
         name = hub_name(sheet.text(f"{at}.path"))
-        sheet.map(f"{at}.path", f"{to}.source", name)
-        if "source" not in (sheet.tree.get("data", {}).get("train") or [{}])[-1]:
-            sheet.put(f"{to}.source", _ROWS)
-        sheet.map_text(f"{at}.name", f"{to}.config")
+        sheet.map_rows(f"{at}.path", f"{to}.source", name)
+        map_config(sheet, f"{at}.name", name, f"{to}.config")
         sheet.map_text(f"{at}.split", f"{to}.split")
 
 
@@ -130,10 +125,12 @@ def _read_held_out(sheet: Sheet, name: str, config: str | None) -> None:
     """trl reads its test split only when it evaluates."""
     asks = sheet.text("eval_strategy", "no") != "no"
     split = sheet.text("dataset_test_split", "test")
-    if not asks or split == sheet.text("dataset_train_split", "train"):
-        sheet.drop(
-            "dataset_test_split", "there is no evaluation in the file (eval_strategy), or it names training rows"
-        )
+    if not asks:
+        sheet.drop("dataset_test_split", "the file asks for no evaluation (eval_strategy)")
+        return
+    train = sheet.text("dataset_train_split", "train")
+    if without(name, train, split) != train:
+        sheet.refuse("dataset_test_split", f"its rows are among those of {train}: no validation loss")
         return
     sheet.map("dataset_test_split", "data.validation.0.split", split)
     sheet.put("data.validation.0.source", name)

@@ -44,7 +44,7 @@ def read(sheet: Sheet, world: World, *, base_folder: Path = Path()) -> None:
     if stage != "sft":
         raise RecipeError(f"trains by {stage}", where="stage", mend="whet does supervised fine-tuning (sft)")
     sheet.drop("stage", "supervised fine-tuning is what whet does")
-    sheet.map_text("model_name_or_path", "model.id")
+    sheet.map_model("model_name_or_path")
     sheet.map_text("output_dir", "output")
     sheet.map_text("run_name", "name")
     sheet.tree.setdefault("output", "saves/whet")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from whet.errors import RecipeError
 from whet.recipe.importers.adapter import LoraNames, read_lora
-from whet.recipe.importers.hub_datasets import evaluate_math, hub_name, map_config
+from whet.recipe.importers.hub_datasets import REPEATS_QUESTIONS, evaluate_math, hub_name, map_config
 from whet.recipe.importers.sheet import Sheet
 from whet.recipe.importers.splits import without
 from whet.recipe.importers.training_arguments import Dialect, World, read_training_arguments
@@ -49,7 +49,7 @@ def read(sheet: Sheet, world: World) -> None:
     sheet.map_text("training.output_dir", "output")
     if "output" not in sheet.tree:
         sheet.put("output", f"outputs/{sheet.tree['name']}")
-    sheet.map_text("model.name_or_path", "model.id")
+    sheet.map_model("model.name_or_path")
     sheet.map("peft.method", "adapter.method", "lora")
     read_lora(sheet, _LORA)
     _read_dataset(sheet)
@@ -70,7 +70,13 @@ def read(sheet: Sheet, world: World) -> None:
 
 def _read_dataset(sheet: Sheet) -> None:
     name = hub_name(sheet.text("dataset.name"))
-    sheet.map("dataset.name", "data.train.0.source", name)
+    sheet.map_rows("dataset.name", "data.train.0.source", name)
+    if not name:
+        for key in ("dataset.subset", "dataset.train_split", "dataset.eval_split"):
+            sheet.refuse(key, "the file names no dataset")
+        _read_prompt(sheet)
+        sheet.map_whole("dataset.max_length", "data.max_length", 2048)
+        return
     config = map_config(sheet, "dataset.subset", name, "data.train.0.config")
     _read_splits(sheet, name, config)
     _read_prompt(sheet)
@@ -98,6 +104,11 @@ def _read_splits(sheet: Sheet, name: str, config: str | None) -> None:
         if leak:
             sheet.notes.append(f"data.train.0.split = {left}: {leak}")
     sheet.map("dataset.eval_split", "data.validation.0.split", held_out)
+    if name in REPEATS_QUESTIONS:
+        sheet.notes.append(
+            f"{name} answers many questions several times: rows of {held_out} ask what training rows ask and stop "
+            "the run before it trains; set data.validation=[]"
+        )
     sheet.put("data.validation.0.source", name)
     if config:
         sheet.put("data.validation.0.config", config)

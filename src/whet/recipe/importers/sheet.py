@@ -16,6 +16,7 @@ _TRUE, _FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
 _OFF: tuple[object, ...] = (None, False, "", "none", "no", "false", "null", [])
 _UNKNOWN = "whet does not know this key"
 _EMPTY = "it is empty"
+_NO_ROWS = "train.jsonl"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,6 +150,24 @@ class Sheet:
             self.map(key, whet_key, self.text(key))
         else:
             self.drop(key, _EMPTY)
+
+    def map_model(self, key: str) -> None:
+        """The base model; a file without one gets whet's default, and a note that says so."""
+        if self.is_on(key):
+            self.map_text(key, "model.id")
+        else:
+            self.drop(key, _EMPTY)
+            self.notes.append("the file names no model: set model.id")
+
+    def map_rows(self, key: str, whet_key: str, source: str) -> None:
+        """A source of rows; a file without one gets the name of a file, and a note that says so."""
+        if source:
+            self.map(key, whet_key, source)
+            self.put(whet_key, source)
+        else:
+            self.drop(key, _EMPTY)
+            self.notes.append(f"the file names no rows: set {whet_key} (now {_NO_ROWS})")
+            self.put(whet_key, _NO_ROWS)
 
     def _map_read(self, key: str, whet_key: str, default: Any, read: Callable[[str, Any], Any]) -> None:
         if key in self._leaves and self._leaves[key].value is not None:
