@@ -46,16 +46,16 @@ def prepare(
 def _prepare_rows(path: Path, overrides: list[str], output: Path | None) -> None:
     from whet import cache
     from whet.cli.quiet import quiet_libraries
+    from whet.cli.recipe_file import load_any_recipe
     from whet.data.pipeline import prepare as prepare_data
     from whet.data.processed import write_processed
     from whet.data.sampler import describe_packing, order_of
     from whet.models.tokenizer import load_tokenizer
-    from whet.recipe import load_recipe
     from whet.train.preflight import write_ledgers
 
     started = time.monotonic()
     quiet_libraries()
-    recipe = load_recipe(path, overrides)
+    recipe = load_any_recipe(path, overrides, say)
     folder = output or Path(recipe.output) / "data"
     loaded = load_tokenizer(recipe.model)
     data = prepare_data(recipe, loaded.tokenizer, end_ids=loaded.stop_ids, base_folder=Path.cwd(), say=say)
