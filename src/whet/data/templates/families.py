@@ -6,6 +6,7 @@ no source of its template was at hand, only its description (Llama 3's turns, re
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,9 +53,10 @@ def check_family(name: str, tokenizer: Any) -> None:
 
 def has_reasoning_switch(chat_template: str, text: str, tokenizer: Any) -> bool:
     """Whether the template is of Nemotron's kind: the family by name, a template that mentions the switch, or a
-    tokenizer whose name or folder says Nemotron."""
+    tokenizer whose name or folder says Llama-3.x-Nemotron (later Nemotrons switch otherwise)."""
+    name = str(tokenizer.name_or_path).lower().replace("_", "-")
     return (
         chat_template == "nemotron-nano"
         or REASONING_SWITCH in text
-        or "nemotron" in str(tokenizer.name_or_path).lower()
+        or re.search(r"llama-3[^/]*nemotron", name) is not None
     )

@@ -86,6 +86,9 @@ def test_the_reasoning_switch_is_refused_where_the_template_does_not_know_it(cha
     renamed = _copy(llama3, chat_template=llama3.chat_template)
     renamed.name_or_path = "nvidia/Llama-3.1-Nemotron-Nano-8B-v1"
     assert templates.build_template(renamed, "chat", [EOT], reasoning="on").reasoning == "on"
+    renamed.name_or_path = "nvidia/NVIDIA-Nemotron-Nano-9B-v2"
+    with pytest.raises(RecipeError, match="which this chat template does not know"):
+        templates.build_template(renamed, "chat", [EOT], reasoning="on")
     mentions = _copy(llama3, chat_template=llama3.chat_template + "{# detailed thinking on or off #}")
     assert templates.build_template(mentions, "chat", [EOT], reasoning="off").reasoning == "off"
 
