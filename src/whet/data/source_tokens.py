@@ -101,6 +101,7 @@ def cache_key(source: OpenedSource, template: Template, data: Data) -> str:
     tokenizer = template.tokenizer
     parts = {
         "rows": source.content_key,
+        "name": source.name,  # rows are told by it in the ledger
         "tokenizer": hashlib.sha256(tokenizer.backend_tokenizer.to_str().encode()).hexdigest(),
         "special": {name: str(token) for name, token in tokenizer.special_tokens_map.items()},
         "own_template": str(tokenizer.chat_template),

@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import json
-import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -29,9 +28,10 @@ from whet.data.reading import Reading, pair
 from whet.data.rows import BadRow, RowReader, build_example, list_faults, number_ids
 from whet.errors import DataError, RecipeError
 from whet.recipe.schema import Source
+from whet.recipe.splits import Stretch, parse_split
 from whet.types import DroppedRow, Example
 
-__all__ = ["BadRow", "LoadedRows", "OpenedSource", "Split", "load_examples", "open_source", "parse_split"]
+__all__ = ["BadRow", "LoadedRows", "OpenedSource", "load_examples", "open_source"]
 
 _READING_VERSION = 1
 """Part of every content key: raise it when the same rows come to give other examples."""
@@ -56,14 +56,6 @@ class OpenedSource:
     HubError only where the file or dataset as a whole cannot be read on."""
 
 
-class Split(NamedTuple):
-    """A split name with its slice; rows `start` to `stop`, None for the end."""
-
-    name: str
-    start: int
-    stop: int | None
-
-
 class _RawSplit(NamedTuple):
     """The raw rows of a file or a hub split before split rule and slice."""
 
@@ -80,13 +72,15 @@ def open_source(source: Source, *, seed: int, base_folder: Path) -> OpenedSource
     `seed` matters for generated problems only (`options: {seed: 7}` in the source overrides it). Relative files
     start at `base_folder`. Raises DataError (file or format), HubError (not fetched) or RecipeError (impossible).
     """
-    split = parse_split(source.split, where=source.source)
+    split = _parse_split(source)
     if source.source.startswith(generated.PREFIX):
         return _open_generated(source, split, seed)
     raw = _open_raw(source, split, base_folder)
     format_name = _find_format(source, raw, split)
     rule = _find_rule(source, split, raw, format_name)
     part = rule.cut(_count(raw))[split.name] if rule else None
+    if split.is_percent:
+        split = split.in_rows(len(part) if part is not None else _count(raw))
     if format_name == "text" and (source.instruction or source.system is not None):
         raise RecipeError("rows of plain text have no question to put `instruction` or `system` to",
                           where=source.source, mend="remove them from this source")  # fmt: skip
@@ -109,7 +103,7 @@ def open_source(source: Source, *, seed: int, base_folder: Path) -> OpenedSource
     )
 
 
-def _open_raw(source: Source, split: Split, base_folder: Path) -> _RawSplit:
+def _open_raw(source: Source, split: Stretch, base_folder: Path) -> _RawSplit:
     if _is_file(source.source, base_folder):
         return _open_file(source, base_folder / Path(source.source).expanduser(), split)
     dataset = find_dataset(source.source)
@@ -123,7 +117,7 @@ def _open_raw(source: Source, split: Split, base_folder: Path) -> _RawSplit:
     return _RawSplit(opened.read, opened.num_rows, version, opened.commit, is_file=False)
 
 
-def _open_file(source: Source, path: Path, split: Split) -> _RawSplit:
+def _open_file(source: Source, path: Path, split: Stretch) -> _RawSplit:
     check_file(path, source.source)
     cut_names = {name for rule in SPLIT_RULES.values() for name in rule.parts}
     may_be_cut = source.format in ("auto", *SPLIT_RULES) and split.name in cut_names
@@ -150,11 +144,11 @@ def _stamp(path: Path) -> tuple[int, int]:
     return status.st_size, status.st_mtime_ns
 
 
-def _is_whole_file(source: Source, split: Split) -> bool:
+def _is_whole_file(source: Source, split: Stretch) -> bool:
     return split.name in ("train", "all", Path(source.source).stem)
 
 
-def _no_such_split(source: Source, split: Split) -> RecipeError:
+def _no_such_split(source: Source, split: Stretch) -> RecipeError:
     return RecipeError(
         f"a file is one split, it has no {split.name!r}",
         where=source.source,
@@ -178,8 +172,9 @@ def _flatten(rows: Iterator[RawRow], label: str) -> Iterator[RawRow]:
             yield RawRow(origin=origin, value=value, fault=str(fault) if fault else None)
 
 
-def _find_format(source: Source, raw: _RawSplit, split: Split) -> str:
-    first = list(islice(raw.read(), split.start, split.start + NUM_ROWS_TO_DETECT))
+def _find_format(source: Source, raw: _RawSplit, split: Stretch) -> str:
+    start = 0 if split.is_percent else split.start
+    first = list(islice(raw.read(), start, start + NUM_ROWS_TO_DETECT))
     if not first:
         raise _no_rows(source, _count(raw))
     name = source.format if source.format != "auto" else find_dataset(source.source)
@@ -189,7 +184,7 @@ def _find_format(source: Source, raw: _RawSplit, split: Split) -> str:
     return name
 
 
-def _find_rule(source: Source, split: Split, raw: _RawSplit, format_name: str) -> SplitRule | None:
+def _find_rule(source: Source, split: Stretch, raw: _RawSplit, format_name: str) -> SplitRule | None:
     """The rule that cuts this split out of the raw rows; a hub dataset under another id keeps its own splits."""
     rule = SPLIT_RULES.get(format_name) if raw.is_file or find_dataset(source.source) == format_name else None
     if rule and split.name in rule.parts:
@@ -212,7 +207,7 @@ def _pick(rows: Iterator[RawRow], numbers: np.ndarray) -> Iterator[RawRow]:
             next_wanted = next(wanted, None)
 
 
-def _take(rows: Iterator[RawRow], split: Split, source: Source) -> Iterator[RawRow]:
+def _take(rows: Iterator[RawRow], split: Stretch, source: Source) -> Iterator[RawRow]:
     """The slice of the split, then at most `rows` of it; DataError where that is nothing."""
     stops = [stop for stop in (split.stop, source.rows and split.start + source.rows) if stop]
     number = 0
@@ -239,22 +234,25 @@ def _hash_key(source: Source, format_name: str, version: str) -> str:
     return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
 
-def parse_split(text: str, *, where: str) -> Split:
-    """`train`, `train[:500]`, `train[500:1000]`, `train[500:]` -> name and row numbers."""
-    match = re.fullmatch(r"([\w.-]+)(?:\[(\d*):(\d*)\])?", text)
-    if match is None:
+def _parse_split(source: Source) -> Stretch:
+    """`train`, `train[:500]`, `train[500:1000]`, `train[10%:]`; RecipeError for anything else."""
+    split = parse_split(source.split)
+    if split is None:
         raise RecipeError(
-            f"split {text!r} is not understood",
-            where=where,
+            f"split {source.split!r} is not understood",
+            where=source.source,
             mend="write a name, or a name with row numbers as in train[:500] or train[500:1000]",
         )
-    name, start, stop = match[1], int(match[2] or 0), int(match[3]) if match[3] else None
-    if stop is not None and stop <= start:
-        raise RecipeError(f"split {text!r} takes no rows", where=where, mend="the second number must be the larger one")
-    return Split(name, start, stop)
+    if split.stop is not None and split.stop <= split.start:
+        raise RecipeError(
+            f"split {source.split!r} takes no rows",
+            where=source.source,
+            mend="the second number must be the larger one",
+        )
+    return split
 
 
-def _open_generated(source: Source, split: Split, seed: int) -> OpenedSource:
+def _open_generated(source: Source, split: Stretch, seed: int) -> OpenedSource:
     side: Literal["train", "test"] = "test" if split.name == "test" else "train"
     if split.name != side:
         raise RecipeError(
@@ -263,6 +261,10 @@ def _open_generated(source: Source, split: Split, seed: int) -> OpenedSource:
             mend="write train or test; validation rows are e.g. train[2000:2200]",
         )
     stops = [stop for stop in (split.stop, source.rows and split.start + source.rows) if stop]
+    if split.is_percent:
+        raise RecipeError(
+            "generated problems are counted in rows, not in percent", where=source.source, mend="write e.g. test[:100]"
+        )
     if not stops:
         raise RecipeError("how many problems?", where=source.source, mend="add `rows: 1000` to this source")
     options = {key: value for key, value in source.options.items() if key != "seed"}

@@ -28,6 +28,13 @@ class Stretch:
     stop: int | None
     is_percent: bool
 
+    def in_rows(self, num_rows: int) -> Stretch:
+        """The same counted in rows, of a split of `num_rows` rows."""
+        if not self.is_percent:
+            return self
+        stop = None if self.stop is None else round(self.stop * num_rows / 100)
+        return Stretch(self.name, round(self.start * num_rows / 100), stop, False)
+
 
 def source_kind(source: Source) -> SourceKind:
     """Whether the rows come from a local file, a generator or the hub; read off the name alone."""
@@ -51,11 +58,8 @@ def num_rows_taken(source: Source, num_in_split: int) -> int:
     stretch = parse_split(source.split)
     num = num_in_split
     if stretch is not None:
-        start, stop = stretch.start, stretch.stop
-        if stretch.is_percent:
-            start = round(start * num / 100)
-            stop = None if stop is None else round(stop * num / 100)
-        num = max(0, min(num, num if stop is None else stop) - start)
+        rows = stretch.in_rows(num)
+        num = max(0, min(num, num if rows.stop is None else rows.stop) - rows.start)
     return min(num, source.rows) if source.rows is not None else num
 
 

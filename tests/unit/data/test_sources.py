@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 from whet.data import sources
 from whet.data.files import RawRow
 from whet.data.hub import HubSplit
-from whet.data.sources import BadRow, load_examples, open_source, parse_split
+from whet.data.sources import BadRow, load_examples, open_source
 from whet.errors import DataError, RecipeError
 from whet.recipe.schema import Source
+from whet.recipe.splits import Stretch, parse_split
 
 
 def _write(folder: Path, count=10, name="rows.jsonl"):
@@ -71,24 +72,20 @@ def test_the_fingerprint_changes_with_content_and_order_only(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("train", ("train", 0, None)),
-        ("train[:5]", ("train", 0, 5)),
-        ("test[5:]", ("test", 5, None)),
-        ("a-b.c[1:2]", ("a-b.c", 1, 2)),
-    ],
+    ("split", "numbers"),
+    [("train[:2]", [0, 1]), ("train[2:]", [2, 3]), ("all[1:2]", [1]), ("train[:50%]", [0, 1]), ("rows[75%:]", [3])],
 )
-def test_splits_are_understood(text, expected):
-    assert parse_split(text, where="f") == expected
+def test_slices_count_rows_or_percent(tmp_path, split, numbers):
+    (tmp_path / "rows.jsonl").write_text("".join(f'{{"question": "q{n}", "answer": "a"}}\n' for n in range(4)))
+    opened = open_source(Source(source="rows.jsonl", split=split), seed=0, base_folder=tmp_path)
+    assert [row.messages[0].content for row in opened.read()] == [f"q{n}" for n in numbers]
 
 
-@pytest.mark.parametrize(
-    "text", ["train[", "train[5]", "train[:10%]", "train[-5:]", "train[5:5]", "train[6:5]", "", "a b"]
-)
-def test_other_splits_are_refused(text):
+@pytest.mark.parametrize("split", ["train[", "train[5]", "train[-5:]", "train[5:5]", "train[6:5]", ""])
+def test_other_splits_are_refused(tmp_path, split):
+    _write(tmp_path)
     with pytest.raises(RecipeError):
-        parse_split(text, where="f")
+        open_source(Source(source="rows.jsonl", split=split), seed=0, base_folder=tmp_path)
 
 
 def test_a_slice_beyond_the_end_is_an_error(tmp_path):
@@ -239,7 +236,7 @@ def test_a_slice_takes_what_pythons_slice_takes(num_rows, start, length, rows):
     stop = None if length is None else start + length
     expected = list(range(num_rows))[start:stop][:rows]
     raw = (RawRow(origin=str(number)) for number in range(num_rows))
-    taken = sources._take(raw, sources.Split("train", start, stop), Source(source="f", rows=rows))
+    taken = sources._take(raw, Stretch("train", start, stop, False), Source(source="f", rows=rows))
     if expected:
         assert [int(row.origin) for row in taken] == expected
     else:
@@ -255,9 +252,7 @@ def test_a_file_is_known_by_its_suffix_in_capitals_too(tmp_path):
 def test_a_slice_reads_no_row_behind_its_end(tmp_path):
     _write(tmp_path)
     rows = iter(range(1_000))
-    taken = list(
-        sources._take((RawRow(origin=str(n)) for n in rows), parse_split("train[2:5]", where="f"), Source(source="f"))
-    )
+    taken = list(sources._take((RawRow(origin=str(n)) for n in rows), parse_split("train[2:5]"), Source(source="f")))
     assert [row.origin for row in taken] == ["2", "3", "4"] and next(rows) == 5
 
 
