@@ -68,12 +68,15 @@ def _print_text(inspection: Inspection, *, with_ids: bool) -> None:
 
     from whet.cli.inspect_text import inspection_text
 
-    is_terminal = sys.stdout.isatty()
     for note in inspection.notes:
         say(note)
-    width = shutil.get_terminal_size().columns if is_terminal else _WIDTH_OF_FILES
-    with_colour = is_terminal and not os.environ.get("NO_COLOR")
+    width = shutil.get_terminal_size().columns if _is_terminal() else _WIDTH_OF_FILES
+    with_colour = _is_terminal() and not os.environ.get("NO_COLOR")
     say(inspection_text(inspection, with_colour=with_colour, with_ids=with_ids, width=width).rstrip("\n"))
+
+
+def _is_terminal() -> bool:
+    return sys.stdout.isatty()
 
 
 def _print_json(inspection: Inspection) -> None:

@@ -188,9 +188,7 @@ def view_passes(
 
 
 def find_row(samples: Sequence[TokenizedSample], wanted: str) -> int | None:
-    """Index (from 0) of the sample with id `wanted`, or with that number (from 1); None where there is none."""
-    for index in range(len(samples)):
-        if samples[index].id == wanted:
-            return index
-    number = int(wanted) if wanted.isascii() and wanted.isdigit() else 0
-    return number - 1 if 1 <= number <= len(samples) else None
+    """Index (from 0) of the sample with number `wanted` (from 1), or with that id; None where there is none."""
+    if wanted.isascii() and wanted.isdigit():
+        return int(wanted) - 1 if 1 <= int(wanted) <= len(samples) else None
+    return next((index for index in range(len(samples)) if samples[index].id == wanted), None)

@@ -79,7 +79,8 @@ class OverlapCounter:
     """`report_overlap` for training rows that come by in chunks, on their way to somewhere else.
 
     n-grams are of the words of the questions, without case and punctuation (data/ngrams.py). One that stands in more
-    than 1 % of the training rows, and in more than 4 of them, is boilerplate, such as an instruction, and set aside.
+    than 1 % of the training rows, and in more than 4 of them, is boilerplate, such as an instruction, and set aside;
+    so are those that overlap with one, such as the end of a fixed sentence with the number that follows it.
     """
 
     def __init__(self, evaluate: Mapping[str, Sequence[Example]]) -> None:
@@ -137,11 +138,20 @@ class _Shared:
     def __init__(self, counter: NgramCounter, table: NgramTable, most_rows: float) -> None:
         self._counter, self._table = counter, table
         frequency = table.frequency[table.key_of]
-        places = np.flatnonzero((frequency > 0) & (frequency <= most_rows))
+        self._is_boilerplate = frequency > most_rows
+        places = np.flatnonzero((frequency > 0) & ~self._touches_boilerplate(len(counter.ids)))
         rows, first = np.unique(table.rows[places], return_index=True)
         self._first = dict(zip(rows.tolist(), places[first].tolist(), strict=True))
         """evaluation row -> place of its first shared n-gram"""
-        self._is_boilerplate = frequency > most_rows
+
+    def _touches_boilerplate(self, num_words: int) -> np.ndarray:
+        """bool per n-gram: whether one of its words stands in an n-gram that is boilerplate."""
+        starts, n = self._table.starts, self._table.n
+        borders = np.zeros(num_words + 1, dtype=np.int64)
+        np.add.at(borders, starts[self._is_boilerplate], 1)
+        np.add.at(borders, starts[self._is_boilerplate] + n, -1)
+        num_before = np.concatenate([[0], np.cumsum(np.cumsum(borders[:-1]) > 0)])
+        return num_before[starts + n] > num_before[starts]
 
     def rows(self, numbers: range) -> list[int]:
         return [number for number in numbers if number in self._first]

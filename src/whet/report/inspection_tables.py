@@ -177,7 +177,7 @@ def _overlap(overlaps: Mapping[str, OverlapReport]) -> Table:
             for name, report in overlaps.items()
         ),
         note="8-gram, 13-gram: rows that share as many words in a row with a training row; set aside: n-grams of more "
-        "than 1 % of the training rows",
+        "than 1 % of the training rows, and what overlaps with them",
     )  # fmt: skip
 
 

@@ -96,3 +96,12 @@ def test_what_is_not_there_is_refused_with_what_is(whet, recipe, option, value, 
     code, _, error = whet(recipe, "--no-html", option, value)
     assert code == 2
     assert message in error
+
+
+@pytest.mark.parametrize(("no_color", "is_coloured"), [("", True), ("1", False)])
+def test_a_terminal_is_coloured_unless_no_color_is_set(whet, recipe, monkeypatch, no_color, is_coloured):
+    monkeypatch.setattr("whet.cli.inspect._is_terminal", lambda: True)
+    monkeypatch.setenv("NO_COLOR", no_color)
+    text = whet(recipe, "--no-html")[1]
+    assert ("\x1b[" in text) == is_coloured
+    assert ("[[The" in text) != is_coloured

@@ -152,9 +152,7 @@ def test_passes_are_shown_in_the_given_order_until_enough_is_shown(chatml):
     assert (len(short.documents), short.num_documents, short.num_tokens) == (1, 2, first.num_tokens)
 
 
-def test_a_row_is_found_by_id_before_number(chatml):
-    samples = [_sample(chatml, "q", ["yes"], name=name) for name in ("b-0", "3", "c-0")]
-    assert find_row(samples, "c-0") == 2
-    assert find_row(samples, "3") == 1
-    assert find_row(samples, "1") == 0
-    assert [find_row(samples, wanted) for wanted in ("0", "4", "-1", "x", "\u00b2")] == [None] * 5
+def test_a_row_is_found_by_number_or_id(chatml):
+    samples = [_sample(chatml, "q", ["yes"], name=name) for name in ("b-0", "3-0", "c-0")]
+    assert [find_row(samples, wanted) for wanted in ("1", "3", "c-0", "3-0")] == [0, 2, 2, 1]
+    assert [find_row(samples, wanted) for wanted in ("0", "4", "-1", "x", "\u00b2", "")] == [None] * 6

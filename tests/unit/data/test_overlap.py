@@ -93,6 +93,16 @@ def test_an_ngram_of_more_than_one_percent_of_the_rows_is_boilerplate():
     assert num_sharing(0, 50) == (0, 0)
 
 
+def test_the_end_of_a_fixed_sentence_with_one_number_more_is_boilerplate_too():
+    """Otherwise every sum of two numbers would count as seen when one of its numbers is."""
+    words = "state the final answer to the following arithmetic problem"
+    train = [_example(f"{words} {i} + {i + 1} =", f"t{i}") for i in range(10, 60)]
+    rows = [_example(f"{words} 33 + 41 =", "e"), _example(f"{words} 99; t u v w x y z 10 11", "f")]
+    train.append(_example("He said t u v w x y z 10 indeed", "leaked"))
+    report = report_overlap(train, {"held": rows})["held"]
+    assert [(pair.eval_origin, pair.train_origin) for pair in report.pairs] == [("f", "leaked")]
+
+
 def test_a_question_that_is_repeated_in_every_training_row_is_still_exact():
     train = [_example("one two three four five six seven eight nine", f"t{i}") for i in range(9)]
     report = report_overlap(train, {"held": [_example("ONE two three four five six seven eight  nine", "e")]})["held"]
