@@ -37,6 +37,8 @@ class Draft:
     tools: list[Any] | None
     taught: tuple[bool, ...]
     """per answer"""
+    num_characters: int
+    """of all its texts"""
     stand_ins: dict[str, str]
     """private-use character -> the control token's text"""
     origin: str
@@ -68,13 +70,17 @@ def make_draft(template: Template, conversation: Conversation) -> Draft:
         ]
     )
     listed = json.loads(conversation.tools) if conversation.tools else None
-    stand_ins = _choose_stand_ins(template, list(_strings([messages, listed])))
+    texts = [turn.content for turn in turns]
+    if listed or any(turn.extra for turn in turns):
+        texts = list(_strings([messages, listed]))
+    stand_ins = _choose_stand_ins(template, texts)
     if stand_ins:
         messages, listed = _stand_in(messages, stand_ins), _stand_in(listed, stand_ins)
     return Draft(
         messages=messages,
         tools=listed,
         taught=tuple(turn.is_taught for turn in turns if turn.role == "assistant"),
+        num_characters=sum(map(len, texts)),
         stand_ins=stand_ins,
         origin=conversation.origin,
         has_answer=conversation.has_answer,

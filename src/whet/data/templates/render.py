@@ -111,7 +111,9 @@ def _job(draft: Draft) -> Job:
     num_messages = len(draft.messages)
     ends = [*draft.answers, num_messages]
     cuts = tuple((end, end < num_messages or not draft.has_answer) for end in ends)
-    return Job(messages=draft.messages, tools=draft.tools, cuts=cuts, origin=draft.origin)
+    return Job(
+        messages=draft.messages, tools=draft.tools, cuts=cuts, num_characters=draft.num_characters, origin=draft.origin
+    )
 
 
 def _split_into_requests(jobs: dict[int, Job]) -> Iterator[list[int]]:

@@ -23,7 +23,13 @@ def _render(text, *, content="hello", max_seconds=0.5, num_jobs=1, tools=None, v
     template = ChatTemplate(name="the test's template", text=text, variables=variables or {}, max_seconds=max_seconds)
     messages = [{"role": "user", "content": content}]
     jobs = [
-        Job(messages=messages, tools=tools, cuts=((1, is_prompt),), origin=f"rows.jsonl:{number + 1}")
+        Job(
+            messages=messages,
+            tools=tools,
+            cuts=((1, is_prompt),),
+            num_characters=len(content),
+            origin=f"rows.jsonl:{number + 1}",
+        )
         for number in range(num_jobs)
     ]
     return render_jobs(template, jobs)
@@ -90,7 +96,13 @@ def test_the_row_at_which_a_template_hangs_is_named():
     text = "{% if messages[0].content == 'stop' %}" + LOOPS + "{% endif %}ok"
     template = ChatTemplate(name="the test's template", text=text, variables={}, max_seconds=0.5)
     jobs = [
-        Job(messages=[{"role": "user", "content": word}], tools=None, cuts=((1, False),), origin=f"rows.jsonl:{n}")
+        Job(
+            messages=[{"role": "user", "content": word}],
+            tools=None,
+            cuts=((1, False),),
+            num_characters=9,
+            origin=f"rows.jsonl:{n}",
+        )
         for n, word in enumerate(["a", "b", "stop", "c"])
     ]
     with pytest.raises(RecipeError, match=r"rows.jsonl:2: .* did not finish"):
@@ -169,7 +181,7 @@ from whet.data.templates.sandbox import ChatTemplate, Job, child_id, render_jobs
 def render(text={HARMLESS!r}, seconds=30.0):
     template = ChatTemplate(name="t", text=text, variables={{}}, max_seconds=seconds)
     messages = [dict(role="user", content="a")]
-    return render_jobs(template, [Job(messages=messages, tools=None, cuts=((1, False),), origin="o")])
+    return render_jobs(template, [Job(messages=messages, tools=None, cuts=((1, False),), num_characters=9, origin="o")])
 render()
 print(child_id(), flush=True)
 """
