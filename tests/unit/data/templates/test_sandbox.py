@@ -10,10 +10,14 @@ import time
 from pathlib import Path
 
 import pytest
+from transformers import PreTrainedTokenizerFast
 
+from whet.data import templates
 from whet.data.templates import sandbox
 from whet.data.templates.sandbox import ChatTemplate, Job, child_id, render_jobs
 from whet.errors import RecipeError
+from whet.recipe.schema import Data, Source
+from whet.types import Message
 
 HARMLESS = "{% for m in messages %}{{ m.content }}{% endfor %}"
 LOOPS = "{% for i in range(99999) %}{% for j in range(99999) %}{{ '' if i + j else 'x' }}{% endfor %}{% endfor %}"
@@ -84,6 +88,20 @@ def test_a_hostile_template_ends_soon_with_an_error_and_no_child(text, why):
     assert re.search(why, message), message
     assert time.monotonic() - started < 5
     assert _render(HARMLESS) == [["hello"]]
+
+
+def test_a_model_whose_template_never_ends_is_refused_within_seconds_as_recipes_use_it(chatml):
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=chatml.backend_tokenizer, eos_token=chatml.eos_token, chat_template=LOOPS
+    )
+    template = templates.template_for(tokenizer, Data(train=(Source(source="rows.jsonl"),)), [2])
+    turns = (Message(role="user", content="a"), Message(role="assistant", content="b", is_taught=True))
+    started = time.monotonic()
+    with pytest.raises(
+        RecipeError, match=r"rows.jsonl:1: the tokenizer's own chat template did not finish within 2\.0 s"
+    ):
+        templates.render(template, turns, origin="rows.jsonl:1")
+    assert time.monotonic() - started < 5
 
 
 def test_jinjas_sources_of_chance_are_not_there():
