@@ -88,7 +88,7 @@ def _adapter_off(recipe: Recipe) -> Iterator[Finding]:
         return
     for key, info in field_infos(Adapter).items():
         value = getattr(recipe.adapter, key)
-        if key != "method" and value != info.default:
+        if key != "method" and value != info.get_default(call_default_factory=True, validated_data={}):
             path: Path = ("adapter", key)
             yield Finding(
                 (path, ("adapter", "method")), f"does nothing with adapter.method none (found {value}): remove it"

@@ -25,6 +25,7 @@ RowFormat = Literal[
     "auto", "messages", "prompt_completion", "alpaca", "question_answer", "sharegpt", "text",
     "gsm8k", "metamathqa", "fiqa", "dolly", "squad",
 ]  # fmt: skip
+Start = Literal["default", "gaussian", "orthogonal", "pissa", "pissa_fast", "olora", "eva", "corda", "lora_ga"]
 Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
 
 
@@ -39,14 +40,18 @@ class Model:
     dtype: Literal["auto", "float32", "bfloat16", "float64"] = "auto"
     """Number format of frozen weights and of matrix products. `auto`: bfloat16 where the hardware multiplies
     it fast (CUDA, CPUs with AMX or AVX512-BF16), else float32. Trained weights are always float32 or wider."""
+    quantize: Literal["none", "nf4", "int8"] = "none"
+    """Keep the frozen linear layers in 4 bits (NF4, QLoRA, arXiv:2305.14314) or 8 bits, through bitsandbytes
+    (`pip install 'whet[quantize]'`); for adapters only."""
 
 
 @_section
 class Adapter:
     """Low-rank adapter (LoRA, arXiv:2106.09685) through PEFT; `method: none` trains all weights."""
 
-    method: Literal["lora", "none"] = "lora"
-    """`lora` trains an adapter, `none` trains all weights (supervised fine-tuning, SFT)."""
+    method: Literal["lora", "dora", "none"] = "lora"
+    """`lora` trains an adapter, `dora` one that trains the length of the weight columns too (DoRA, arXiv:2402.09353),
+    `none` all weights (supervised fine-tuning, SFT)."""
     rank: Positive = 8
     """Inner dimension r of the update (alpha / r) B A."""
     alpha: Annotated[float, Field(gt=0)] = 16.0
@@ -55,6 +60,19 @@ class Adapter:
     """Probability that an input of the adapter is zeroed in training, one mask per projection."""
     targets: Literal["all-linear"] | tuple[str, ...] = "all-linear"
     """Module names to adapt (`q_proj`, `v_proj`, ...) or `all-linear`: every linear layer but the output head."""
+    init: Start = "default"
+    """Where the factors start. `default`: A by Kaiming's rule, B zero. `pissa` (arXiv:2404.02948; `pissa_fast`: with a
+    randomised SVD), `olora` (arXiv:2406.01775), `corda` (arXiv:2406.05223) and `lora_ga` (arXiv:2407.05000) start
+    inside the base weights, which stay untouched: the start is subtracted. `eva` (arXiv:2410.07170), `corda` and
+    `lora_ga` look at training rows first."""
+    rslora: bool = False
+    """Rank-stabilised scale alpha / sqrt(rank) instead of alpha / rank (arXiv:2312.03732)."""
+    ranks: dict[str, Positive] = Field(default_factory=dict)
+    """Another rank for some modules: `{q_proj: 16}`."""
+    lr_ratio: Annotated[float, Field(gt=0)] = 1.0
+    """Learning rate of B relative to that of A (LoRA+, arXiv:2402.12354, suggests 16)."""
+    also_train: tuple[Literal["norms", "embeddings"], ...] = ()
+    """Other weights to train along with the adapter: all norm weights, or the input embedding."""
 
 
 @_section
@@ -200,10 +218,24 @@ class Evaluate:
 
 @_section
 class Callback:
-    """An optional part of the loop."""
+    """An optional part of the loop. `spectral`: refactor every adapter pair through its singular values."""
 
-    name: str
-    """Name in `train.callbacks.CALLBACKS`."""
+    name: Literal["spectral"]
+    """Which one."""
+    every: Positive = 100
+    """Optimizer steps between refactorings."""
+    mode: Literal["exact", "balanced"] = "exact"
+    """`exact` leaves the product BA as it is; `balanced` pulls its singular values towards their mean, which changes
+    the model and is reported."""
+    balance: Fraction = 0.8
+    """With `balanced`: share of their mean that the singular values take at the first step; it rises to 1 at the last
+    (lambda of the lora-ns repository)."""
+    warmup_steps: Annotated[int, Field(ge=0)] = 0
+    """No refactoring before this step."""
+    cooldown_steps: Annotated[int, Field(ge=0)] = 0
+    """No refactoring in this many last steps."""
+    second_moments: Literal["keep", "clear"] = "keep"
+    """What becomes of Adam's second moments, which no change of basis maps exactly; first moments are mapped."""
 
 
 @_section

@@ -79,7 +79,7 @@ def test_an_absurd_batch_is_answered_at_once():
         (BASE + HELD_OUT.replace("held", "a/b"), "evaluate.0.name: must be usable as a file name (found 'a/b')"),
         (BASE + HELD_OUT.replace("held,", "held, is_main: false,"), "evaluate: has no main set"),
         (BASE + "tracking: [tensorboard, tensorboard]\n", "tracking: names tensorboard twice"),
-        (BASE + "callbacks: [{name: a}, {name: a}]\n", "callbacks: names a twice"),
+        (BASE + "callbacks: [{name: spectral}, {name: spectral}]\n", "callbacks: names spectral twice"),
         (BASE.replace("[100:]", "[9:3]"), "data.train.0.split: names no row"),
         (BASE.replace("[100:]", "[100"), "data.train.0.split: must be a name, or a name and a slice"),
         (BASE + "      revision: abc\n", "data.train.0.revision: is for hub datasets only (found rows.jsonl)"),

@@ -33,7 +33,7 @@ def test_sections_and_scalar_types_are_found_below_lists_and_unions():
     assert section_of(type_at(("data", "train"))) is Source
     assert scalar_types(type_at(("train", "threads"))) == {int, type(None)}
     assert scalar_types(type_at(("data", "train", 0, "options", "x"))) == {bool, int, float, str}
-    assert choices(type_at(("adapter", "method"))) == ("lora", "none")
+    assert choices(type_at(("adapter", "method"))) == ("lora", "dora", "none")
 
 
 def test_keys_are_listed_with_lists_entered_at_zero():
