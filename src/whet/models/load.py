@@ -15,6 +15,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from whet.errors import RecipeError, StorageError
+from whet.models.quantize import require_quantize
 from whet.models.source import ModelSource, find_model
 from whet.models.tokenizer import read_stop_ids, read_tokenizer
 from whet.recipe.schema import Model
@@ -46,6 +47,7 @@ def load_pretrained(model: Model, *, device: torch.device, attn_implementation: 
 
     RecipeError: not a model whet can use; StorageError: damaged files; HubError: not fetched or not verified.
     """
+    require_quantize(model.quantize)
     source = find_model(model)
     dtype = choose_dtype(model.dtype, device)
     tokenizer = read_tokenizer(source.folder)
