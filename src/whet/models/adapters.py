@@ -77,6 +77,7 @@ def attach_lora(
     """
     from peft import LoraConfig, get_peft_model
 
+    _refuse_what_is_not_offered(adapter)
     available = linear_names(model)
     if adapter.targets != "all-linear":
         unknown = [t for t in adapter.targets if t not in available]
@@ -108,6 +109,14 @@ def attach_lora(
         documents={ADAPTER_CONFIG: _portable_config(config.to_dict(), identity)},
         is_adapter=True,
     )
+
+
+def _refuse_what_is_not_offered(adapter: Adapter) -> None:
+    plain = Adapter()
+    for key in ("method", "init", "rslora", "ranks", "lr_ratio", "also_train"):
+        value = getattr(adapter, key)
+        if value != getattr(plain, key):
+            raise RecipeError(f"adapter.{key} {value} is not offered yet", mend=f"leave adapter.{key} out")
 
 
 def train_all_weights(model: nn.Module) -> Trainables:
