@@ -91,7 +91,7 @@ class DroppedRow:
     reason: str
 
 
-RowStatus = Literal["bad", "left out", "too long", "duplicate", "truncated"]
+RowStatus = Literal["bad", "left out", "too long", "shared", "duplicate", "truncated"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,8 +100,9 @@ class LedgerRow:
 
     origin: str
     status: RowStatus
-    """`bad` (cannot be used), `left out` (by the dataset's own rule) and `too long` were dropped; a `duplicate` says
-    the same as an earlier row; a `truncated` one was trained with a shorter prompt"""
+    """`bad` (cannot be used), `left out` (by the dataset's own rule), `too long` and `shared` (a held-out row that asks
+    what a training row asks) were dropped; a `duplicate` says the same as an earlier row; a `truncated` one was trained
+    with a shorter prompt"""
     reason: str
     num_tokens_cut: int = 0
     cut_from: str = ""
@@ -126,7 +127,7 @@ class Ledger:
 
     @property
     def num_dropped(self) -> int:
-        """Rows that are not trained on and that no rule of the dataset leaves out: what `data.max_dropped` limits."""
+        """Rows that cannot be used or are too long: what `data.max_dropped` limits."""
         return self.count("bad") + self.count("too long")
 
     @property

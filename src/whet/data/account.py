@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -37,7 +37,7 @@ def describe_set(tokens: TokenizedSet) -> str:
 def describe_ledger(ledger: Ledger) -> str:
     """Every row in one sentence: `7,473 rows = 7,470 kept + 3 too long (e.g. rows.jsonl:12: ...)`."""
     parts = [f"{ledger.num_kept:,} kept"]
-    statuses: tuple[RowStatus, ...] = ("truncated", "duplicate", "too long", "bad", "left out")
+    statuses: tuple[RowStatus, ...] = ("truncated", "duplicate", "shared", "too long", "bad", "left out")
     for status in statuses:
         if num := ledger.count(status):
             first = next(row for row in ledger.rows if row.status == status)
@@ -71,34 +71,32 @@ def refuse_lost_rows(ledger: Ledger, data: Data) -> None:
     raise DataError("\n".join(lines), where=ledger.name, mend=mend)
 
 
-def keys_of_tokens(sources: Sequence[CachedTokens]) -> tuple[list[str], list[int], list[int]]:
-    """Origins, question keys and parameter keys of every sample."""
-    origins = [origin for source in sources for origin in source.origins(set(range(len(source.samples)))).values()]
-    questions = [int(key) for source in sources for key in source.samples["question"]]
-    return origins, questions, [int(key) for source in sources for key in source.samples["parameters"]]
-
-
-def refuse_shared_rows(
-    name: str, train: Sequence[CachedTokens], origins: Sequence[str], questions: Sequence[int],
-    parameters: Sequence[int],
-) -> None:  # fmt: skip
-    """DataError naming the first rows of the set `name` that ask what a training row asks, or are made from the same.
+def find_shared_rows(
+    train: Sequence[CachedTokens], questions: Sequence[int], parameters: Sequence[int]
+) -> dict[int, str]:
+    """Held-out rows that ask what a training row asks, or are made from the same: position -> which row, and how.
 
     White space, case, Unicode forms and the recipe's own instruction do not make a difference.
     """
-    pairs: dict[int, tuple[str, str]] = {}
+    shared: dict[int, str] = {}
     for source in train:
         by_question = find_equal(questions, source.samples["question"])
         by_parameters = find_equal(parameters, source.samples["parameters"])
         found = by_parameters | by_question
         there = source.origins(set(found.values()))
         for row, sample in found.items():
-            pairs.setdefault(row, (there[sample], "question" if row in by_question else "parameters"))
-    if not pairs:
+            shared.setdefault(row, f"{there[sample]} (same {'question' if row in by_question else 'parameters'})")
+    return shared
+
+
+def refuse_shared_rows(name: str, shared: Mapping[int, str], origins: Mapping[int, str], num_rows: int) -> None:
+    """DataError naming the first rows of the set `name` that are training rows too, if there are any."""
+    if not shared:
         return
-    lines = [f"{len(pairs)} of {len(origins)} rows are also training rows, so a score would mean nothing"]
-    lines += [
-        f"    {origins[row]} = {pairs[row][0]} (same {pairs[row][1]})" for row in sorted(pairs)[:_NUM_PAIRS_LISTED]
-    ]
-    mend = "use another split, or slices that do not meet such as train[:900] and train[900:]"
+    lines = [f"{len(shared)} of {num_rows} rows are also training rows, so a score would mean nothing"]
+    lines += [f"    {origins[row]} = {shared[row]}" for row in sorted(shared)[:_NUM_PAIRS_LISTED]]
+    mend = (
+        "use another split, slices that do not meet such as train[:900] and train[900:], or leave these held-out rows "
+        "out with data.shared_rows=drop"
+    )
     raise DataError("\n".join(lines), where=name, mend=mend)

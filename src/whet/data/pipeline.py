@@ -88,14 +88,24 @@ class _Preparation:
             cached.append(tokens_of(opened, self._template, data, say=self._say))
             self.notes.append(account.describe_source(opened, cached[-1]))
             self.quarantine += cached[-1].quarantine()
-        tokens = join_sources(name, cached, drops_duplicates=name == "train" and data.duplicates == "drop")
-        self.notes.append(account.describe_set(tokens))
-        self._keep(tokens.ledger)
         if name == "train":
             self._train = cached
+            tokens = join_sources(name, cached, drops_duplicates=data.duplicates == "drop")
         else:
-            account.refuse_shared_rows(name, self._train, *account.keys_of_tokens(cached))
+            tokens = join_sources(name, cached, shared=self._shared_samples(name, cached))
+        self.notes.append(account.describe_set(tokens))
+        self._keep(tokens.ledger)
         return tokens
+
+    def _shared_samples(self, name: str, cached: Sequence[CachedTokens]) -> dict[int, str]:
+        """Held-out samples that are training rows too: position in the joined sources -> which."""
+        keys = {key: [int(k) for source in cached for k in source.samples[key]] for key in ("question", "parameters")}
+        shared = account.find_shared_rows(self._train, keys["question"], keys["parameters"])
+        if shared and self._recipe.data.shared_rows == "error":
+            joined = enumerate(origin for source in cached for origin in source.all_origins())
+            origins = {position: origin for position, origin in joined if position in shared}
+            account.refuse_shared_rows(name, shared, origins, len(keys["question"]))
+        return shared
 
     def evaluation_rows(self, entry: Evaluate) -> tuple[Example, ...]:
         """The rows that base and tuned will answer."""
@@ -107,19 +117,30 @@ class _Preparation:
         faults = [DroppedRow(origin=row.origin, reason=row.reason) for row in bad if row.kind == "bad"]
         if self._recipe.data.bad_rows == "error":
             refuse_faults(faults, len(found) + len(bad), source.name)
-        examples = number_ids(found)
-        rows = [LedgerRow(origin=row.origin, status=row.kind, reason=row.reason) for row in bad]
-        rows += [LedgerRow(origin=example.origin, status="duplicate", reason="says what an earlier row says")
-                 for example in examples if not example.id.endswith("-0")]  # fmt: skip
         num_rows = len(found) + len(bad)
+        rows = [LedgerRow(origin=row.origin, status=row.kind, reason=row.reason) for row in bad]
+        numbered = number_ids(found)
+        shared = self._shared_examples(entry.name, numbered)
+        for position, example in enumerate(numbered):
+            if position in shared:
+                rows.append(LedgerRow(origin=example.origin, status="shared", reason=f"also {shared[position]}"))
+            elif not example.id.endswith("-0"):
+                rows.append(
+                    LedgerRow(origin=example.origin, status="duplicate", reason="says what an earlier row says")
+                )
         ledger = Ledger(name=entry.name, num_rows=num_rows, num_kept=num_rows - len(rows), rows=tuple(rows))
         self.notes.append(f"{entry.name}: {account.describe_ledger(ledger)}")
         self.quarantine += [{"origin": row.origin, "reason": row.reason, "row": row.content}
                             for row in bad if row.kind == "bad"]  # fmt: skip
         self._keep(ledger)
-        keys = [row_keys.question_key(e) for e in examples], [row_keys.parameters_key(e) for e in examples]
-        account.refuse_shared_rows(entry.name, self._train, [example.origin for example in examples], *keys)
-        return examples
+        return tuple(example for position, example in enumerate(numbered) if position not in shared)
+
+    def _shared_examples(self, name: str, examples: Sequence[Example]) -> dict[int, str]:
+        questions = [row_keys.question_key(example) for example in examples]
+        shared = account.find_shared_rows(self._train, questions, [row_keys.parameters_key(e) for e in examples])
+        if self._recipe.data.shared_rows == "error":
+            account.refuse_shared_rows(name, shared, {i: examples[i].origin for i in shared}, len(examples))
+        return shared
 
     def _keep(self, ledger: Ledger) -> None:
         self.ledgers.append(ledger)

@@ -10,6 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import jinja2
 import tokenizers
 import transformers
 
@@ -108,7 +109,7 @@ def cache_key(source: OpenedSource, template: Template, data: Data) -> str:
         "end_ids": sorted(template.end_ids),
         "data": {name: value for name, value in asdict(data).items() if name in _SETTINGS},
         "code": code_sha256(),
-        "versions": [tokenizers.__version__, transformers.__version__],
+        "versions": [tokenizers.__version__, transformers.__version__, jinja2.__version__],
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 

@@ -109,8 +109,11 @@ class CachedTokens:
         """Where some of the samples come from."""
         if not positions:
             return {}
-        lines = enumerate(_lines(self.folder / _ORIGINS))
-        return {number: origin for number, origin in lines if number in positions}
+        return {number: origin for number, origin in enumerate(self.all_origins()) if number in positions}
+
+    def all_origins(self) -> Iterator[str]:
+        """Where each sample comes from, in order."""
+        return _lines(self.folder / _ORIGINS)
 
 
 def open_tokens(key: str, write: Callable[[TokenWriter], dict[str, Any]]) -> CachedTokens:

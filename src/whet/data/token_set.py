@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import overload
 
@@ -12,7 +12,9 @@ import numpy as np
 
 from whet.data.row_keys import occurrences
 from whet.data.token_cache import CachedTokens
-from whet.types import Ledger, LedgerRow, TokenizedSample, TokenizedSet
+from whet.types import Ledger, LedgerRow, RowStatus, TokenizedSample, TokenizedSet
+
+REPEATED = "says what an earlier row says"
 
 
 class CachedSamples(Sequence[TokenizedSample]):
@@ -47,40 +49,59 @@ class CachedSamples(Sequence[TokenizedSample]):
         )
 
 
-def join_sources(name: str, sources: Sequence[CachedTokens], *, drops_duplicates: bool) -> TokenizedSet:
+def join_sources(
+    name: str,
+    sources: Sequence[CachedTokens],
+    *,
+    drops_duplicates: bool = False,
+    shared: Mapping[int, str] | None = None,
+) -> TokenizedSet:
     """The set `name` of a recipe from its tokenized sources, in their order.
 
     A row that says what an earlier row says, in whichever source, is a duplicate: it keeps its place with an id of
-    its own, or is left out with `drops_duplicates`.
+    its own, or is left out with `drops_duplicates`. `shared` names rows to leave out: position in the joined sources ->
+    why.
     """
     content = np.concatenate([np.zeros(0, dtype=np.uint64), *(source.samples["content"] for source in sources)])
     numbers = occurrences(content)
-    taken = np.flatnonzero(numbers == 0) if drops_duplicates else np.arange(len(content))
-    starts = np.cumsum([0, *(len(source.samples) for source in sources)])
-    repeated = np.flatnonzero(numbers)
-    rows: list[LedgerRow] = []
-    num_dropped = 0
-    for source, (start, stop) in zip(sources, pairwise(starts), strict=True):
-        here = repeated[(repeated >= start) & (repeated < stop)] - start
-        origins = list(source.origins(set(here.tolist())).values())
-        own = [row for row in source.ledger() if row.status != "truncated" or row.origin not in set(origins)]
-        num_dropped += sum(row.status != "truncated" for row in own)
-        rows += own
-        rows += [LedgerRow(origin=origin, status="duplicate", reason="says what an earlier row says")
-                 for origin in origins]  # fmt: skip
-    num_rows = len(content) + num_dropped
-    sizes = [int(((taken >= start) & (taken < stop)).sum()) for start, stop in pairwise(starts)]
-    fingerprint = json.dumps([[source.fingerprint for source in sources], drops_duplicates])
-    lengths = [np.zeros(0, dtype=np.int32), *(source.samples["length"] for source in sources)]
-    num_taught = [np.zeros(0, dtype=np.int32), *(source.samples["num_taught"] for source in sources)]
+    is_taken = numbers == 0 if drops_duplicates else np.ones(len(content), dtype=bool)
+    is_taken[list(shared or {})] = False
+    taken = np.flatnonzero(is_taken)
+    marks: dict[int, tuple[RowStatus, str]] = {
+        int(position): ("duplicate", REPEATED) for position in np.flatnonzero(numbers)
+    }
+    marks |= {position: ("shared", why) for position, why in (shared or {}).items()}
+    borders = list(pairwise(np.cumsum([0, *(len(source.samples) for source in sources)]).tolist()))
+    rows = [
+        row
+        for source, (start, stop) in zip(sources, borders, strict=True)
+        for row in _ledger_rows(source, {p - start: mark for p, mark in marks.items() if start <= p < stop})
+    ]
+    num_rows = sum(source.facts["num_rows"] for source in sources)
+    fingerprint = json.dumps([[source.fingerprint for source in sources], drops_duplicates, sorted(shared or {})])
     return TokenizedSet(
         samples=CachedSamples(sources, taken, numbers),
-        lengths=np.concatenate(lengths)[taken].astype(np.int32),
-        num_taught=np.concatenate(num_taught)[taken].astype(np.int32),
-        source_sizes=tuple(sizes),
+        lengths=_column(sources, "length")[taken],
+        num_taught=_column(sources, "num_taught")[taken],
+        source_sizes=tuple(int(is_taken[start:stop].sum()) for start, stop in borders),
         ledger=Ledger(
             name=name, num_rows=num_rows, num_kept=num_rows - len(rows), rows=tuple(rows),
             drops_duplicates=drops_duplicates,
         ),
         fingerprint=hashlib.sha256(fingerprint.encode()).hexdigest(),
     )  # fmt: skip
+
+
+def _ledger_rows(source: CachedTokens, marks: Mapping[int, tuple[RowStatus, str]]) -> list[LedgerRow]:
+    """The source's own notes, then its samples with a mark; a marked sample counts as that, even if it was cut too."""
+    origins = source.origins(set(marks))
+    marked = [
+        LedgerRow(origin=origins[position], status=status, reason=reason)
+        for position, (status, reason) in sorted(marks.items())
+    ]
+    again = set(origins.values())
+    return [row for row in source.ledger() if row.status != "truncated" or row.origin not in again] + marked
+
+
+def _column(sources: Sequence[CachedTokens], name: str) -> np.ndarray:
+    return np.concatenate([np.zeros(0, dtype=np.int32), *(source.samples[name] for source in sources)]).astype(np.int32)

@@ -61,8 +61,12 @@ def _tokenize_chunk(
         if isinstance(each, DataError):
             found.append(each)
             continue
-        ids, taught = templates.assemble(template, each, next(pieces))
-        found.append(TokenizedSample(id=example.id, ids=ids, taught=taught))
+        try:
+            ids, taught = templates.assemble(template, each, next(pieces))
+        except DataError as error:
+            found.append(error)
+        else:
+            found.append(TokenizedSample(id=example.id, ids=ids, taught=taught))
     checks.check(chunk, found)
     return found
 

@@ -135,9 +135,12 @@ class Data:
     quarantine.jsonl of the run folder."""
     duplicates: Literal["keep", "drop"] = "keep"
     """What happens to a training row that says the same as an earlier one; counted either way."""
+    shared_rows: Literal["error", "drop"] = "error"
+    """What happens to a validation or evaluation row that asks what a training row asks: stop before training, or leave
+    the held-out row out, counted and named."""
     max_dropped: str = "1%"
     """Most rows of a set that may be dropped (`1%` of its rows, or a number of rows such as `20`); more stop the run
-    before training. Repeated rows and rows that a dataset's own rule leaves out do not count."""
+    before training. Repeated and shared rows and rows that a dataset's own rule leaves out do not count."""
 
 
 @_section

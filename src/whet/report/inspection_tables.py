@@ -11,7 +11,7 @@ from whet.types import Ledger, RowStatus
 
 _NUM_FIRST_ROWS = 3
 _NUMBER = re.compile(r"-|[\d,.]+( %)?")
-_STATUSES: tuple[RowStatus, ...] = ("bad", "left out", "too long", "duplicate", "truncated")
+_STATUSES: tuple[RowStatus, ...] = ("bad", "left out", "too long", "shared", "duplicate", "truncated")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

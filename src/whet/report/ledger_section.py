@@ -8,7 +8,7 @@ from whet.report.run_folder import finite
 
 _MAX_ROWS = 200
 _COUNTS = ("num_rows", "num_kept", "num_tokens", "num_taught")
-STATUSES = ("kept", "truncated", "duplicate", "too long", "bad", "left out")
+STATUSES = ("kept", "truncated", "duplicate", "shared", "too long", "bad", "left out")
 
 
 class LedgerRows(NamedTuple):

@@ -124,6 +124,21 @@ def test_evaluating_on_training_rows_is_refused_whatever_the_instruction(folder,
     assert "(same parameters)" in str(error.value)
 
 
+def test_shared_held_out_rows_are_left_out_when_asked_counted_and_named(folder, chatml):
+    _write(folder / "test.jsonl", ["test 0", "Train  3", "test 1"])
+    recipe = _recipe(data={"shared_rows": "drop", "validation": (Source(source="test.jsonl"),), "max_dropped": "1"})
+    prepared = _prepare(recipe, chatml, folder)
+    assert len(prepared.train.samples) == 10
+    for ledger in prepared.ledgers[1:]:
+        assert (ledger.num_rows, ledger.num_kept, ledger.count("shared")) == (3, 2, 1)
+        assert ledger.rows[0].origin == "test.jsonl:2" and "train.jsonl:4 (same question)" in ledger.rows[0].reason
+    assert [s.num_tokens for s in prepared.validation.samples] == prepared.validation.lengths.tolist()
+    assert len(prepared.validation.samples) == 2 == len(prepared.evaluate["held_out"])
+    _write(folder / "test.jsonl", ["train 3", "train 4"])
+    with pytest.raises(DataError, match="validation: none of 2 rows is left"):
+        _prepare(recipe, chatml, folder)
+
+
 @pytest.mark.parametrize(
     ("max_dropped", "over_length", "message"),
     [
@@ -208,7 +223,7 @@ def test_the_ledger_adds_up_to_the_input_and_ids_are_unique(tmp_path, chatml, ro
     train = _prepare(Recipe(name="r", output="out", data=data), chatml, tmp_path).train
     ledger = train.ledger
     assert ledger.num_rows == len(rows) == ledger.num_kept + len(ledger.rows)
-    statuses = ("bad", "left out", "too long", "duplicate", "truncated")
+    statuses = ("bad", "left out", "too long", "shared", "duplicate", "truncated")
     assert sum(ledger.count(status) for status in statuses) == len(ledger.rows)
     assert len({row.origin for row in ledger.rows}) == len(ledger.rows)
     assert len(train.samples) == ledger.num_samples

@@ -33,7 +33,7 @@ def _writer(samples, *, contents=None, notes=()):
             writer.add(sample, content=content, question=number + 10, parameters=0, origin=f"rows.jsonl:{number + 1}")
         for note in notes:
             writer.note(note)
-        return {"num_rows": len(samples) + len(notes)}
+        return {"num_rows": len(samples) + sum(note.status != "truncated" for note in notes)}
 
     return write
 

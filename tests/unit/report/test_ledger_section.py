@@ -1,13 +1,13 @@
 from whet.report.ledger_section import ledger_rows, ledger_table, token_table
 
-COUNTS = {"kept": 90, "truncated": 4, "duplicate": 3, "too long": 2, "bad": 1, "left out": 0}
+COUNTS = {"kept": 90, "truncated": 4, "duplicate": 3, "shared": 5, "too long": 2, "bad": 1, "left out": 0}
 ROW = {"origin": "rows.jsonl:7", "status": "truncated", "reason": "99 tokens", "num_tokens_cut": 1200,
        "cut_from": "beginning of message 1 (user)"}  # fmt: skip
 
 
 def test_the_ledger_shows_every_status_of_every_set():
     ledger = {"sets": [{"name": "train", "num_rows": 1100, "counts": COUNTS, "rows": []}]}
-    assert ledger_table(ledger) == [["train", "1,100", "90", "4", "3", "2", "1", "0"]]
+    assert ledger_table(ledger) == [["train", "1,100", "90", "4", "3", "5", "2", "1", "0"]]
 
 
 def test_a_cut_row_says_how_much_and_where():
