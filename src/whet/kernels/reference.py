@@ -1,7 +1,7 @@
 """Readable torch versions of every fast operation: the specification that tests and benchmarks import.
 
 Shape letters: T packed tokens, H query heads, K key/value heads, D head dimension, N taught tokens,
-E hidden size, V vocabulary.
+E hidden size, V vocabulary; I inputs, O outputs, R rank of an adapted layer.
 """
 
 from __future__ import annotations
@@ -46,3 +46,11 @@ def cached_attention(q_BHD: Tensor, k_BKSD: Tensor, v_BKSD: Tensor, lengths_B: T
         scores_HS = (k_HSD @ q_BHD[b].unsqueeze(-1)).squeeze(-1) * scale
         rows.append((scores_HS.softmax(-1).unsqueeze(1) @ v_HSD).squeeze(1))
     return torch.stack(rows)
+
+
+def lora_linear_from_start(
+    x_TI: Tensor, weight_OI: Tensor, a_RI: Tensor, b_OR: Tensor, start_a_RI: Tensor, start_b_OR: Tensor, *,
+    scale: float, dropped_TI: Tensor,
+) -> Tensor:  # fmt: skip
+    """x W^T + s (drop(x) A^T B^T - x A0^T B0^T), term by term, `dropped_TI` being drop(x). Returns [T, O]."""
+    return x_TI @ weight_OI.T + scale * (dropped_TI @ a_RI.T @ b_OR.T - x_TI @ start_a_RI.T @ start_b_OR.T)

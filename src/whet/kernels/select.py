@@ -7,7 +7,7 @@ from torch import nn
 from whet.kernels import attention, lora_linear
 
 
-def install(model: nn.Module, *, adapter_name: str | None) -> dict[str, str]:
+def install(model: nn.Module, *, adapter_name: str | None, start_name: str | None = None) -> dict[str, str]:
     """Install attention and, where there is an adapter, the LoRA function; returns {operation: what runs and why}."""
     attention.install(model)
     device = next(model.parameters()).device
@@ -17,7 +17,7 @@ def install(model: nn.Module, *, adapter_name: str | None) -> dict[str, str]:
         "loss head": "taught positions only, in chunks; full logits never exist",
     }
     if adapter_name is not None:
-        num_changed, reasons = lora_linear.install(model, adapter_name)
+        num_changed, reasons = lora_linear.install(model, adapter_name, start_name)
         sentence = f"fused function in {num_changed} layers"
         if reasons:
             sentence += f", PEFT's in {len(reasons)} ({reasons[0]})"

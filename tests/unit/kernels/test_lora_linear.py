@@ -7,6 +7,7 @@ from whet.data.packing import pack
 from whet.kernels import lora_linear as module
 from whet.kernels.dropout import DropoutState, StatelessDropout
 from whet.kernels.lora_linear import lora_linear
+from whet.kernels.reference import lora_linear_from_start
 from whet.models.adapters import ADAPTER_NAME
 from whet.recipe.schema import Adapter
 
@@ -122,3 +123,62 @@ def test_a_base_weight_that_trains_too_is_left_to_autograd():
     for layer in _lora_layers(model):
         layer.base_layer.weight.requires_grad_(True)
     assert module.install(model, ADAPTER_NAME)[0] == 0
+
+
+def _start():
+    generator = torch.Generator().manual_seed(5)
+    return (torch.randn(s, generator=generator, dtype=torch.float64) for s in [(RANK, INPUTS), (OUTPUTS, RANK)])
+
+
+@pytest.mark.parametrize("p", [0.0, 0.4])
+@pytest.mark.parametrize("num_tokens", [1, NUM_TOKENS])
+def test_with_a_start_value_and_gradients_equal_the_reference(p, num_tokens):
+    x_TI, weight_OI, _, a_RI, b_OR = _inputs()
+    x_TI = x_TI[:num_tokens].detach().requires_grad_()
+    start_a_RI, start_b_OR = _start()
+    state, dropout = _dropout(p)
+    with state.micro_batch(0, pack(make_samples([num_tokens]))):
+        y_TO = lora_linear(
+            x_TI, weight_OI, None, a_RI, b_OR, scale=1.7, dropout=dropout, start=(start_a_RI, -start_b_OR)
+        )
+        dropped_TI = x_TI * dropout.mask(INPUTS, x_TI.device) / (1 - p)
+    expected_TO = lora_linear_from_start(
+        x_TI, weight_OI, a_RI, b_OR, start_a_RI, start_b_OR, scale=1.7, dropped_TI=dropped_TI
+    )
+    torch.testing.assert_close(y_TO, expected_TO, rtol=1e-12, atol=1e-12)
+    grads = torch.autograd.grad(y_TO.square().sum(), [x_TI, a_RI, b_OR])
+    expected_grads = torch.autograd.grad(expected_TO.square().sum(), [x_TI, a_RI, b_OR])
+    for grad, expected in zip(grads, expected_grads, strict=True):
+        torch.testing.assert_close(grad, expected, rtol=1e-10, atol=1e-10)
+
+
+def test_with_a_start_gradients_equal_finite_differences():
+    x_TI, weight_OI, bias_O, a_RI, b_OR = _inputs()
+    start_a_RI, start_b_OR = _start()
+    state, dropout = _dropout()
+
+    def function(x, a, b):
+        return lora_linear(x, weight_OI, bias_O, a, b, scale=1.7, dropout=dropout, start=(start_a_RI, -start_b_OR))
+
+    with state.micro_batch(0, BATCH):
+        assert torch.autograd.gradcheck(function, (x_TI, a_RI, b_OR))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
+def test_at_its_start_a_layer_is_the_base_to_the_last_bit(dtype):
+    x_TI, weight_OI, bias_O, _, _ = (t.detach().to(dtype) for t in _inputs())
+    start_a_RI, start_b_OR = (100 * t.to(torch.promote_types(dtype, torch.float32)) for t in _start())
+    y_TO = lora_linear(
+        x_TI, weight_OI, bias_O, start_a_RI, start_b_OR, scale=3.0, start=(start_a_RI, -start_b_OR)
+    )  # fmt: skip
+    assert torch.equal(y_TO, nn.functional.linear(x_TI, weight_OI, bias_O))
+
+
+def test_in_bfloat16_a_small_step_from_a_large_start_is_not_lost_in_rounding():
+    """The step is a thousandth of the start, less than half of bfloat16's own step; it must arrive within a percent."""
+    x_TI, weight_OI, _, _, _ = (t.detach().bfloat16() for t in _inputs())
+    start_a_RI, start_b_OR = (t.float() for t in _start())
+    a_RI, b_OR = start_a_RI * 1.001, start_b_OR * 1.001
+    y_TO = lora_linear(x_TI, torch.zeros_like(weight_OI), None, a_RI, b_OR, scale=1.0, start=(start_a_RI, -start_b_OR))
+    expected_TO = x_TI.float() @ (b_OR @ a_RI - start_b_OR @ start_a_RI).T
+    assert (y_TO - expected_TO).norm() < 0.01 * expected_TO.norm()
