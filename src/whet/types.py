@@ -52,14 +52,6 @@ class Example:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Segment:
-    """A stretch of rendered text that is taught as a whole or not at all."""
-
-    text: str
-    is_taught: bool
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class TokenizedSample:
     """Token ids of one example with the positions the loss covers.
 
@@ -124,11 +116,6 @@ class Ledger:
 
     def count(self, status: RowStatus) -> int:
         return sum(row.status == status for row in self.rows)
-
-    @property
-    def num_dropped(self) -> int:
-        """Rows that cannot be used or are too long: what `data.max_dropped` limits."""
-        return self.count("bad") + self.count("too long")
 
     @property
     def num_samples(self) -> int:

@@ -1,26 +1,20 @@
-"""Evaluation rows that are also training rows: found before training, and refused.
+"""What evaluation rows share with training rows, for people to look at: whole questions, or n words in a row.
 
-Two rows overlap when their questions read the same (white space, case and Unicode forms aside) or when they were
-made from the same thing: the same bare question under another instruction, the same words or numbers of a
-generated problem.
-
-`report_overlap` also counts rows that share n words in a row. GSM8K: none of the 1,319 test questions is a training
-question, 80 share an 8-gram with one, 3 a 13-gram.
+Two rows ask the same when their questions read the same (white space, case and Unicode forms aside) or when they were
+made from the same thing: the same bare question under another instruction, the same words or numbers of a generated
+problem. Such rows are refused or left out before training (data/account.py); shared n-grams are only counted. GSM8K:
+none of the 1,319 test questions is a training question, 80 share an 8-gram with one, 3 a 13-gram.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import islice
-from typing import Literal
 
 import numpy as np
 
 from whet.data.ngrams import NgramCounter, NgramTable
 from whet.data.row_keys import parameters_key, question_key
-from whet.data.rows import normalise
-from whet.errors import DataError
 from whet.inspection import NgramOverlap, OverlapPair, OverlapReport
 from whet.types import Example
 
@@ -29,41 +23,6 @@ _NGRAM_SIZES = (13, 8)
 _BOILERPLATE_SHARE = 0.01
 _MIN_BOILERPLATE_ROWS = 4
 _CHUNK_ROWS = 2048
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Overlap:
-    """One evaluation row that is also in the training rows."""
-
-    eval_origin: str
-    train_origin: str
-    kind: Literal["question", "parameters"]
-
-
-def find_overlap(train_examples: Sequence[Example], eval_examples: Sequence[Example]) -> tuple[Overlap, ...]:
-    """Every evaluation row with its first equal training row, in the order of the evaluation rows."""
-    by_question = {normalise_question(example): example for example in reversed(train_examples)}
-    by_parameters = {example.parameters: example for example in reversed(train_examples) if example.parameters}
-    found = []
-    for example in eval_examples:
-        kind: Literal["question", "parameters"] = "question"
-        twin = by_question.get(normalise_question(example))
-        if twin is None:
-            kind, twin = "parameters", by_parameters.get(example.parameters)
-        if twin is not None:
-            found.append(Overlap(eval_origin=example.origin, train_origin=twin.origin, kind=kind))
-    return tuple(found)
-
-
-def refuse_overlap(train_examples: Sequence[Example], eval_examples: Sequence[Example], *, eval_name: str) -> None:
-    """Raise DataError naming the first pairs unless the two sets are disjoint."""
-    found = find_overlap(train_examples, eval_examples)
-    if not found:
-        return
-    lines = [f"{len(found)} of {len(eval_examples)} rows are also training rows, so a score would mean nothing"]
-    lines += [f"    {pair.eval_origin} = {pair.train_origin} (same {pair.kind})" for pair in found[:_NUM_LISTED]]
-    mend = "use another split, or slices that do not meet such as train[:900] and train[900:]"
-    raise DataError("\n".join(lines), where=eval_name, mend=mend)
 
 
 def report_overlap(train: Iterable[Example], evaluate: Mapping[str, Sequence[Example]]) -> dict[str, OverlapReport]:
@@ -202,8 +161,3 @@ def _question(example: Example) -> str:
     """Everything the users said (of a bare text: what it says); a blank line keeps turns apart."""
     asked = [message.content for message in example.messages if message.role == "user"]
     return "\n\n".join(asked or [message.content for message in example.messages])
-
-
-def normalise_question(example: Example) -> str:
-    """Everything the users said, in one comparable text."""
-    return normalise(_question(example))

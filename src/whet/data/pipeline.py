@@ -16,7 +16,7 @@ from whet.data.source_tokens import refuse_faults, tokens_of
 from whet.data.sources import BadRow, open_source
 from whet.data.templates import Template, end_ids_for, template_for
 from whet.data.token_cache import CachedTokens
-from whet.data.token_set import join_sources
+from whet.data.token_set import REPEATED, join_sources
 from whet.recipe.schema import Evaluate, Recipe, Source
 from whet.types import DroppedRow, Example, Ledger, LedgerRow, TokenizedSet
 
@@ -125,9 +125,7 @@ class _Preparation:
             if position in shared:
                 rows.append(LedgerRow(origin=example.origin, status="shared", reason=f"also {shared[position]}"))
             elif not example.id.endswith("-0"):
-                rows.append(
-                    LedgerRow(origin=example.origin, status="duplicate", reason="says what an earlier row says")
-                )
+                rows.append(LedgerRow(origin=example.origin, status="duplicate", reason=REPEATED))
         ledger = Ledger(name=entry.name, num_rows=num_rows, num_kept=num_rows - len(rows), rows=tuple(rows))
         self.notes.append(f"{entry.name}: {account.describe_ledger(ledger)}")
         self.quarantine += [{"origin": row.origin, "reason": row.reason, "row": row.content}

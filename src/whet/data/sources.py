@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import json
-from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
@@ -25,13 +24,13 @@ from whet.data.files import READERS, RawRow, check_file, hash_file, read_rows
 from whet.data.formats import NUM_ROWS_TO_DETECT, check_fields, detect_format
 from whet.data.hub import open_hub_split
 from whet.data.reading import Reading, pair
-from whet.data.rows import BadRow, RowReader, build_example, list_faults, number_ids
+from whet.data.rows import BadRow, RowReader, build_example
 from whet.errors import DataError, RecipeError
 from whet.recipe.schema import Source
 from whet.recipe.splits import Stretch, parse_split
-from whet.types import DroppedRow, Example
+from whet.types import Example
 
-__all__ = ["BadRow", "LoadedRows", "OpenedSource", "load_examples", "open_source"]
+__all__ = ["BadRow", "OpenedSource", "open_source"]
 
 _READING_VERSION = 1
 """Part of every content key: raise it when the same rows come to give other examples."""
@@ -297,59 +296,3 @@ def _library_version() -> str:
         return importlib.metadata.version("reasoning-gym")
     except importlib.metadata.PackageNotFoundError:
         return "not installed"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LoadedRows:
-    """The examples of one source with the account of its rows: len(examples) + len(dropped) = num_rows."""
-
-    examples: tuple[Example, ...]
-    dropped: tuple[DroppedRow, ...]
-    num_rows: int
-    """rows of the slice, before anything was left out"""
-    num_duplicates: int
-    """rows that say the same as an earlier one; they are kept"""
-    fingerprint: str
-    """SHA-256 over the example ids in order: equal content in equal order gives equal fingerprints"""
-    found_format: str
-    """name in `data.formats.FORMATS`, or `generated`"""
-    commit: str | None = None
-    """commit of a hub dataset"""
-
-    def describe(self, source: str) -> str:
-        """One sentence for the user."""
-        text = f"{source}: {len(self.examples)} rows, read as {self.found_format}"
-        if self.commit:
-            text += f", commit {self.commit[:12]}"
-        if self.num_duplicates:
-            text += f"; {self.num_duplicates} repeat an earlier row (kept)"
-        if self.dropped:
-            text += f"; {len(self.dropped)} rows left out"
-        return text
-
-
-def load_examples(source: Source, *, seed: int, base_folder: Path, skip_bad_rows: bool = False) -> LoadedRows:
-    """All rows of one source as examples with unique, stable ids; raises DataError where one is bad."""
-    opened = open_source(source, seed=seed, base_folder=base_folder)
-    found: list[Example] = []
-    refused: list[BadRow] = []
-    for row in opened.read():
-        if isinstance(row, BadRow):
-            refused.append(row)
-        else:
-            found.append(row)
-    faults = [row for row in refused if row.kind == "bad"]
-    if faults and not skip_bad_rows:
-        raise DataError(list_faults(faults, len(found) + len(refused)), where=source.source,
-                        mend="correct or remove these rows; nothing was trained")  # fmt: skip
-    examples = number_ids(found)
-    contents = Counter(example.id.partition("-")[0] for example in examples)
-    return LoadedRows(
-        examples=examples,
-        dropped=tuple(DroppedRow(origin=row.origin, reason=row.reason) for row in refused),
-        num_rows=len(examples) + len(refused),
-        num_duplicates=len(examples) - len(contents),
-        fingerprint=hashlib.sha256("\n".join(example.id for example in examples).encode()).hexdigest(),
-        found_format=opened.found_format,
-        commit=opened.commit,
-    )

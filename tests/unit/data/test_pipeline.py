@@ -101,6 +101,24 @@ def test_repeated_rows_are_dropped_when_asked(folder, chatml):
     assert prepared.train.source_sizes == (8, 1)
 
 
+def test_repeats_within_a_source_are_used_counted_and_have_ids_of_their_own(folder, chatml):
+    _write(folder / "train.jsonl", ["a", "b"] * 3)
+    train = _prepare(_recipe(data={"train": (Source(source="train.jsonl"),)}), chatml, folder).train
+    assert (train.ledger.num_rows, train.ledger.num_kept, train.ledger.count("duplicate")) == (6, 2, 4)
+    assert len({sample.id for sample in train.samples}) == 6
+
+
+def test_the_fingerprint_of_a_set_changes_with_content_and_order_only(folder, chatml):
+    def fingerprint():
+        return _prepare(_recipe(), chatml, folder).train.fingerprint
+
+    path, before = folder / "train.jsonl", fingerprint()
+    path.write_text(path.read_text().replace('"question": ', '  "question":   '))
+    assert fingerprint() == before
+    path.write_text("\n".join(path.read_text().splitlines()[::-1]))
+    assert fingerprint() != before
+
+
 def test_ids_are_unique_over_all_sources(folder, chatml):
     ids = [sample.id for sample in _prepare(_recipe(), chatml, folder).train.samples]
     assert len(set(ids)) == len(ids) == 10
@@ -115,6 +133,13 @@ def test_validation_rows_are_tokenized_and_must_be_disjoint_too(folder, chatml):
     with pytest.raises(DataError, match="validation: 2 of 2 rows are also training rows") as error:
         _prepare(shared, chatml, folder)
     assert "train.jsonl:7 = train.jsonl:7 (same question)" in str(error.value)
+
+
+@pytest.mark.parametrize("twin", ["train 3", " train\n  3 ", "TRAIN 3", "train \uff13"])
+def test_held_out_questions_are_known_again_whatever_their_spacing_case_and_unicode_form(folder, chatml, twin):
+    _write(folder / "test.jsonl", ["new", twin])
+    with pytest.raises(DataError, match=r"test.jsonl:2 = train.jsonl:4 \(same question\)"):
+        _prepare(_recipe(), chatml, folder)
 
 
 def test_evaluating_on_training_rows_is_refused_whatever_the_instruction(folder, chatml):

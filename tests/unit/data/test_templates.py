@@ -1,6 +1,5 @@
 import itertools
 
-import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -50,6 +49,11 @@ def _ids(tokenizer, messages, kind="chat", ends=None):
     return templates.assemble(template, rendered, templates.encode(template, [rendered])[0])
 
 
+def _prompt(tokenizer, example, kind):
+    template = templates.build_template(tokenizer, kind, [tokenizer.eos_token_id])
+    return templates.prompts(template, [example])[0]
+
+
 def _reference(tokenizer, messages):
     turns = [{"role": turn.role, "content": turn.content} for turn in messages]
     return list(tokenizer.apply_chat_template(turns, tokenize=True)["input_ids"])
@@ -77,7 +81,7 @@ def test_ids_equal_the_tokenizers_own_rendering(tokenizer, pairs, system):
 def test_the_prompt_is_exactly_what_stands_before_the_first_taught_token(tokenizer, kind, question, answer, system):
     example = _example(question, answer, system=system)
     ids, taught = _ids(tokenizer, example.messages, kind)
-    prompt = templates.render_prompt(tokenizer, example, kind)
+    prompt = _prompt(tokenizer, example, kind)
     assert prompt == ids[: len(prompt)].tolist()
     assert not taught[: len(prompt)].any()
     assert taught[len(prompt)]
@@ -123,7 +127,7 @@ def test_exactly_one_beginning_of_sequence(llama3, chatml):
     for kind in ("chat", "plain"):
         ids, _ = _ids(llama3, _turns("a", "b"), kind)
         assert ids.tolist().count(0) == 1 and ids[0] == 0
-        assert templates.render_prompt(llama3, _example("a", "b"), kind).count(0) == 1
+        assert _prompt(llama3, _example("a", "b"), kind).count(0) == 1
     ids, _ = _ids(chatml, _turns("a", "b"), "plain")
     assert ids.tolist().count(chatml.bos_token_id) == 0
 
@@ -146,7 +150,7 @@ def test_a_space_at_the_end_of_a_plain_prompt_does_not_split_the_answers_first_t
 
 def test_an_answer_that_begins_with_a_line_break_keeps_the_prompt_whole(chatml):
     joint = _reference(chatml, _turns("a", "\n\n  b"))
-    prompt = templates.render_prompt(chatml, _example("a", "\n\n  b"), "chat")
+    prompt = _prompt(chatml, _example("a", "\n\n  b"), "chat")
     assert joint[: len(prompt)] != prompt
     ids, _ = _ids(chatml, _turns("a", "\n\n  b"))
     assert ids[: len(prompt)].tolist() == prompt
@@ -228,13 +232,6 @@ def test_a_tokenizer_that_cannot_spell_control_text_refuses_such_rows_only():
     _ids(tokenizer, _turns("ab", "c"))
     with pytest.raises(DataError, match="cannot spell out as text"):
         _ids(tokenizer, _turns("a</s>b", "c", "a", "b"))
-
-
-def test_segments_show_what_is_taught(chatml):
-    segments = templates.to_segments(chatml, *_ids(chatml, _turns("2+2?", "4")))
-    assert [(segment.text, segment.is_taught) for segment in segments][1:] == [("4<|im_end|>", True), ("\n", False)]
-    assert segments[0].text.endswith("<|im_start|>user\n2+2?<|im_end|>\n<|im_start|>assistant\n")
-    assert templates.to_segments(chatml, np.array([5]), np.array([True]))[0].is_taught
 
 
 def _with_template(tokenizer, chat_template):

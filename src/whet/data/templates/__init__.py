@@ -12,8 +12,6 @@ from whet.data.templates.encode import (
     finish_prompt,
     prompt_ids,
     prompts,
-    render_prompt,
-    to_segments,
 )
 from whet.data.templates.families import FAMILIES, family_text
 from whet.data.templates.render import render, render_conversations, render_many
@@ -35,7 +33,5 @@ __all__ = [
     "render",
     "render_conversations",
     "render_many",
-    "render_prompt",
     "template_for",
-    "to_segments",
 ]

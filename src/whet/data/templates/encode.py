@@ -7,16 +7,14 @@ generation splits them. Control tokens that a message contains are spelled out, 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import pairwise
-from typing import Any
 
 import numpy as np
 
 from whet.data.templates.draft import Conversation
 from whet.data.templates.render import render, render_conversations
-from whet.data.templates.template import Rendered, Template, build_template
+from whet.data.templates.template import Rendered, Template
 from whet.errors import DataError
-from whet.types import Example, Message, Segment, TemplateKind
+from whet.types import Example, Message
 
 
 def prompts(template: Template, examples: Sequence[Example]) -> list[list[int]]:
@@ -33,14 +31,6 @@ def prompts(template: Template, examples: Sequence[Example]) -> list[list[int]]:
             raise result
     good = [result for result in rendered if isinstance(result, Rendered)]
     return [finish_prompt(template, pieces) for pieces in encode(template, good)]
-
-
-def render_prompt(
-    tokenizer: Any, example: Example, kind: TemplateKind, *, end_ids: Sequence[int] | None = None
-) -> list[int]:
-    """As `prompts` for one example and the tokenizer's own template."""
-    ends = [tokenizer.eos_token_id] if end_ids is None else end_ids
-    return prompts(build_template(tokenizer, kind, ends), [example])[0]
 
 
 def prompt_ids(
@@ -152,12 +142,3 @@ def assemble(template: Template, rendered: Rendered, pieces: Sequence[list[int]]
             )
         taught[start : end + 1] = is_taught
     return ids, taught
-
-
-def to_segments(tokenizer: Any, ids: np.ndarray, taught: np.ndarray) -> tuple[Segment, ...]:
-    """The sample as stretches of text, each taught as a whole or not at all, for people to look at."""
-    borders = [0, *(np.flatnonzero(np.diff(taught)) + 1).tolist(), len(ids)]
-    return tuple(
-        Segment(text=tokenizer.decode(ids[start:end].tolist()), is_taught=bool(taught[start]))
-        for start, end in pairwise(borders)
-    )

@@ -5,7 +5,7 @@ import pytest
 
 from whet.data.datasets import TASKS, generated, judge
 from whet.data.datasets.generated_rules import RULES
-from whet.data.overlap import normalise
+from whet.data.rows import normalise
 from whet.errors import DataError, RecipeError
 from whet.types import Example, Message
 
