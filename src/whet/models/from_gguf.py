@@ -19,8 +19,8 @@ from whet.errors import HubError, RecipeError
 
 WEIGHTS_NAME = "model.safetensors"
 
-_OUTER_NAMES = {"token_embd": "model.embed_tokens", "output_norm": "model.norm", "output": "lm_head"}
-_LAYER_NAMES = {
+OUTER_NAMES = {"token_embd": "model.embed_tokens", "output_norm": "model.norm", "output": "lm_head"}
+LAYER_NAMES = {
     "attn_norm": "input_layernorm",
     "attn_q": "self_attn.q_proj",
     "attn_k": "self_attn.k_proj",
@@ -31,7 +31,7 @@ _LAYER_NAMES = {
     "ffn_up": "mlp.up_proj",
     "ffn_down": "mlp.down_proj",
 }
-_CONTROL_TOKEN = 3
+CONTROL_TOKEN = 3
 """`token_type` of tokens that only a template writes (GGUF specification, tokenizer.ggml.token_type)."""
 
 
@@ -88,8 +88,8 @@ def _hf_name(gguf_name: str) -> str:
     """`blk.3.attn_q.weight` -> `model.layers.3.self_attn.q_proj.weight`."""
     parts = gguf_name.split(".")
     if parts[0] == "blk":
-        return f"model.layers.{parts[1]}.{_LAYER_NAMES[parts[2]]}.{parts[3]}"
-    return f"{_OUTER_NAMES[parts[0]]}.{parts[1]}"
+        return f"model.layers.{parts[1]}.{LAYER_NAMES[parts[2]]}.{parts[3]}"
+    return f"{OUTER_NAMES[parts[0]]}.{parts[1]}"
 
 
 def _halves_from_pairs(weight_OI: np.ndarray, num_heads: int) -> np.ndarray:
@@ -165,7 +165,7 @@ def _write_tokenizer(folder: Path, metadata: dict[str, Any]) -> None:
     )
     tokenizer.decoder = decoders.ByteLevel()
     types = metadata["tokenizer.ggml.token_type"]
-    control = [token for token, kind in zip(tokens, types, strict=True) if kind == _CONTROL_TOKEN]
+    control = [token for token, kind in zip(tokens, types, strict=True) if kind == CONTROL_TOKEN]
     tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in control])
     (folder / "tokenizer.json").write_text(tokenizer.to_str(pretty=True), encoding="utf-8")
     special = {name.removesuffix("_token_id"): tokens[i] for name, i in _special_ids(metadata).items()}

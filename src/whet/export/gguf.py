@@ -1,0 +1,239 @@
+"""A Llama-shaped Hugging Face folder becomes one GGUF file, tensor by tensor, by llama.cpp's conventions.
+
+The reverse of `whet.models.from_gguf`. Memory: one tensor in float32 and its encoded form. Norms and biases stay
+float32, as llama.cpp keeps them.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from whet.errors import RecipeError, StorageError
+from whet.export.gguf_tokenizer import add_tokenizer
+from whet.models.families import ModelShape, shape_from_config
+from whet.models.folder import check_folder, weight_files
+from whet.models.from_gguf import LAYER_NAMES, OUTER_NAMES
+
+Kind = Literal["F32", "BF16", "Q8_0"]
+
+_FILE_TYPES: dict[Kind, int] = {"F32": 0, "Q8_0": 7, "BF16": 32}
+"""`general.file_type` of the GGUF specification."""
+_GGUF_LAYER_NAMES = {hf: gguf for gguf, hf in LAYER_NAMES.items()}
+_GGUF_OUTER_NAMES = {hf: gguf for gguf, hf in OUTER_NAMES.items()}
+_RECOMPUTED = "rotary_emb.inv_freq"
+"""A buffer that old Llama 2 files hold; every reader computes it from the base frequency."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Tensor:
+    """Where one tensor of the GGUF file comes from."""
+
+    name: str
+    file: Path
+    hf_name: str
+    shape: tuple[int, ...]
+    kind: Kind
+    num_heads: int | None
+    """heads whose rows are reordered (query and key), else None"""
+
+
+def write_gguf(folder: Path, path: Path, *, kind: Kind, name: str) -> None:
+    """Write the model of `folder` to `path` in F32, BF16 or Q8_0; `name` becomes `general.name`.
+
+    RecipeError: a tokenizer, rotary scaling or shape that llama.cpp has no exact form for; StorageError: weights
+    that are missing or unknown.
+    """
+    require_gguf()
+    from gguf import GGUFWriter
+
+    config = check_folder(folder)
+    shape = shape_from_config(config | {"model_type": "llama"}, where=str(folder / "config.json"))
+    rope = _rope(config, folder)
+    writer = GGUFWriter(path, "llama")
+    _add_hyperparameters(writer, shape, config, rope, kind, name)
+    add_tokenizer(writer, folder, num_rows=shape.vocab)
+    tensors = _plan_tensors(folder, shape, kind)
+    factors = _rope_factors(rope, shape.head_dim)
+    if factors is not None:
+        _announce(writer, "rope_freqs.weight", factors.shape, "F32")
+    for tensor in tensors:
+        _announce(writer, tensor.name, tensor.shape, tensor.kind)
+    try:
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_ti_data_to_file()
+        if factors is not None:
+            writer.write_tensor_data(factors)
+        for tensor, values in zip(tensors, _read(tensors), strict=True):
+            writer.write_tensor_data(_encode(tensor, values))
+    finally:
+        writer.close()
+
+
+def require_gguf() -> None:
+    """RecipeError when the package `gguf` is not installed."""
+    if importlib.util.find_spec("gguf") is None:
+        raise RecipeError("GGUF files need the package `gguf`", mend="pip install 'whet[export]'")
+
+
+def gguf_name(hf_name: str) -> str:
+    """`model.layers.3.self_attn.q_proj.weight` -> `blk.3.attn_q.weight`; KeyError for a weight that GGUF has not."""
+    stem, suffix = hf_name.rsplit(".", 1)
+    if not stem.startswith("model.layers."):
+        return f"{_GGUF_OUTER_NAMES[stem]}.{suffix}"
+    index, part = stem.removeprefix("model.layers.").split(".", 1)
+    return f"blk.{int(index)}.{_GGUF_LAYER_NAMES[part]}.{suffix}"
+
+
+def rotated_heads(name: str, shape: ModelShape) -> int | None:
+    """Heads of a query or key projection, whose rows llama.cpp wants in another order; None for all other tensors."""
+    heads = {"attn_q": shape.num_heads, "attn_k": shape.num_kv_heads}
+    return heads.get(name.split(".")[-2])
+
+
+def pairs_from_halves(values: np.ndarray, num_heads: int) -> np.ndarray:
+    """Rows in llama.cpp's order: it rotates neighbouring rows (2i, 2i+1) of a head, transformers rows (i, i+d/2)."""
+    half = values.shape[0] // num_heads // 2
+    return values.reshape(num_heads, 2, half, *values.shape[1:]).swapaxes(1, 2).reshape(values.shape)
+
+
+def _rope(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """Settings of the rotary embedding, however old the config is; RecipeError for a scaling that GGUF has not."""
+    rope = {"rope_theta": config.get("rope_theta", 10_000.0)}
+    rope |= config.get("rope_scaling") or {}
+    rope |= config.get("rope_parameters") or {}
+    rope["rope_type"] = rope.get("rope_type") or rope.get("type") or "default"
+    if rope["rope_type"] not in ("default", "llama3", "linear"):
+        raise RecipeError(
+            f"scales its rotary embedding by {rope['rope_type']!r}, which whet does not write to GGUF",
+            where=str(folder / "config.json"),
+            mend="export with --to hf and convert with llama.cpp's own tools",
+        )
+    return rope
+
+
+def _rope_factors(rope: Mapping[str, Any], head_dim: int) -> np.ndarray | None:
+    """What each rotary frequency is divided by (Llama 3.1, "llama3" scaling), float32 [head_dim / 2]; else None.
+
+    Long waves are slowed by `factor`, short ones kept, those between blended.
+    """
+    if rope["rope_type"] != "llama3":
+        return None
+    factor, low, high = (float(rope[key]) for key in ("factor", "low_freq_factor", "high_freq_factor"))
+    context = float(rope["original_max_position_embeddings"])
+    frequencies = float(rope["rope_theta"]) ** -(np.arange(0, head_dim, 2) / head_dim)
+    waves_in_context = context * frequencies / (2 * math.pi)
+    blend = np.clip((waves_in_context - low) / (high - low), 0.0, 1.0)
+    return (1.0 / ((1.0 - blend) / factor + blend)).astype(np.float32)
+
+
+def _add_hyperparameters(
+    writer: Any, shape: ModelShape, config: Mapping[str, Any], rope: Mapping[str, Any], kind: Kind, name: str
+) -> None:
+    from gguf import GGML_QUANT_VERSION, RopeScalingType
+
+    writer.add_type("model")
+    writer.add_name(name)
+    writer.add_file_type(_FILE_TYPES[kind])
+    writer.add_quantization_version(GGML_QUANT_VERSION)
+    writer.add_context_length(shape.max_positions)
+    writer.add_embedding_length(shape.hidden)
+    writer.add_feed_forward_length(shape.intermediate)
+    writer.add_block_count(shape.num_layers)
+    writer.add_head_count(shape.num_heads)
+    writer.add_head_count_kv(shape.num_kv_heads)
+    writer.add_key_length(shape.head_dim)
+    writer.add_value_length(shape.head_dim)
+    writer.add_vocab_size(shape.vocab)
+    writer.add_layer_norm_rms_eps(float(config.get("rms_norm_eps", 1e-6)))
+    writer.add_rope_dimension_count(shape.head_dim)
+    writer.add_rope_freq_base(float(rope["rope_theta"]))
+    if rope["rope_type"] == "linear":
+        writer.add_rope_scaling_type(RopeScalingType.LINEAR)
+        writer.add_rope_scaling_factor(float(rope["factor"]))
+
+
+def _plan_tensors(folder: Path, shape: ModelShape, kind: Kind) -> list[_Tensor]:
+    """Every weight of the folder with its GGUF name; StorageError for a weight too many or too few."""
+    from safetensors import safe_open
+
+    tensors = []
+    for file in weight_files(folder):
+        with safe_open(file, framework="pt") as weights:
+            for hf_name in sorted(weights.keys()):
+                if hf_name.endswith(_RECOMPUTED) or (shape.tie_embeddings and hf_name == "lm_head.weight"):
+                    continue
+                size = tuple(weights.get_slice(hf_name).get_shape())
+                tensors.append(_plan_tensor(file, hf_name, size, shape, kind))
+    expected = _expected_names(shape)
+    faults = sorted(expected.symmetric_difference(tensor.name for tensor in tensors))
+    if faults:
+        what = "is missing" if faults[0] in expected else "is not a weight of this model"
+        raise StorageError(f"{faults[0]} {what}", where=str(folder), mend="export the model anew")
+    return tensors
+
+
+def _plan_tensor(file: Path, hf_name: str, size: tuple[int, ...], shape: ModelShape, kind: Kind) -> _Tensor:
+    try:
+        name = gguf_name(hf_name)
+    except (KeyError, ValueError) as error:
+        raise StorageError(
+            f"{hf_name} is not a weight of a Llama-shaped model", where=str(file), mend="export the model anew"
+        ) from error
+    # Q8_0 holds blocks of 32 values; llama.cpp keeps other widths wider too
+    is_wide = len(size) == 1 or (kind == "Q8_0" and size[-1] % 32 != 0)
+    return _Tensor(
+        name=name,
+        file=file,
+        hf_name=hf_name,
+        shape=size,
+        kind="F32" if is_wide else kind,
+        num_heads=rotated_heads(name, shape),
+    )
+
+
+def _expected_names(shape: ModelShape) -> set[str]:
+    outer = ["token_embd", "output_norm"] + ([] if shape.tie_embeddings else ["output"])
+    biased = [name for name in LAYER_NAMES if name.startswith("attn_") and name != "attn_norm"] * shape.attention_bias
+    biased += [name for name in ("ffn_gate", "ffn_up", "ffn_down") if shape.mlp_bias]
+    blocks = [
+        f"blk.{index}.{name}"
+        for index in range(shape.num_layers)
+        for name in [f"{layer}.weight" for layer in LAYER_NAMES] + [f"{layer}.bias" for layer in biased]
+    ]
+    return {f"{name}.weight" for name in outer} | set(blocks)
+
+
+def _announce(writer: Any, name: str, shape: tuple[int, ...], kind: Kind) -> None:
+    from gguf import GGMLQuantizationType
+    from gguf.quants import quant_shape_to_byte_shape
+
+    raw = GGMLQuantizationType[kind]
+    bytes_shape = quant_shape_to_byte_shape(shape, raw)
+    writer.add_tensor_info(name, bytes_shape, np.dtype(np.uint8), math.prod(bytes_shape), raw_dtype=raw)
+
+
+def _read(tensors: list[_Tensor]) -> Iterator[np.ndarray]:
+    """The tensors one at a time, in float32."""
+    from safetensors import safe_open
+
+    for tensor in tensors:
+        with safe_open(tensor.file, framework="pt") as weights:
+            yield weights.get_tensor(tensor.hf_name).float().numpy()
+
+
+def _encode(tensor: _Tensor, values: np.ndarray) -> np.ndarray:
+    from gguf import GGMLQuantizationType
+    from gguf.quants import quantize
+
+    if tensor.num_heads is not None:
+        values = pairs_from_halves(values, tensor.num_heads)
+    encoded: np.ndarray = quantize(np.ascontiguousarray(values), GGMLQuantizationType[tensor.kind])
+    return encoded
