@@ -1,4 +1,4 @@
-"""A Llama-shaped Hugging Face folder becomes one GGUF file, tensor by tensor, by llama.cpp's conventions.
+"""A Llama-shaped model becomes one GGUF file, tensor by tensor, by llama.cpp's conventions.
 
 The reverse of `whet.models.from_gguf`. Memory: one tensor in float32 and its encoded form. Norms and biases stay
 float32, as llama.cpp keeps them.
@@ -7,19 +7,23 @@ float32, as llama.cpp keeps them.
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from torch import Tensor
 
 from whet.errors import RecipeError, StorageError
 from whet.export.gguf_tokenizer import add_tokenizer
 from whet.models.families import ModelShape, shape_from_config
 from whet.models.folder import check_folder, weight_files
 from whet.models.from_gguf import LAYER_NAMES, OUTER_NAMES
+from whet.models.tokenizer import read_stop_ids, read_tokenizer
+from whet.models.weight_files import list_tensors, read_tensor
 
 Kind = Literal["F32", "BF16", "Q8_0"]
 
@@ -32,11 +36,26 @@ _RECOMPUTED = "rotary_emb.inv_freq"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ModelParts:
+    """What a GGUF file is made of. Invariant: `read(name)` gives a tensor of the shape `shapes[name]`."""
+
+    config: Mapping[str, Any]
+    """config.json"""
+    shapes: Mapping[str, tuple[int, ...]]
+    """by Hugging Face's names; a tied output head may be among them"""
+    read: Callable[[str], Tensor]
+    """one weight at a time, in any number format"""
+    tokenizer: Any
+    stop_ids: Sequence[int]
+    where: str
+    """for messages"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _Tensor:
     """Where one tensor of the GGUF file comes from."""
 
     name: str
-    file: Path
     hf_name: str
     shape: tuple[int, ...]
     kind: Kind
@@ -44,8 +63,23 @@ class _Tensor:
     """heads whose rows are reordered (query and key), else None"""
 
 
-def write_gguf(folder: Path, path: Path, *, kind: Kind, name: str) -> None:
-    """Write the model of `folder` to `path` in F32, BF16 or Q8_0; `name` becomes `general.name`.
+def parts_of_folder(folder: Path) -> ModelParts:
+    """The model in a Hugging Face folder; RecipeError or StorageError when it is none that whet opens."""
+    config = check_folder(folder)
+    stored = list_tensors(weight_files(folder))
+    tokenizer = read_tokenizer(folder)
+    return ModelParts(
+        config=config,
+        shapes={name: tensor.shape for name, tensor in stored.items()},
+        read=lambda name: read_tensor(stored[name]),
+        tokenizer=tokenizer,
+        stop_ids=read_stop_ids(folder, tokenizer),
+        where=str(folder),
+    )
+
+
+def write_gguf(parts: ModelParts, path: Path, *, kind: Kind, name: str) -> None:
+    """Write the model to `path` in F32, BF16 or Q8_0; `name` becomes `general.name`.
 
     RecipeError: a tokenizer, rotary scaling or shape that llama.cpp has no exact form for; StorageError: weights
     that are missing or unknown.
@@ -53,26 +87,39 @@ def write_gguf(folder: Path, path: Path, *, kind: Kind, name: str) -> None:
     require_gguf()
     from gguf import GGUFWriter
 
-    config = check_folder(folder)
-    shape = shape_from_config(config | {"model_type": "llama"}, where=str(folder / "config.json"))
-    rope = _rope(config, folder)
-    writer = GGUFWriter(path, "llama")
-    _add_hyperparameters(writer, shape, config, rope, kind, name)
-    add_tokenizer(writer, folder, num_rows=shape.vocab)
-    tensors = _plan_tensors(folder, shape, kind)
+    shape = shape_from_config(dict(parts.config) | {"model_type": "llama"}, where=parts.where)
+    rope = _rope(parts.config, parts.where)
+    tensors = _plan_tensors(parts, shape, kind)
     factors = _rope_factors(rope, shape.head_dim)
+    writer = GGUFWriter(path, "llama")
+    _add_hyperparameters(writer, shape, parts.config, rope, kind, name)
+    add_tokenizer(writer, parts.tokenizer, parts.stop_ids, num_rows=shape.vocab, where=parts.where)
     if factors is not None:
-        _announce(writer, "rope_freqs.weight", factors.shape, "F32")
+        announce(writer, "rope_freqs.weight", factors.shape, "F32")
     for tensor in tensors:
-        _announce(writer, tensor.name, tensor.shape, tensor.kind)
+        announce(writer, tensor.name, tensor.shape, tensor.kind)
+    encoded = itertools.chain([] if factors is None else [factors], (_encode(tensor, parts.read) for tensor in tensors))
+    write_announced(writer, encoded)
+
+
+def announce(writer: Any, name: str, shape: tuple[int, ...], kind: Kind) -> None:
+    """Say that a tensor will follow; all are announced before the first is written."""
+    from gguf import GGMLQuantizationType
+    from gguf.quants import quant_shape_to_byte_shape
+
+    raw = GGMLQuantizationType[kind]
+    bytes_shape = quant_shape_to_byte_shape(shape, raw)
+    writer.add_tensor_info(name, bytes_shape, np.dtype(np.uint8), math.prod(bytes_shape), raw_dtype=raw)
+
+
+def write_announced(writer: Any, tensors: Iterable[np.ndarray]) -> None:
+    """Write header, fields and the announced tensors, one at a time, and close the file."""
     try:
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
         writer.write_ti_data_to_file()
-        if factors is not None:
-            writer.write_tensor_data(factors)
-        for tensor, values in zip(tensors, _read(tensors), strict=True):
-            writer.write_tensor_data(_encode(tensor, values))
+        for tensor in tensors:
+            writer.write_tensor_data(tensor)
     finally:
         writer.close()
 
@@ -104,7 +151,7 @@ def pairs_from_halves(values: np.ndarray, num_heads: int) -> np.ndarray:
     return values.reshape(num_heads, 2, half, *values.shape[1:]).swapaxes(1, 2).reshape(values.shape)
 
 
-def _rope(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+def _rope(config: Mapping[str, Any], where: str) -> dict[str, Any]:
     """Settings of the rotary embedding, however old the config is; RecipeError for a scaling that GGUF has not."""
     rope = {"rope_theta": config.get("rope_theta", 10_000.0)}
     rope |= config.get("rope_scaling") or {}
@@ -113,7 +160,7 @@ def _rope(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     if rope["rope_type"] not in ("default", "llama3", "linear"):
         raise RecipeError(
             f"scales its rotary embedding by {rope['rope_type']!r}, which whet does not write to GGUF",
-            where=str(folder / "config.json"),
+            where=where,
             mend="export with --to hf and convert with llama.cpp's own tools",
         )
     return rope
@@ -160,43 +207,32 @@ def _add_hyperparameters(
         writer.add_rope_scaling_factor(float(rope["factor"]))
 
 
-def _plan_tensors(folder: Path, shape: ModelShape, kind: Kind) -> list[_Tensor]:
-    """Every weight of the folder with its GGUF name; StorageError for a weight too many or too few."""
-    from safetensors import safe_open
-
-    tensors = []
-    for file in weight_files(folder):
-        with safe_open(file, framework="pt") as weights:
-            for hf_name in sorted(weights.keys()):
-                if hf_name.endswith(_RECOMPUTED) or (shape.tie_embeddings and hf_name == "lm_head.weight"):
-                    continue
-                size = tuple(weights.get_slice(hf_name).get_shape())
-                tensors.append(_plan_tensor(file, hf_name, size, shape, kind))
+def _plan_tensors(parts: ModelParts, shape: ModelShape, kind: Kind) -> list[_Tensor]:
+    """Every weight with its GGUF name; StorageError for a weight too many or too few."""
+    tensors = [
+        _plan_tensor(name, size, shape, kind, parts.where)
+        for name, size in sorted(parts.shapes.items())
+        if not name.endswith(_RECOMPUTED) and not (shape.tie_embeddings and name == "lm_head.weight")
+    ]
     expected = _expected_names(shape)
     faults = sorted(expected.symmetric_difference(tensor.name for tensor in tensors))
     if faults:
         what = "is missing" if faults[0] in expected else "is not a weight of this model"
-        raise StorageError(f"{faults[0]} {what}", where=str(folder), mend="export the model anew")
+        raise StorageError(f"{faults[0]} {what}", where=parts.where, mend="export the model anew")
     return tensors
 
 
-def _plan_tensor(file: Path, hf_name: str, size: tuple[int, ...], shape: ModelShape, kind: Kind) -> _Tensor:
+def _plan_tensor(hf_name: str, size: tuple[int, ...], shape: ModelShape, kind: Kind, where: str) -> _Tensor:
     try:
         name = gguf_name(hf_name)
     except (KeyError, ValueError) as error:
         raise StorageError(
-            f"{hf_name} is not a weight of a Llama-shaped model", where=str(file), mend="export the model anew"
+            f"{hf_name} is not a weight of a Llama-shaped model", where=where, mend="export the model anew"
         ) from error
     # Q8_0 holds blocks of 32 values; llama.cpp keeps other widths wider too
     is_wide = len(size) == 1 or (kind == "Q8_0" and size[-1] % 32 != 0)
-    return _Tensor(
-        name=name,
-        file=file,
-        hf_name=hf_name,
-        shape=size,
-        kind="F32" if is_wide else kind,
-        num_heads=rotated_heads(name, shape),
-    )
+    num_heads = rotated_heads(name, shape)
+    return _Tensor(name=name, hf_name=hf_name, shape=size, kind="F32" if is_wide else kind, num_heads=num_heads)
 
 
 def _expected_names(shape: ModelShape) -> set[str]:
@@ -211,28 +247,11 @@ def _expected_names(shape: ModelShape) -> set[str]:
     return {f"{name}.weight" for name in outer} | set(blocks)
 
 
-def _announce(writer: Any, name: str, shape: tuple[int, ...], kind: Kind) -> None:
-    from gguf import GGMLQuantizationType
-    from gguf.quants import quant_shape_to_byte_shape
-
-    raw = GGMLQuantizationType[kind]
-    bytes_shape = quant_shape_to_byte_shape(shape, raw)
-    writer.add_tensor_info(name, bytes_shape, np.dtype(np.uint8), math.prod(bytes_shape), raw_dtype=raw)
-
-
-def _read(tensors: list[_Tensor]) -> Iterator[np.ndarray]:
-    """The tensors one at a time, in float32."""
-    from safetensors import safe_open
-
-    for tensor in tensors:
-        with safe_open(tensor.file, framework="pt") as weights:
-            yield weights.get_tensor(tensor.hf_name).float().numpy()
-
-
-def _encode(tensor: _Tensor, values: np.ndarray) -> np.ndarray:
+def _encode(tensor: _Tensor, read: Callable[[str], Tensor]) -> np.ndarray:
     from gguf import GGMLQuantizationType
     from gguf.quants import quantize
 
+    values = read(tensor.hf_name).float().numpy()
     if tensor.num_heads is not None:
         values = pairs_from_halves(values, tensor.num_heads)
     encoded: np.ndarray = quantize(np.ascontiguousarray(values), GGMLQuantizationType[tensor.kind])

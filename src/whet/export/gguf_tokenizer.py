@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from whet.errors import RecipeError
 from whet.models.from_gguf import CONTROL_TOKEN
-from whet.models.tokenizer import read_stop_ids, read_tokenizer
 
 _NORMAL, _UNKNOWN, _USER_DEFINED, _UNUSED, _BYTE = 1, 2, 4, 5, 6
 """`token_type` besides CONTROL_TOKEN (GGUF specification, tokenizer.ggml.token_type)."""
@@ -41,13 +39,12 @@ _SENTENCEPIECE_NORMALIZER = [
 ]
 
 
-def add_tokenizer(writer: Any, folder: Path, *, num_rows: int) -> None:
-    """Write the tokenizer of `folder`, with unused tokens up to the embedding's `num_rows`, its end tokens and its
-    chat template. RecipeError where llama.cpp would split a text otherwise."""
-    tokenizer = read_tokenizer(folder)
-    backend = tokenizer.backend_tokenizer
-    document = json.loads(backend.to_str())
-    where = str(folder / "tokenizer.json")
+def add_tokenizer(writer: Any, tokenizer: Any, stop_ids: Sequence[int], *, num_rows: int, where: str) -> None:
+    """Write the tokenizer, with unused tokens up to the embedding's `num_rows`, its end tokens and its chat template.
+
+    RecipeError where llama.cpp would split a text otherwise.
+    """
+    document = json.loads(tokenizer.backend_tokenizer.to_str())
     model = document["model"]
     if model["type"] != "BPE":
         raise _refusal(f"a {model['type']} tokenizer", where)
@@ -67,7 +64,7 @@ def add_tokenizer(writer: Any, folder: Path, *, num_rows: int) -> None:
     tokens, types = _tokens(document, num_rows, where)
     writer.add_token_list(tokens)
     writer.add_token_types(types)
-    _add_special_ids(writer, tokenizer, read_stop_ids(folder, tokenizer))
+    _add_special_ids(writer, tokenizer, stop_ids)
     if tokenizer.chat_template:
         writer.add_chat_template(tokenizer.get_chat_template())
 

@@ -14,7 +14,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, GgufConfig
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 from whet.errors import RecipeError, StorageError
-from whet.export.gguf import gguf_name, write_gguf
+from whet.export.gguf import gguf_name, parts_of_folder, write_gguf
 from whet.models.from_gguf import convert_gguf
 
 MODELS = {
@@ -54,7 +54,7 @@ def write(tmp_path):
     def write_both(tokenizer, kind: str = "F32", **config) -> tuple[Path, Path]:
         folder = tiny_folders.write_folder(tmp_path / "model", tokenizer, **config)
         path = tmp_path / "model.gguf"
-        write_gguf(folder, path, kind=kind, name="tiny")
+        write_gguf(parts_of_folder(folder), path, kind=kind, name="tiny")
         return folder, path
 
     return write_both
@@ -121,7 +121,7 @@ def test_older_configs_say_the_same(tmp_path, write):
     (folder / "config.json").write_text(
         json.dumps(config | {"rope_theta": rope.pop("rope_theta"), "rope_scaling": rope})
     )
-    write_gguf(folder, tmp_path / "old.gguf", kind="F32", name="tiny")
+    write_gguf(parts_of_folder(folder), tmp_path / "old.gguf", kind="F32", name="tiny")
     assert path.read_bytes() == (tmp_path / "old.gguf").read_bytes()
     assert GGUFReader(path).fields["llama.rope.freq_base"].contents() == 500_000.0
 
@@ -133,7 +133,7 @@ def test_a_sharded_folder_gives_the_same_file(tmp_path, write):
     (sharded / "model.safetensors").unlink()
     model.save_pretrained(sharded, max_shard_size="100KB")
     assert len(list(sharded.glob("*.safetensors"))) > 2
-    write_gguf(sharded, tmp_path / "sharded.gguf", kind="F32", name="tiny")
+    write_gguf(parts_of_folder(sharded), tmp_path / "sharded.gguf", kind="F32", name="tiny")
     from gguf import GGUFReader
 
     one, many = ({t.name: t.data for t in GGUFReader(p).tensors} for p in (path, tmp_path / "sharded.gguf"))
@@ -170,7 +170,7 @@ def test_a_weight_too_many_or_too_few_is_named(tmp_path, change, said):
     folder = tiny_folders.write_folder(tmp_path / "model", tiny_folders.smollm())
     _edit(folder, change)
     with pytest.raises(StorageError, match=said):
-        write_gguf(folder, tmp_path / "model.gguf", kind="F32", name="tiny")
+        write_gguf(parts_of_folder(folder), tmp_path / "model.gguf", kind="F32", name="tiny")
 
 
 def test_names_follow_llama_cpps_own_table():

@@ -11,7 +11,7 @@ import tiny_folders
 from tokenizers import AddedToken, normalizers, pre_tokenizers
 
 from whet.errors import RecipeError
-from whet.export.gguf import write_gguf
+from whet.export.gguf import parts_of_folder, write_gguf
 from whet.models.tokenizer import read_tokenizer
 
 TEXTS = (
@@ -35,7 +35,7 @@ def write(tmp_path):
 
     def write_both(tokenizer, **config) -> tuple[Path, dict]:
         folder = tiny_folders.write_folder(tmp_path / "model", tokenizer, **config)
-        write_gguf(folder, tmp_path / "model.gguf", kind="F32", name="tiny")
+        write_gguf(parts_of_folder(folder), tmp_path / "model.gguf", kind="F32", name="tiny")
         return folder, llama_cpp_rules.read_metadata(tmp_path / "model.gguf")
 
     return write_both
@@ -71,7 +71,7 @@ def test_a_base_models_end_of_turn_differs_from_its_end_token(tmp_path):
     tokenizer.eos_token = "<|end_of_text|>"
     folder = tiny_folders.write_folder(tmp_path / "model", tokenizer)
     (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": [1, 4]}))
-    write_gguf(folder, tmp_path / "model.gguf", kind="F32", name="tiny")
+    write_gguf(parts_of_folder(folder), tmp_path / "model.gguf", kind="F32", name="tiny")
     fields = llama_cpp_rules.read_metadata(tmp_path / "model.gguf")
     assert (fields["tokenizer.ggml.eos_token_id"], fields["tokenizer.ggml.eot_token_id"]) == (1, 4)
 
@@ -121,7 +121,7 @@ def test_merges_that_no_score_per_token_can_order_are_refused(tmp_path):
     merges.append(merges.pop(next(i for i, pair in enumerate(merges) if "".join(pair) == "▁the")))
     (folder / "tokenizer.json").write_text(json.dumps(document))
     with pytest.raises(RecipeError, match="SentencePiece"):
-        write_gguf(folder, tmp_path / "model.gguf", kind="F32", name="tiny")
+        write_gguf(parts_of_folder(folder), tmp_path / "model.gguf", kind="F32", name="tiny")
 
 
 def test_unigram_is_refused(tmp_path):
@@ -131,4 +131,4 @@ def test_unigram_is_refused(tmp_path):
     document["model"] = {"type": "Unigram", "unk_id": 0, "vocab": vocab, "byte_fallback": False}
     (folder / "tokenizer.json").write_text(json.dumps(document))
     with pytest.raises(RecipeError, match="Unigram"):
-        write_gguf(folder, tmp_path / "model.gguf", kind="F32", name="tiny")
+        write_gguf(parts_of_folder(folder), tmp_path / "model.gguf", kind="F32", name="tiny")
