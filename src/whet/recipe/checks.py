@@ -7,10 +7,11 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
+from whet.recipe.cadence import acts_at_all
 from whet.recipe.fields import field_infos
 from whet.recipe.problems import Path
 from whet.recipe.prompts import PROMPTS, QUESTION, prompt_text
-from whet.recipe.schema import Adapter, Recipe, Source
+from whet.recipe.schema import Adapter, Callback, Recipe, Source
 from whet.recipe.splits import parse_split, share_rows, source_kind
 
 _SEARCH = 10_000
@@ -243,6 +244,42 @@ def _lists_without_doubles(recipe: Recipe) -> Iterator[Finding]:
         yield Finding((("tracking",),), f"names {name} twice")
 
 
+_INSIDE_THE_BASE = ("pissa", "pissa_fast", "olora", "corda", "lora_ga")
+"""Starts whose factors hold components of the base weights."""
+
+
+def _spectral_is_sound(recipe: Recipe) -> Iterator[Finding]:
+    for index, callback in enumerate(recipe.callbacks):
+        path: Path = ("callbacks", index)
+        if recipe.adapter.method == "none":
+            yield Finding((path, ("adapter", "method")), "does nothing with adapter.method none: remove it")
+        if callback.mode == "exact" and callback.balance != Callback(name="spectral").balance:
+            yield Finding(((*path, "balance"), (*path, "mode")), "does nothing with mode exact: remove it")
+        if callback.mode == "balanced":
+            yield from _balanced_is_sound((*path, "mode"), recipe.adapter)
+        steps = recipe.train.max_steps
+        if steps is not None and not acts_at_all(callback, total_steps=steps):
+            yield Finding(
+                (path, ("train", "max_steps")),
+                f"refactors at none of the {steps} steps: change every, warmup_steps or cooldown_steps",
+            )
+
+
+def _balanced_is_sound(path: Path, adapter: Adapter) -> Iterator[Finding]:
+    if adapter.init in _INSIDE_THE_BASE:
+        yield Finding(
+            (path, ("adapter", "init")),
+            f"balanced evens out the singular values of BA, and with adapter.init {adapter.init} BA holds parts of "
+            "the base weights: the model would be destroyed (docs/spectral.md); set mode: exact, or init: default",
+        )
+    if adapter.method == "dora":
+        yield Finding(
+            (path, ("adapter", "method")),
+            "balanced moves BA, and adapter.method dora has learnt the length of W + BA's columns as it was: "
+            "set mode: exact, or method: lora",
+        )
+
+
 def all_sources(recipe: Recipe) -> Iterator[tuple[Path, Source]]:
     """Every source of rows with its path: training, validation, evaluation."""
     for index, source in enumerate(recipe.data.train):
@@ -273,4 +310,5 @@ CHECKS: tuple[Callable[[Recipe], Iterator[Finding]], ...] = (
     _cadence_has_rows,
     _evaluation_names,
     _lists_without_doubles,
+    _spectral_is_sound,
 )

@@ -237,8 +237,10 @@ class Callback:
     """No refactoring before this step."""
     cooldown_steps: Annotated[int, Field(ge=0)] = 0
     """No refactoring in this many last steps."""
-    second_moments: Literal["keep", "clear"] = "keep"
-    """What becomes of Adam's second moments, which no change of basis maps exactly; first moments are mapped."""
+    second_moments: Literal["map", "keep", "clear"] = "map"
+    """What becomes of Adam's second moments, which no change of basis maps exactly (first moments are mapped). `map`:
+    mapped as if the entries of a gradient were uncorrelated; `keep`: left as they are; `clear`: Adam starts anew for
+    the adapter, first moments and step counter too, else the next steps would be some 30 times too long."""
 
 
 @_section

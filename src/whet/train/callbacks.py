@@ -9,9 +9,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from whet.types import StepRecord
+
+if TYPE_CHECKING:
+    from whet.train.loop import Training
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,8 +63,9 @@ class Callback(Protocol):
 
     name: str
 
-    def on_start(self, step: int) -> None: ...
+    def on_start(self, run: Training, step: int) -> None: ...
     def after_step(self, record: StepRecord) -> Requests: ...
+    def on_event(self, step: int, text: str) -> None: ...
     def on_evaluated(self, record: EvalRecord) -> None: ...
     def on_checkpoint_saved(self, step: int, folder: Path) -> None: ...
     def on_error(self, error: BaseException) -> None: ...
@@ -75,10 +79,11 @@ class QuietCallback:
 
     name = "quiet"
 
-    def on_start(self, step: int) -> None: ...
+    def on_start(self, run: Training, step: int) -> None: ...
     def after_step(self, record: StepRecord) -> Requests:
         return Requests()
 
+    def on_event(self, step: int, text: str) -> None: ...
     def on_evaluated(self, record: EvalRecord) -> None: ...
     def on_checkpoint_saved(self, step: int, folder: Path) -> None: ...
     def on_error(self, error: BaseException) -> None: ...
@@ -95,15 +100,21 @@ class Callbacks:
     def __init__(self, callbacks: Sequence[Callback]) -> None:
         self._all = tuple(callbacks)
 
-    def on_start(self, step: int) -> None:
+    def on_start(self, run: Training, step: int) -> None:
+        """`run` is whole now: its plan is decided, a checkpoint's state is back in its tensors."""
         for c in self._all:
-            c.on_start(step)
+            c.on_start(run, step)
 
     def after_step(self, record: StepRecord) -> Requests:
         requests = Requests()
         for c in self._all:
             requests |= c.after_step(record)
         return requests
+
+    def on_event(self, step: int, text: str) -> None:
+        """A callback did something worth a line in metrics.jsonl; the others are told."""
+        for c in self._all:
+            c.on_event(step, text)
 
     def on_evaluated(self, record: EvalRecord) -> None:
         for c in self._all:

@@ -59,7 +59,7 @@ class Training:
 def train(run: Training, *, first_step: int, stop: StopRequest) -> int:
     """Train from 0-based step `first_step` to the end of the plan or a stop request; returns the steps done."""
     plan = run.plan
-    run.callbacks.on_start(first_step)
+    run.callbacks.on_start(run, first_step)
     done, asked = first_step, Requests()
     for step in range(first_step, plan.total_steps):
         record, agreed = train_step(run, step, asked=asked, stop=stop)

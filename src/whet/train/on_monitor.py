@@ -6,29 +6,19 @@ import sys
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from whet.errors import RecipeError
 from whet.parallel.env import Env
 from whet.recipe.schema import Recipe
 from whet.tracking import TrackedRun, TrackerGroup
-from whet.train.callbacks import Callback, EvalRecord, QuietCallback, Requests
+from whet.train.callbacks import EvalRecord, QuietCallback, Requests
 from whet.types import RunPlan, StepRecord
 
-CALLBACKS: dict[str, Callable[[Recipe], Callback]] = {}
+if TYPE_CHECKING:
+    from whet.train.loop import Training
+
 _PLAIN_LINES = 25
 _RECENT = 10
-
-
-def chosen(recipe: Recipe) -> list[Callback]:
-    """The recipe's callbacks, in its order."""
-    unknown = [c.name for c in recipe.callbacks if c.name not in CALLBACKS]
-    if unknown:
-        raise RecipeError(
-            f"there is no callback named {unknown[0]}",
-            where="callbacks",
-            mend=f"choose among {', '.join(sorted(CALLBACKS)) or '(none exist yet)'}",
-        )
-    return [CALLBACKS[c.name](recipe) for c in recipe.callbacks]
 
 
 class Monitor(QuietCallback):
@@ -45,15 +35,12 @@ class Monitor(QuietCallback):
         self._recent: deque[StepRecord] = deque(maxlen=_RECENT)
         self._progress = _Bar() if env.is_main and sys.stderr.isatty() else None
 
-    def plan_is(self, plan: RunPlan) -> None:
-        """The plan is decided after this object is made."""
-        self._plan = plan
-
-    def on_start(self, step: int) -> None:
+    def on_start(self, run: Training, step: int) -> None:
+        self._plan = run.plan
         if self._is_main:
             self._trackers.start(TrackedRun(name=self._run.name, folder=self._run.folder, resume_step=step))
-        if self._progress and self._plan:
-            self._progress.start(step, self._plan.total_steps)
+        if self._progress:
+            self._progress.start(step, run.plan.total_steps)
 
     def after_step(self, record: StepRecord) -> Requests:
         if not self._is_main or self._plan is None:
@@ -69,6 +56,10 @@ class Monitor(QuietCallback):
         elif record.step % max(1, self._plan.total_steps // _PLAIN_LINES) == 0 or record.step == 1:
             self._say(f"step {record.step}/{self._plan.total_steps}  {text}")
         return Requests()
+
+    def on_event(self, step: int, text: str) -> None:
+        if self._is_main:
+            self._trackers.log_event(step, text)
 
     def on_evaluated(self, record: EvalRecord) -> None:
         if not self._is_main:

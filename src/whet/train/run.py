@@ -29,6 +29,7 @@ from whet.recipe.resolve import resolve
 from whet.recipe.schema import Recipe
 from whet.train import finish, folder, on_monitor, preflight
 from whet.train.callbacks import Best, Callbacks
+from whet.train.chosen import chosen
 from whet.train.fit import measure_step_seconds, steps_that_fit
 from whet.train.loop import Training, train
 from whet.train.loss import LossModel
@@ -129,7 +130,7 @@ def _train(recipe: Recipe, options: Options, env: Env, device: torch.device, run
     if checkpoint is not None:
         plan = preflight.continued_plan(plan, checkpoint.document(PLAN))
     monitor = on_monitor.Monitor(recipe, run_folder, env=env, say=say)
-    callbacks = Callbacks([monitor, *on_monitor.chosen(recipe)])
+    callbacks = Callbacks([monitor, *chosen(recipe)])
     training = _build_training(recipe, plan, env, device, loaded, data, order, callbacks)
     if recipe.train.fit_seconds is not None and checkpoint is None:
         plan = _fit(recipe, training)
@@ -143,7 +144,6 @@ def _train(recipe: Recipe, options: Options, env: Env, device: torch.device, run
         preflight.write_facts(run_folder, plan, data, loaded, device)
     if env.is_main and checkpoint is not None:
         saver.go_on_from(checkpoint, say)
-    monitor.plan_is(plan)
     say(f"{'continuing after' if first_step else 'training from'} step {first_step} of {plan.total_steps}")
     return _loop_and_finish(training, first_step, run_folder, loaded, saver.files)
 

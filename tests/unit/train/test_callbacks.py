@@ -32,12 +32,13 @@ def _evaluated(step, loss):
 def test_every_event_reaches_every_callback_in_order():
     told = []
     callbacks = Callbacks([Noisy("a", told), Noisy("b", told)])
-    callbacks.on_start(0)
+    callbacks.on_start(None, 0)
+    callbacks.on_event(1, "something")
     callbacks.on_evaluated(_evaluated(1, 1.0))
     callbacks.on_checkpoint_saved(1, Path("x"))
     callbacks.on_error(ValueError())
     callbacks.on_stop(1)
-    events = ["on_start", "on_evaluated", "on_checkpoint_saved", "on_error", "on_stop"]
+    events = ["on_start", "on_event", "on_evaluated", "on_checkpoint_saved", "on_error", "on_stop"]
     assert told == [(name, event) for event in events for name in "ab"]
 
 

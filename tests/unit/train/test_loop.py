@@ -23,7 +23,7 @@ class Recorder(QuietCallback):
     def __init__(self, asks=None):
         self.told, self.records, self.asks = [], [], asks or {}
 
-    def on_start(self, step):
+    def on_start(self, run, step):
         self.told.append(("start", step))
 
     def after_step(self, record):

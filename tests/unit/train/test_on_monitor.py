@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from tiny import make_plan
@@ -14,6 +16,7 @@ from whet.train.callbacks import EvalRecord
 from whet.train.on_monitor import Monitor, clock
 from whet.types import StepRecord
 
+RUN = SimpleNamespace(plan=make_plan(8, micro_batch=2, global_batch=2))
 EVALUATED = EvalRecord(step=2, loss=0.5, token_accuracy=0.25, num_taught=8, seconds=0.1)
 
 
@@ -27,14 +30,12 @@ def record(step: int, loss: float = 1.0) -> StepRecord:
 def make_monitor(folder: Path, *, rank: int = 0) -> tuple[Monitor, list[str]]:
     said: list[str] = []
     recipe = Recipe(name="seen", output=str(folder), data=Data(train=(Source(source="rows.jsonl"),)), tracking=())
-    monitor = Monitor(recipe, folder, env=Env(rank=rank, world_size=2), say=said.append)
-    monitor.plan_is(make_plan(8, micro_batch=2, global_batch=2))
-    return monitor, said
+    return Monitor(recipe, folder, env=Env(rank=rank, world_size=2), say=said.append), said
 
 
 def test_without_a_terminal_there_are_plain_lines_with_loss_rate_and_time_left(tmp_path: Path) -> None:
     monitor, said = make_monitor(tmp_path)
-    monitor.on_start(0)
+    monitor.on_start(RUN, 0)
     monitor.after_step(record(1))
     monitor.on_evaluated(EVALUATED)
     monitor.on_stop(1)
@@ -50,17 +51,28 @@ def test_on_a_terminal_a_line_goes_above_the_bar_and_not_through_it(
     monitor, said = make_monitor(tmp_path)
     above: list[str] = []
     monkeypatch.setattr(monitor._progress, "print_above", above.append)
-    monitor.on_start(0)
+    monitor.on_start(RUN, 0)
     monitor.on_evaluated(EVALUATED)
     monitor.on_stop(2)
     assert above == ["step 2  validation loss 0.5000  token accuracy 25.0%"]
     assert said == []
 
 
+def test_what_a_callback_did_is_a_line_of_metrics_and_nothing_on_the_screen(tmp_path: Path) -> None:
+    monitor, said = make_monitor(tmp_path)
+    monitor.on_start(RUN, 0)
+    monitor.on_event(3, "turned around")
+    monitor.on_stop(3)
+    (line,) = (tmp_path / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    assert json.loads(line) == {"kind": "event", "step": 3, "text": "turned around"}
+    assert said == []
+
+
 def test_other_ranks_say_and_write_nothing(tmp_path: Path) -> None:
     monitor, said = make_monitor(tmp_path, rank=1)
-    monitor.on_start(0)
+    monitor.on_start(RUN, 0)
     monitor.after_step(record(1))
+    monitor.on_event(1, "something")
     monitor.on_evaluated(EVALUATED)
     monitor.on_stop(1)
     assert said == []
