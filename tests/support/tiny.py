@@ -13,6 +13,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from whet.data.sampler import Order
 from whet.kernels import select
 from whet.kernels.dropout import DropoutState, StatelessDropout
+from whet.models.adapter_init import START_NAME
 from whet.models.adapters import ADAPTER_NAME, Trainables, attach_lora, train_all_weights
 from whet.optim.build import build_optimizer
 from whet.parallel.env import Env
@@ -86,12 +87,14 @@ def loss_model_of(model: nn.Module) -> LossModel:
     return LossModel(backbone=model.model, head=model.get_output_embeddings(), compute_dtype=dtype, uses_autocast=False)
 
 
-def attach(model: nn.Module, adapter: Adapter, dropout: DropoutState | None = None, *, seed: int = 0) -> Trainables:
+def attach(
+    model: nn.Module, adapter: Adapter, dropout: DropoutState | None = None, *, seed: int = 0, is_restored: bool = False
+) -> Trainables:  # fmt: skip
     """LoRA on `model` with whet's stateless dropout."""
     state = dropout or DropoutState(seed)
     return attach_lora(
         model, adapter, seed=seed, identity=IDENTITY,
-        make_dropout=lambda p, name: StatelessDropout(p, module_name=name, state=state),
+        make_dropout=lambda p, name: StatelessDropout(p, module_name=name, state=state), is_restored=is_restored,
     )  # fmt: skip
 
 
@@ -121,9 +124,9 @@ def build_training(
         device=torch.device("cpu"),
         model=model,
         loss_model=loss_model_of(model),
-        kernels=select.install(model, adapter_name=ADAPTER_NAME if adapter else None),
+        kernels=select.install(model, adapter_name=ADAPTER_NAME if adapter else None, start_name=START_NAME),
         trainables=trainables,
-        optimizer=build_optimizer(trainables.named, optim),
+        optimizer=build_optimizer(trainables.named, optim, lr_ratio=adapter.lr_ratio if adapter else 1.0),
         dropout=dropout,
         samples=samples,
         order=order or Order(np.array([s.num_tokens for s in samples], dtype=np.int32), seed=seed),

@@ -16,15 +16,24 @@ def decays(name: str, parameter: Tensor) -> bool:
     return parameter.ndim >= 2 and not name.endswith("bias")
 
 
-def build_optimizer(named: Mapping[str, nn.Parameter], optim: Optim) -> torch.optim.AdamW:
-    """AdamW over `named`, moments in each parameter's own dtype (float32 or wider), one fused kernel."""
+def build_optimizer(
+    named: Mapping[str, nn.Parameter], optim: Optim, *, lr_ratio: float = 1.0
+) -> torch.optim.AdamW:  # fmt: skip
+    """AdamW over `named`, moments in each parameter's own dtype (float32 or wider), one fused kernel.
+
+    B factors of an adapter learn `lr_ratio` times as fast as the rest (LoRA+, arXiv:2402.12354): their group has that
+    `lr_scale`, which whoever sets the rate of a step multiplies in.
+    """
+    kinds: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for name, parameter in named.items():
+        decay = optim.weight_decay if decays(name, parameter) else 0.0
+        lr_scale = lr_ratio if ".lora_B." in name else 1.0
+        kinds.setdefault((decay, lr_scale), []).append(parameter)
     groups = [
-        {"params": [p for n, p in named.items() if decays(n, p)], "weight_decay": optim.weight_decay},
-        {"params": [p for n, p in named.items() if not decays(n, p)], "weight_decay": 0.0},
+        {"params": params, "weight_decay": decay, "lr_scale": lr_scale, "lr": optim.lr * lr_scale}
+        for (decay, lr_scale), params in kinds.items()
     ]
-    return torch.optim.AdamW(
-        [g for g in groups if g["params"]], lr=optim.lr, betas=optim.betas, eps=optim.eps, fused=True
-    )
+    return torch.optim.AdamW(groups, lr=optim.lr, betas=optim.betas, eps=optim.eps, fused=True)
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer, named: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:

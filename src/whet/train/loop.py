@@ -118,7 +118,7 @@ def train_step(run: Training, step: int, *, asked: Requests, stop: StopRequest) 
 
     lr = lr_at(step, run.optim, total_steps=plan.total_steps, warmup_steps=plan.warmup_steps)
     for group in run.optimizer.param_groups:
-        group["lr"] = lr
+        group["lr"] = lr * group.get("lr_scale", 1.0)
     run.optimizer.step()
 
     seconds = time.monotonic() - started

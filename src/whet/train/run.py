@@ -18,6 +18,7 @@ from whet.data.sampler import Order, describe_packing, order_of
 from whet.errors import InterruptedRunError, RecipeError, StorageError
 from whet.kernels import select
 from whet.kernels.dropout import DropoutState, StatelessDropout
+from whet.models.adapter_init import START_NAME
 from whet.models.adapters import ADAPTER_NAME, Trainables, attach_lora, train_all_weights
 from whet.models.load import LoadedModel, load_pretrained
 from whet.optim.build import build_optimizer
@@ -131,7 +132,9 @@ def _train(recipe: Recipe, options: Options, env: Env, device: torch.device, run
         plan = preflight.continued_plan(plan, checkpoint.document(PLAN))
     monitor = on_monitor.Monitor(recipe, run_folder, env=env, say=say)
     callbacks = Callbacks([monitor, *chosen(recipe)])
-    training = _build_training(recipe, plan, env, device, loaded, data, order, callbacks)
+    training = _build_training(
+        recipe, plan, env, device, loaded, data, order, callbacks, is_restored=checkpoint is not None
+    )
     if recipe.train.fit_seconds is not None and checkpoint is None:
         plan = _fit(recipe, training)
         say(f"{plan.measured_seconds_per_step:.2f} s per step: {plan.total_steps} steps fit the time budget")
@@ -150,13 +153,15 @@ def _train(recipe: Recipe, options: Options, env: Env, device: torch.device, run
 
 def _build_training(
     recipe: Recipe, plan: RunPlan, env: Env, device: torch.device, loaded: LoadedModel, data: PreparedData,
-    order: Order, callbacks: Callbacks,
+    order: Order, callbacks: Callbacks, *, is_restored: bool,
 ) -> Training:  # fmt: skip
     dropout = DropoutState(recipe.seed)
-    trainables = _choose_trainables(recipe, loaded, dropout)
-    kernels = select.install(loaded.model, adapter_name=ADAPTER_NAME if trainables.is_adapter else None)
-    broadcast_from_main(trainables.named.values())
-    optimizer = build_optimizer(trainables.named, recipe.optim)
+    trainables = _choose_trainables(recipe, loaded, dropout, is_restored=is_restored)
+    kernels = select.install(
+        loaded.model, adapter_name=ADAPTER_NAME if trainables.is_adapter else None, start_name=START_NAME
+    )
+    broadcast_from_main(trainables.on_every_rank())
+    optimizer = build_optimizer(trainables.named, recipe.optim, lr_ratio=recipe.adapter.lr_ratio)
     return Training(
         plan=plan,
         optim=recipe.optim,
@@ -200,7 +205,9 @@ def _loop_and_finish(
     return done
 
 
-def _choose_trainables(recipe: Recipe, loaded: LoadedModel, dropout: DropoutState) -> Trainables:
+def _choose_trainables(
+    recipe: Recipe, loaded: LoadedModel, dropout: DropoutState, *, is_restored: bool
+) -> Trainables:  # fmt: skip
     if recipe.adapter.method == "none":
         return train_all_weights(loaded.model)
     return attach_lora(
@@ -209,6 +216,7 @@ def _choose_trainables(recipe: Recipe, loaded: LoadedModel, dropout: DropoutStat
         seed=recipe.seed,
         identity=loaded.identity,
         make_dropout=lambda p, name: StatelessDropout(p, module_name=name, state=dropout),
+        is_restored=is_restored,
     )
 
 

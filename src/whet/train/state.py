@@ -22,6 +22,8 @@ from whet.train.callbacks import Best, Callbacks
 from whet.types import ModelIdentity, RunPlan
 
 OPTIMIZER = "optimizer.safetensors"
+ROUNDED = "rounded_factors.safetensors"
+"""What the adapter file holds only up to rounding; there for adapters of several ranks only."""
 RANDOM = "random_state.safetensors"
 STATE = "trainer_state.json"
 PLAN = "run_plan.json"
@@ -69,6 +71,7 @@ class Saver:
                 self.trainables.weights_file: self.trainables.tensors(),
                 OPTIMIZER: optimizer_tensors(self.optimizer, self.trainables.named),
                 RANDOM: {"torch_cpu": torch.get_rng_state()},
+                **({ROUNDED: rounded} if (rounded := self.trainables.rounded()) else {}),
             },
             documents={
                 **self.trainables.documents,
@@ -111,7 +114,8 @@ class Saver:
                 where=str(checkpoint.folder),
                 mend="restore the data, or start anew with --fresh",
             )
-        self.trainables.load(checkpoint.tensors(self.trainables.weights_file))
+        rounded = checkpoint.tensors(ROUNDED) if self.trainables.rounded() else {}
+        self.trainables.load(checkpoint.tensors(self.trainables.weights_file), rounded)
         load_optimizer_tensors(self.optimizer, self.trainables.named, checkpoint.tensors(OPTIMIZER))
         torch.set_rng_state(checkpoint.tensors(RANDOM)["torch_cpu"])
         self.callbacks.load_state(state["callbacks"])
