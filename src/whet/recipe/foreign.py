@@ -43,20 +43,27 @@ RENAMED: dict[str, str] = {
     "lora_rank": "adapter.rank",
     "lora_target": "adapter.targets",
     "lora_target_modules": "adapter.targets",
+    "loraplus_lr_ratio": "adapter.lr_ratio",
     "max_samples": "data.train.0.rows",
     "micro_batch_size": "batch.micro_size",
+    "peft_init_lora_weights": "adapter.init",
+    "peft_use_rslora": "adapter.rslora",
+    "pissa_init": "adapter.init",
     "probabilities": "data.train.0.weight",
     "sequence_len": "data.max_length",
     "streaming": "data.train.0.stream",
     # PEFT LoraConfig
     "base_model_name_or_path": "model.id",
+    "init_lora_weights": "adapter.init",
     "lora_alpha": "adapter.alpha",
     "lora_dropout": "adapter.dropout",
     "lora_r": "adapter.rank",
     "peft_method": "adapter.method",
     "peft_type": "adapter.method",
     "r": "adapter.rank",
+    "rank_pattern": "adapter.ranks",
     "target_modules": "adapter.targets",
+    "use_rslora": "adapter.rslora",
     # common short forms
     "base_model": "model.id",
     "clip_grad_norm": "optim.max_grad_norm",
@@ -65,6 +72,9 @@ RENAMED: dict[str, str] = {
     "max_new_tokens": "evaluate.0.max_new_tokens",
     "system_prompt": "data.train.0.system",
     # lora-ns
+    "balance_lambda": "callbacks.0.balance",
+    "clear_momentum": "callbacks.0.second_moments",
+    "cooldown_steps": "callbacks.0.cooldown_steps",
     "dataset.eval_split": "data.validation.0.split",
     "dataset.name": "data.train.0.source",
     "dataset.prompt_template": "data.prompt",
@@ -73,6 +83,10 @@ RENAMED: dict[str, str] = {
     "generation.batch_size": "evaluate.0.batch_rows",
     "model.name_or_path": "model.id",
     "peft.method": "adapter.method",
+    "refactor_every": "callbacks.0.every",
+    "refactor_mode": "callbacks.0.mode",
+    "trainer.name": "callbacks.0.name",
+    "trainer.warmup_steps": "callbacks.0.warmup_steps",
     "training.global_batch_size": "batch.global_size",
 }
 
@@ -84,7 +98,7 @@ SECTIONS: dict[str, str] = {
     "lora": "adapter",
     "peft": "adapter",
     "sft": "data",
-    "trainer": "train",
+    "trainer": "train and callbacks",
     "training": "optim, batch and train",
     "training_args": "optim, batch and train",
     "wandb": "tracking",
@@ -101,11 +115,16 @@ _PACKING = (
     "rows are always laid end to end without padding, and no document sees another; `batch.unit` packs counts packs of "
     "`data.max_length` tokens"
 )
-_STARTING_POINT = "the adapter starts as plain LoRA (A random, B zero); other starting points are not offered yet"
-_LORA_ONLY = "adapters are plain LoRA, which every tool loads; variants are not offered"
-_SPECTRAL = "spectral refactoring of the adapter is not offered yet"
-_QUANTISED = "the base model is trained as it is: `model.dtype`; quantising it first (QLoRA) is not offered"
-_WHOLE_LAYERS = "an adapter trains its low-rank factors only; `adapter.method` none trains all weights"
+_STARTING_POINT = "`adapter.init` says where the factors start; the starts have no settings of their own"
+_LORA_ONLY = "adapters are LoRA and DoRA (`adapter.method`), which other tools load; this variant is not offered"
+_DORA = "`adapter.method` dora trains the length of the weight columns too"
+_SPECTRAL = (
+    "the callback `callbacks.0.name` spectral needs no damping, and Adam's first moments always follow the factors"
+)
+_QUANTISED = "`model.quantize` nf4 or int8 keeps the frozen base in 4 or 8 bits; it has no settings of its own"
+_WHOLE_LAYERS = (
+    "`adapter.also_train` trains norm weights or the input embedding along; `adapter.method` none trains all weights"
+)
 _TOKEN = "a token never stands in a recipe: set HF_TOKEN, or log in with the hub's own command"  # noqa: S105
 _PUSH = "nothing leaves the machine while training; a finished run is published with its own command"
 _LAUNCH = "processes, devices and sharding belong to the launcher (torchrun), not to the recipe"
@@ -272,26 +291,16 @@ _ANSWERS: tuple[tuple[str, tuple[str, ...]], ...] = (
     (
         _STARTING_POINT,
         (
-            *("init_lora_weights", "loftq_config", "eva_config", "corda_config", "lora_ga_config", "loraga"),
+            *("loftq_config", "eva_config", "corda_config", "lora_ga_config", "loraga", "pissa_iter"),
             "peft.lora_init_kwargs",
         ),
     ),
-    (
-        "scale is alpha / rank; for rank-stabilised LoRA multiply `adapter.alpha` by the square root of the rank",
-        ("use_rslora",),
-    ),
+    ("exports of an adapter that starts inside the base are always converted to plain LoRA", ("pissa_convert",)),
+    (_DORA, ("use_dora", "peft_use_dora")),
     (
         _LORA_ONLY,
         (
-            *(
-                "use_dora",
-                "peft_use_dora",
-                "use_qalora",
-                "use_bdlora",
-                "qalora_group_size",
-                "peft.variant",
-                "rank_pattern",
-            ),
+            *("use_qalora", "use_bdlora", "qalora_group_size", "peft.variant"),
             *("alpha_pattern", "layer_replication", "fan_in_fan_out", "num_virtual_tokens"),
             *("auto_mapping", "peft_version", "runtime_config", "velora_config", "kasa_config"),
             *("arrow_config", "monteclora_config", "alora_invocation_tokens", "megatron_config", "megatron_core"),
@@ -316,10 +325,7 @@ _ANSWERS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("the task follows from the rows; `evaluate` names the held-out ones and `name` the run", ("task_name",)),
     (
         _SPECTRAL,
-        (
-            *("refactor_every", "refactor_mode", "balance_lambda", "preserve_momentum", "clear_momentum"),
-            *("damping_eps", "clip_min_sigma", "cooldown_steps", "trainer.name", "trainer.warmup_steps"),
-        ),
+        (*("preserve_momentum", "damping_eps", "clip_min_sigma"),),
     ),
     ("held-out rows stand in `evaluate.0.source`", ("dataset.test_split", "test_split")),
     (
@@ -337,16 +343,14 @@ CHANGES_RESULT: frozenset[str] = frozenset(
     {
         *("label_smoothing_factor", "neftune_noise_alpha", "loss_type", "dataloader_drop_last", "lr_scheduler_kwargs"),
         *("adafactor", "optim_args", "optim_target_modules", "early_stopping_patience", "push_to_hub", "hub_model_id"),
-        *("bias", "lora_bias", "init_lora_weights", "loftq_config", "eva_config", "corda_config", "lora_ga_config"),
+        *("bias", "lora_bias", "loftq_config", "eva_config", "corda_config", "lora_ga_config"),
         *("peft.lora_init_kwargs", "use_dora", "peft_use_dora", "use_qalora", "use_bdlora", "peft.variant"),
-        *("rank_pattern", "alpha_pattern", "layer_replication", "load_in_4bit", "load_in_8bit", "quantization_bit"),
+        *("alpha_pattern", "layer_replication", "load_in_4bit", "load_in_8bit", "quantization_bit"),
         *("num_virtual_tokens", "alora_invocation_tokens", "exclude_modules", "layers_to_transform", "layers_pattern"),
         *("modules_to_save", "lora_modules_to_save", "trainable_token_indices", "target_parameters"),
         *("additional_target", "train_on_inputs", "train_on_prompt", "mask_history", "eos_token", "default_system"),
         *("chat_template_path", "chat_template_jinja", "special_tokens", "response_template", "mix_strategy"),
-        *("refactor_every", "refactor_mode", "balance_lambda", "preserve_momentum", "clear_momentum", "damping_eps"),
-        *("clip_min_sigma", "cooldown_steps", "trainer.name", "trainer.warmup_steps", "test_split", "streaming"),
-        *("field_system", "plugins", "peft_init_lora_weights"),
+        *("clip_min_sigma", "test_split", "streaming", "field_system", "plugins"),
     }
 )
 """Names whose setting, where it asks for something, would change what is trained: an import tells it aloud."""

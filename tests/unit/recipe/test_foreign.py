@@ -98,7 +98,10 @@ wandb:
     assert found["training.max_steps"] == ": max_steps belongs to train: train.max_steps"
     assert "HF_TOKEN" in found["model.token"]
     assert "batch.global_size" in found["training.gradient_accumulation_steps"]
-    assert "refactoring" in found["trainer.refactor_every"] and "refactoring" in found["trainer.warmup_steps"]
+    assert found["trainer.refactor_every"] == ": here it is callbacks.0.every"
+    assert found["trainer.warmup_steps"] == ": here it is callbacks.0.warmup_steps"
+    assert found["peft.init_lora_weights"] == ": here it is adapter.init"
+    assert found["peft.use_rslora"] == ": here it is adapter.rslora"
 
 
 def test_the_answer_depends_on_the_section_where_the_name_means_two_things():

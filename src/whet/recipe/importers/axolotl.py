@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from whet.errors import RecipeError
-from whet.recipe.importers.adapter import LoraNames, read_lora
+from whet.recipe.importers.adapter import LoraNames, read_lora, without_adapter
 from whet.recipe.importers.hub_datasets import hub_name, map_config
 from whet.recipe.importers.sheet import Sheet
+from whet.recipe.importers.splits import hold_out
 from whet.recipe.importers.training_arguments import Dialect, World, read_training_arguments
 
 TOOL = "Axolotl"
@@ -20,6 +21,7 @@ _LORA = LoraNames(
     dropout="lora_dropout",
     targets="lora_target_modules",
     rslora="peft_use_rslora",
+    dora="peft_use_dora",
     init="peft_init_lora_weights",
     default_rank=8,
     default_alpha=16,
@@ -63,7 +65,7 @@ def read(sheet: Sheet, world: World) -> None:
         _read_source(sheet, index)
     _read_template(sheet)
     sheet.map_whole("sequence_len", "data.max_length", 512)
-    _read_validation(sheet, num_sources)
+    hold_out(sheet, "val_set_size")
     _read_packing(sheet)
     _read_cadences(sheet)
     read_training_arguments(sheet, _DIALECT, world)
@@ -74,13 +76,17 @@ def _read_adapter(sheet: Sheet) -> None:
     if method in ("", "none"):
         sheet.map("adapter", "adapter.method", "none")
         sheet.put("adapter.method", "none")
+        reason = "no adapter is asked for: all weights are trained"
+        without_adapter(sheet, _LORA, reason)
         for key in sheet.keys("lora_"):
-            sheet.drop(key, "no adapter is asked for: all weights are trained")
+            sheet.drop(key, reason)
         return
     if method == "lora":
         sheet.map("adapter", "adapter.method", "lora")
     else:
-        sheet.refuse("adapter", f"{method} quantises the base model, which is not offered: plain LoRA is taken")
+        sheet.refuse(
+            "adapter", f"{method}: LoRA on the base as it is, is taken; model.quantize=nf4 would keep it in 4 bits"
+        )
     if sheet.boolean("lora_target_linear"):
         sheet.map("lora_target_linear", "adapter.targets", "all-linear")
         sheet.drop("lora_target_modules", "lora_target_linear takes every linear layer")
@@ -177,26 +183,6 @@ def _read_template(sheet: Sheet) -> None:
         sheet.refuse(
             key, "templates are the tokenizer's own, llama-3, llama-3.1, nemotron-nano and smollm2: own is taken"
         )
-
-
-def _read_validation(sheet: Sheet, num_sources: int) -> None:
-    """Rows for the validation loss, cut off the first source by number; a share needs the number of rows."""
-    key, size = "val_set_size", sheet.number("val_set_size", 0)
-    source = sheet.tree["data"]["train"][0]
-    if not size:
-        sheet.drop(key, "no validation rows are asked for")
-    elif size < 1:
-        sheet.refuse(key, f"a share of the rows: with n of them, set data.train.0.split=train[n:] and "
-                          f"data.validation.0.source={source['source']} data.validation.0.split=train[:n]")  # fmt: skip
-    elif "[" in source.get("split", "train") or num_sources > 1:
-        sheet.refuse(key, "cut the validation rows off yourself: data.train.0.split and data.validation.0")
-    else:
-        num, name = int(size), source.get("split", "train")
-        sheet.map(key, "data.validation.0.split", f"{name}[:{num}]", "the first rows; Axolotl draws them at random")
-        for part, value in source.items():
-            sheet.put(f"data.validation.0.{part}", value)
-        sheet.put("data.validation.0.split", f"{name}[:{num}]")
-        sheet.put("data.train.0.split", f"{name}[{num}:]")
 
 
 def _read_packing(sheet: Sheet) -> None:

@@ -10,8 +10,8 @@ _FULL_NAMES = {"gsm8k": "openai/gsm8k", "squad": "rajpurkar/squad"}
 _CONFIGS = {"openai/gsm8k": "main", "explodinggradients/fiqa": "main"}
 """Hub id -> configuration that whet takes anyway; left out, so that a local file can take the source's place."""
 
-REPEATS_QUESTIONS = ("meta-math/MetaMathQA",)
-"""Datasets of which no part is held out by cutting rows off."""
+_REPEATS_QUESTIONS = ("meta-math/MetaMathQA", "databricks/databricks-dolly-15k", "explodinggradients/fiqa")
+"""Datasets that ask some questions several times, so that cutting rows off does not yet hold them out."""
 
 _MATH = ("openai/gsm8k", "meta-math/MetaMathQA")
 MATH_NEW_TOKENS = 512
@@ -36,6 +36,16 @@ def map_config(sheet: Sheet, key: str, name: str, whet_key: str) -> str | None:
         return None
     sheet.map(key, whet_key, config)
     return config
+
+
+def leave_out_shared(sheet: Sheet, source: str) -> None:
+    """Of a dataset that repeats questions, held-out rows that ask what a training row asks are left out."""
+    if source in _REPEATS_QUESTIONS:
+        sheet.put("data.shared_rows", "drop")
+        sheet.notes.append(
+            f"data.shared_rows = drop: {source} asks some questions several times; a held-out row that asks what a "
+            "training row asks is left out, counted and named"
+        )
 
 
 def evaluate_math(sheet: Sheet, source: str, tool: str) -> None:

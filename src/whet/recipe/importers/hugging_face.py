@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from whet.recipe.importers.adapter import LoraNames, read_lora
-from whet.recipe.importers.hub_datasets import evaluate_math, hub_name, map_config
+from whet.recipe.importers.adapter import LoraNames, read_lora, without_adapter
+from whet.recipe.importers.hub_datasets import evaluate_math, hub_name, leave_out_shared, map_config
 from whet.recipe.importers.sheet import Sheet
 from whet.recipe.importers.splits import without
 from whet.recipe.importers.training_arguments import Dialect, World, read_training_arguments
@@ -58,11 +58,21 @@ def _read_dtype(sheet: Sheet) -> None:
 def _read_adapter(sheet: Sheet) -> None:
     flat = "lora_r" in sheet or "lora_alpha" in sheet or sheet.is_on("use_peft")
     bare = "r" in sheet or "peft_type" in sheet
+    is_model_config = flat and "r" not in sheet
+    names = LoraNames(
+        rank="lora_r" if "lora_r" in sheet else "r",
+        alpha="lora_alpha",
+        dropout="lora_dropout",
+        targets="lora_target_modules" if "lora_target_modules" in sheet else "target_modules",
+        rslora="use_rslora",
+        default_rank=16 if is_model_config else 8,
+        default_alpha=32 if is_model_config else 8,
+        default_dropout=0.05 if is_model_config else 0.0,
+    )
     if ("use_peft" in sheet and not sheet.boolean("use_peft")) or not (flat or bare):
         sheet.map("use_peft", "adapter.method", "none")
         sheet.put("adapter.method", "none")
-        for key in ("lora_r", "lora_alpha", "lora_dropout", "lora_target_modules", "r", "target_modules", "use_rslora"):
-            sheet.drop(key, "use_peft is off: all weights are trained")
+        without_adapter(sheet, names, "use_peft is off: all weights are trained")
         return
     sheet.map("use_peft", "adapter.method", "lora")
     if "use_peft" not in sheet:
@@ -70,19 +80,7 @@ def _read_adapter(sheet: Sheet) -> None:
                            "itself trains all weights")  # fmt: skip
     if sheet.text("peft_type", "LORA").upper() == "LORA":
         sheet.drop("peft_type", "it is LoRA")
-    read_lora(
-        sheet,
-        LoraNames(
-            rank="lora_r" if "lora_r" in sheet else "r",
-            alpha="lora_alpha",
-            dropout="lora_dropout",
-            targets="lora_target_modules" if "lora_target_modules" in sheet else "target_modules",
-            rslora="use_rslora",
-            default_rank=16 if flat and "r" not in sheet else 8,
-            default_alpha=32 if flat and "r" not in sheet else 8,
-            default_dropout=0.05 if flat and "r" not in sheet else 0.0,
-        ),
-    )
+    read_lora(sheet, names)
 
 
 def _read_rows(sheet: Sheet) -> None:
@@ -135,6 +133,7 @@ def _read_held_out(sheet: Sheet, name: str, config: str | None) -> None:
     sheet.map("dataset_test_split", "data.validation.0.split", split)
     sheet.put("data.validation.0.source", name)
     sheet.put("data.validation.0.split", split)
+    leave_out_shared(sheet, name)
     if config:
         sheet.put("data.validation.0.config", config)
 

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from whet.errors import RecipeError
-from whet.recipe.importers.adapter import LoraNames, read_lora
+from whet.recipe.importers.adapter import LoraNames, read_lora, without_adapter
 from whet.recipe.importers.axolotl import FAMILIES
 from whet.recipe.importers.hub_datasets import hub_name
 from whet.recipe.importers.sheet import Sheet
+from whet.recipe.importers.splits import hold_out
 from whet.recipe.importers.training_arguments import Dialect, World, read_training_arguments
 
 TOOL = "LLaMA-Factory"
@@ -57,7 +58,7 @@ def read(sheet: Sheet, world: World, *, base_folder: Path = Path()) -> None:
         for index in range(num_sources):
             sheet.put(f"data.train.{index}.rows", sheet.whole(_MANY, 0))
         sheet.map(_MANY, "data.train.0.rows", sheet.whole(_MANY, 0), "of every source")
-    _read_validation(sheet, num_sources)
+    hold_out(sheet, "val_size")
     _read_weights(sheet, num_sources)
     if sheet.boolean("packing") or sheet.boolean("neat_packing"):
         for key in ("packing", "neat_packing"):
@@ -75,12 +76,23 @@ def _read_method(sheet: Sheet) -> None:
     if method == "lora":
         sheet.map("finetuning_type", "adapter.method", "lora")
         read_lora(sheet, _LORA)
+        _read_pissa(sheet)
     elif method == "full":
         sheet.map("finetuning_type", "adapter.method", "none")
-        for key in ("lora_rank", "lora_alpha", "lora_dropout", "lora_target", "use_rslora"):
-            sheet.drop(key, "finetuning_type full trains all weights")
+        without_adapter(sheet, _LORA, "finetuning_type full trains all weights")
     else:
         raise RecipeError(f"is {method}", where="finetuning_type", mend="whet trains LoRA adapters or all weights")
+
+
+def _read_pissa(sheet: Sheet) -> None:
+    """`pissa_iter` of -1 is the exact SVD, anything else the iterations of a randomised one (16 by default)."""
+    if sheet.boolean("pissa_init"):
+        start = "pissa" if sheet.whole("pissa_iter", 16) < 0 else "pissa_fast"
+        for key in ("pissa_init", "pissa_iter"):
+            sheet.map(key, "adapter.init", start)
+    else:
+        for key in ("pissa_init", "pissa_iter"):
+            sheet.drop(key, "not asked for")
 
 
 def _read_datasets(sheet: Sheet, base_folder: Path) -> int:
@@ -148,21 +160,6 @@ def _read_template(sheet: Sheet) -> None:
         sheet.refuse(
             "template", "templates are llama-3, llama-3.1, nemotron-nano and smollm2: the tokenizer's own is taken"
         )
-
-
-def _read_validation(sheet: Sheet, num_sources: int) -> None:
-    key, size = "val_size", sheet.number("val_size", 0)
-    if not size:
-        sheet.drop(key, "no validation rows are asked for")
-    elif size < 1 or num_sources > 1 or _MANY in sheet:
-        sheet.refuse(key, "set data.train.0.split=train[n:], data.validation.0.source and .split=train[:n] for n rows")
-    else:
-        source = dict(sheet.tree["data"]["train"][0])
-        name = source.get("split", "train")
-        sheet.map(key, "data.validation.0.split", f"{name}[:{int(size)}]", "the first rows")
-        for part, value in (source | {"split": f"{name}[:{int(size)}]"}).items():
-            sheet.put(f"data.validation.0.{part}", value)
-        sheet.put("data.train.0.split", f"{name}[{int(size)}:]")
 
 
 def _read_weights(sheet: Sheet, num_sources: int) -> None:

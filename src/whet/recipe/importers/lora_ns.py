@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from whet.errors import RecipeError
 from whet.recipe.importers.adapter import LoraNames, read_lora
-from whet.recipe.importers.hub_datasets import REPEATS_QUESTIONS, evaluate_math, hub_name, map_config
+from whet.recipe.importers.hub_datasets import evaluate_math, hub_name, leave_out_shared, map_config
 from whet.recipe.importers.sheet import Sheet
+from whet.recipe.importers.spectral import read_trainer
 from whet.recipe.importers.splits import without
 from whet.recipe.importers.training_arguments import Dialect, World, read_training_arguments
 from whet.recipe.prompts import PROMPTS, QUESTION
@@ -19,10 +20,12 @@ _LORA = LoraNames(
     dropout="peft.lora_dropout",
     targets="peft.target_modules",
     rslora="peft.use_rslora",
+    dora="peft.use_dora",
     init="peft.init_lora_weights",
     default_rank=8,
     default_alpha=16,
     default_dropout=0.1,
+    default_init="gaussian",
 )
 _ANSWERS = ("{response}", "{answer}", "{output}", "{completion}", "{target}")
 _QUESTIONS = (QUESTION, "{query}", "{instruction}", "{input}", "{prompt}")
@@ -51,12 +54,11 @@ def read(sheet: Sheet, world: World) -> None:
         sheet.put("output", f"outputs/{sheet.tree['name']}")
     sheet.map_model("model.name_or_path")
     sheet.map("peft.method", "adapter.method", "lora")
-    read_lora(sheet, _LORA)
+    _read_variant(sheet)
+    read_trainer(sheet)
     _read_dataset(sheet)
     sheet.drop("training.eval_steps", "lora-ns ignores it too: total_eval_times decides there, a tenth of the run here")
     sheet.drop("training.save_steps", "lora-ns ignores it too: total_eval_times decides there, a tenth of the run here")
-    if sheet.text("trainer.name", "Trainer") == "Trainer":
-        sheet.drop("trainer.name", "the ordinary trainer")
     if "evaluate" in sheet.tree:
         sheet.map_whole("generation.max_new_tokens", "evaluate.0.max_new_tokens", None)
     read_training_arguments(sheet, _DIALECT, world)
@@ -66,6 +68,18 @@ def read(sheet: Sheet, world: World) -> None:
     sheet.notes.append(
         "the loss covers the answer and its end; lora-ns trains the prompt too and never an end of the answer"
     )
+
+
+def _read_variant(sheet: Sheet) -> None:
+    """LoRA, with the later files' one word for what the earlier ones say by `use_rslora` and `use_dora`."""
+    read_lora(sheet, _LORA)
+    key = "peft.variant"
+    homes = {"rslora": ("adapter.rslora", True), "dora": ("adapter.method", "dora")}
+    word = sheet.text(key, "lora")
+    if word in homes:
+        sheet.map(key, *homes[word])
+    elif word == "lora":
+        sheet.drop(key, "plain LoRA")
 
 
 def _read_dataset(sheet: Sheet) -> None:
@@ -104,11 +118,7 @@ def _read_splits(sheet: Sheet, name: str, config: str | None) -> None:
         if leak:
             sheet.notes.append(f"data.train.0.split = {left}: {leak}")
     sheet.map("dataset.eval_split", "data.validation.0.split", held_out)
-    if name in REPEATS_QUESTIONS:
-        sheet.notes.append(
-            f"{name} answers many questions several times: rows of {held_out} ask what training rows ask and stop "
-            "the run before it trains; set data.validation=[]"
-        )
+    leave_out_shared(sheet, name)
     sheet.put("data.validation.0.source", name)
     if config:
         sheet.put("data.validation.0.config", config)

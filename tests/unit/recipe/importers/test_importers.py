@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from pathlib import Path
 
 import pytest
@@ -15,6 +14,7 @@ from whet.errors import RecipeError
 from whet.recipe import find_problems, parse_recipe, resolve
 from whet.recipe.importers import Imported, detect, import_recipe
 from whet.recipe.importers.sheet import leaves_of
+from whet.recipe.splits import num_rows_taken
 from whet.recipe.yaml_tree import parse_tree
 
 FOLDER = Path(__file__).parents[3] / "golden" / "foreign"
@@ -165,12 +165,49 @@ def test_an_evaluation_split_in_the_middle_or_all_of_training_is_refused():
         assert result.recipe.data.validation == () and result.recipe.data.train[0].split == "train"
 
 
-def test_rank_stabilised_lora_becomes_the_alpha_of_the_same_scale():
+def test_the_adapter_of_a_lora_ns_file_is_taken_over_one_to_one():
+    text = (FOLDER / "lora_ns_metamath.yaml").read_text(encoding="utf-8")
+    adapter = of_text(text).recipe.adapter
+    assert (adapter.method, adapter.rank, adapter.alpha) == ("lora", 32, 64)
+    assert (adapter.rslora, adapter.init) == (True, "pissa")
+    changed = text.replace("use_rslora: true", "use_rslora: false").replace("use_dora: false", "use_dora: true")
+    assert (of_text(changed).recipe.adapter.rslora, of_text(changed).recipe.adapter.method) == (False, "dora")
+
+
+@pytest.mark.parametrize(
+    ("word", "start"),
+    [("true", "default"), ("gaussian", "gaussian"), ("pissa_niter_4", "pissa_fast"), ("olora", "olora"),
+     ("lora_ga", "lora_ga"), ("lora_ns", None), ("loftq", None), ("", "gaussian")],
+)  # fmt: skip
+def test_starts_of_the_factors(word, start):
+    text = (FOLDER / "lora_ns_metamath.yaml").read_text(encoding="utf-8")
+    result = of_text(text.replace("init_lora_weights: pissa", f"init_lora_weights: {word}"))
+    assert result.recipe.adapter.init == (start or "default")
+    assert (where(result, "peft.init_lora_weights") == "unmapped") == (start is None)
+
+
+def test_the_spectral_trainer_is_a_callback_and_exact_over_a_start_inside_the_base():
     result = imported("lora_ns_metamath")
-    adapter = result.recipe.adapter
-    assert adapter.alpha / adapter.rank == pytest.approx(64 / math.sqrt(32), rel=1e-6)
-    off = of_text((FOLDER / "lora_ns_metamath.yaml").read_text().replace("use_rslora: true", "use_rslora: false"))
-    assert off.recipe.adapter.alpha == 64
+    (callback,) = result.recipe.callbacks
+    assert (callback.name, callback.every, callback.warmup_steps) == ("spectral", 200, 100)
+    assert (callback.mode, callback.second_moments) == ("exact", "keep")
+    (mode,) = (entry for entry in result.mapped if entry.key == "trainer.refactor_mode")
+    assert (mode.value, mode.whet_value) == ("balanced", "exact") and "2,799" in mode.reason
+    assert where(result, "trainer.balance_lambda") == "no effect"
+    text = (FOLDER / "lora_ns_metamath.yaml").read_text(encoding="utf-8")
+    plain = of_text(text.replace("init_lora_weights: pissa", "init_lora_weights: true")).recipe.callbacks[0]
+    assert (plain.mode, plain.balance) == ("balanced", 0.85)
+    silent = of_text(text.replace("  clear_momentum: false\n", "").replace("  refactor_mode: balanced\n", ""))
+    assert (silent.recipe.callbacks[0].mode, silent.recipe.callbacks[0].second_moments) == ("exact", "clear")
+    ordinary = of_text(text.replace("name: SpectralRefactorTrainer", "name: Trainer"))
+    assert ordinary.recipe.callbacks == () and where(ordinary, "trainer.refactor_every") == "no effect"
+    later = of_text(text.replace("name: SpectralRefactorTrainer", "name: CleanedSvdRefactorTrainer"))
+    assert later.recipe.callbacks == () and where(later, "trainer.name") == "unmapped"
+
+
+def test_held_out_rows_that_repeat_a_training_question_are_left_out_where_the_dataset_repeats_itself():
+    assert imported("lora_ns_metamath").recipe.data.shared_rows == "drop"
+    assert imported("trl_sft").recipe.data.shared_rows == "error"
 
 
 def test_the_prompt_is_the_text_before_the_answer():
@@ -190,10 +227,8 @@ def test_an_optimizer_that_quantises_is_not_mapped_in_silence(optimizer):
     assert where(of_text(text), "training.optim") == "unmapped"
 
 
-def test_what_lora_ns_changes_in_the_model_and_whet_does_not_do_yet_is_told():
+def test_keys_that_do_nothing_and_trackers_that_are_lost_are_told():
     result = imported("lora_ns_metamath")
-    for key in ("peft.init_lora_weights", "trainer.name", "trainer.refactor_every", "trainer.balance_lambda"):
-        assert where(result, key) == "unmapped"
     assert where(result, "sft.packing") == "no effect"
     assert where(result, "training.eval_steps") == "no effect"
     assert where(result, "training.report_to") == "unmapped"  # wandb is lost
@@ -289,7 +324,13 @@ def test_axolotl_rows():
     assert first.fields == {"messages": "conversations", "role": "from", "content": "value"}
     assert second.source == "fozziethebeat/alpaca_messages_2k_test"
     assert chat.recipe.adapter.method == "none" and chat.recipe.data.chat_template == "llama-3"
-    assert where(chat, "val_set_size") == "unmapped" and where(chat, "train_on_inputs") == "unmapped"
+    assert [source.split for source in (first, second)] == ["train[:95%]", "train[:95%]"]
+    held_out = chat.recipe.data.validation
+    assert [(source.source, source.split) for source in held_out] == [
+        ("rows/chat.jsonl", "train[95%:]"), ("fozziethebeat/alpaca_messages_2k_test", "train[95%:]")
+    ]  # fmt: skip
+    assert held_out[0].fields == first.fields
+    assert where(chat, "train_on_inputs") == "unmapped"
 
 
 def test_a_quantised_base_is_told():
@@ -318,6 +359,11 @@ def test_llama_factory_names_are_looked_up_in_dataset_info(tmp_path):
     assert (second.source, second.config, second.format) == ("llamafactory/demo", "en", "sharegpt")
     assert where(result, "dataset") == "mapped"
     assert where(imported("llama_factory"), "dataset") == "unmapped"
+    # val_size 0.1 of max_samples 1000: 900 and 100 of a large dataset, 82 and 9 of one with 91 rows
+    held_out = result.recipe.data.validation
+    assert [(source.split, source.rows) for source in (first, second)] == [("train[:90%]", 900)] * 2
+    assert [(source.split, source.rows) for source in held_out] == [("train[90%:]", 100)] * 2
+    assert [num_rows_taken(source, 91) for source in (first, held_out[0])] == [82, 9]
 
 
 def test_llama_factory_defaults_and_shares():
@@ -325,6 +371,26 @@ def test_llama_factory_defaults_and_shares():
     recipe = of_text(text + "interleave_probs: 0.7,0.3\nmix_strategy: interleave_under\n").recipe
     assert (recipe.adapter.alpha, recipe.adapter.targets) == (8, "all-linear")
     assert [source.weight for source in recipe.data.train] == [0.7, 0.3]
+
+
+def test_shares_of_validation_rows_are_cut_in_whole_percent_and_numbers_off_one_source_only():
+    text = (
+        "base_model: a/b\nmicro_batch_size: 1\ndatasets:\n  - {path: databricks/databricks-dolly-15k, type: alpaca}\n"
+    )
+    small = of_text(text + "val_set_size: 0.002\n")
+    assert small.recipe.data.validation[0].split == "train[99%:]" and small.recipe.data.shared_rows == "drop"
+    assert any("instead of 0.2 %" in entry.reason for entry in small.mapped)
+    two = text + "  - {path: c/d}\n"
+    assert where(of_text(two + "val_set_size: 100\n"), "val_set_size") == "unmapped"
+    sliced = text.replace("type: alpaca", "split: 'train[:9]'")
+    assert where(of_text(sliced + "val_set_size: 0.1\n"), "val_set_size") == "unmapped"
+
+
+def test_pissa_and_lora_plus_of_llama_factory():
+    text = "model_name_or_path: a/b\nstage: sft\nfinetuning_type: lora\ndataset: c/d\npissa_init: true\n"
+    assert of_text(text).recipe.adapter.init == "pissa_fast"
+    exact = of_text(text + "pissa_iter: -1\nloraplus_lr_ratio: 16\nuse_dora: true\n").recipe.adapter
+    assert (exact.init, exact.lr_ratio, exact.method) == ("pissa", 16, "dora")
 
 
 # recognising
