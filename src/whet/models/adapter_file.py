@@ -32,19 +32,26 @@ class LayerForm:
     rank: int
     scale: float
     """what B A is multiplied by"""
-    has_start: bool
+    start: str | None = None
+    """PEFT's name of the frozen adapter (A0, -B0); None for a layer without"""
 
     @property
-    def a(self) -> str:
-        return f"{self.name}.lora_A.weight"
+    def factors(self) -> tuple[str, str]:
+        """Names of A and B."""
+        return f"{self.name}.lora_A.weight", f"{self.name}.lora_B.weight"
 
     @property
-    def b(self) -> str:
-        return f"{self.name}.lora_B.weight"
+    def start_factors(self) -> tuple[str, str] | None:
+        """Names of A0 and -B0."""
+        return (
+            (f"{self.name}.lora_A.{self.start}.weight", f"{self.name}.lora_B.{self.start}.weight")
+            if self.start
+            else None
+        )
 
     @property
     def file_rank(self) -> int:
-        return self.rank * (2 if self.has_start else 1)
+        return self.rank * (2 if self.start else 1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,37 +69,44 @@ class FileForm:
     @property
     def rounded(self) -> list[str]:
         """Names of the B factors that the file holds only up to rounding."""
-        return [layer.b for layer in self.layers if math.frexp(self._ratio(layer))[0] != 0.5]
+        odd = [layer for layer in self.layers if math.frexp(self._ratio(layer))[0] != 0.5]
+        return [names[1] for layer in odd for names in (layer.factors, layer.start_factors) if names]
 
     @torch.no_grad()
-    def to_file(self, trained: Mapping[str, Tensor], starts: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Tensors of the file. `starts` holds A0 and -B0 under the names of A and B."""
-        tensors = dict(trained)
+    def to_file(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Tensors of the file, from the live ones by name."""
+        tensors = dict(values)
         for layer in self.layers:
-            if layer.file_rank == self.rank and not layer.has_start and self._ratio(layer) == 1.0:
-                continue
-            down, up = [trained[layer.a]], [trained[layer.b]]
-            if layer.has_start:
-                down.append(starts[layer.a])
-                up.append(starts[layer.b])
-            num_zeros = self.rank - layer.file_rank
-            tensors[layer.a] = pad(torch.cat(down), (0, 0, 0, num_zeros))
-            tensors[layer.b] = pad(torch.cat(up, dim=1) * self._ratio(layer), (0, num_zeros))
+            ratio, num_zeros = self._ratio(layer), self.rank - layer.file_rank
+            a, b = layer.factors
+            if layer.start_factors:
+                start_a, start_b = layer.start_factors
+                tensors[a] = torch.cat([tensors[a], tensors.pop(start_a)])
+                tensors[b] = torch.cat([tensors[b], tensors.pop(start_b)], dim=1)
+            if num_zeros:
+                tensors[a] = pad(tensors[a], (0, 0, 0, num_zeros))
+                tensors[b] = pad(tensors[b], (0, num_zeros))
+            if ratio != 1.0:
+                tensors[b] = tensors[b] * ratio
         return tensors
 
-    def from_file(self, tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """(trained, starts) out of a file of this form; StorageError where a factor has another rank."""
-        trained, starts = dict(tensors), dict[str, Tensor]()
+    @torch.no_grad()
+    def from_file(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The live tensors out of those of a file; StorageError where a factor has another rank."""
+        values = dict(tensors)
         for layer in self.layers:
-            down, up = tensors[layer.a], tensors[layer.b]
-            for name, shape, ranks in ((layer.a, down.shape, down.shape[:-1]), (layer.b, up.shape, up.shape[1:])):
+            a, b = layer.factors
+            for name, ranks in ((a, tensors[a].shape[:-1]), (b, tensors[b].shape[1:])):
                 if tuple(ranks) != (self.rank,):
-                    raise StorageError(f"saved {name} has shape {tuple(shape)}, but the rank is {self.rank}")
+                    raise StorageError(
+                        f"saved {name} has shape {tuple(tensors[name].shape)}, but the rank is {self.rank}"
+                    )
             ratio, rank = self._ratio(layer), layer.rank
-            trained[layer.a], trained[layer.b] = down[:rank], up[:, :rank] / ratio
-            if layer.has_start:
-                starts[layer.a], starts[layer.b] = down[rank : 2 * rank], up[:, rank : 2 * rank] / ratio
-        return trained, starts
+            values[a], values[b] = tensors[a][:rank], tensors[b][:, :rank] / ratio
+            if layer.start_factors:
+                start_a, start_b = layer.start_factors
+                values[start_a], values[start_b] = tensors[a][rank : 2 * rank], tensors[b][:, rank : 2 * rank] / ratio
+        return values
 
     def _ratio(self, layer: LayerForm) -> float:
         # alpha was rounded, so equal scales may differ in their last bits

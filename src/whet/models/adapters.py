@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -40,38 +40,35 @@ class Trainables:
     form: FileForm | None = None
     """how the adapter stands in its file; None where names and values are saved as they are"""
     starts: dict[str, Tensor] = field(default_factory=dict)
-    """frozen A0 and -B0 under the names of A and B, where the adapter starts inside the base"""
+    """frozen A0 and -B0, where the adapter starts inside the base"""
 
     @property
     def num_parameters(self) -> int:
         return sum(p.numel() for p in self.named.values())
 
-    def on_every_rank(self) -> Iterator[Tensor]:
-        """What rank 0 hands to the others, so that all start from the same bits."""
-        yield from self.named.values()
-        yield from self.starts.values()
+    @property
+    def all_values(self) -> dict[str, Tensor]:
+        """What trains and the starts: what every rank holds alike and a checkpoint brings back."""
+        return {**self.named, **self.starts}
 
     def tensors(self) -> dict[str, Tensor]:
         """Content of `weights_file`, which any tool can load."""
-        trained = dict[str, Tensor](self.named)
-        return trained if self.form is None else self.form.to_file(trained, self.starts)
+        return self.form.to_file(self.all_values) if self.form else self.all_values
 
     def rounded(self) -> dict[str, Tensor]:
-        """The trained values that `tensors` holds only up to rounding; mostly none."""
-        return {name: self.named[name] for name in self.form.rounded} if self.form else {}
+        """The values that `tensors` holds only up to rounding; mostly none."""
+        return {name: self.all_values[name] for name in self.form.rounded} if self.form else {}
 
     def load(self, tensors: Mapping[str, Tensor], rounded: Mapping[str, Tensor] | None = None) -> None:
         """Copy saved values in; StorageError unless names and shapes fit exactly."""
         _check_names(tensors, self.named)
         _check_names(rounded or {}, self.rounded())
-        trained, starts = (tensors, {}) if self.form is None else self.form.from_file(tensors)
-        values = {**trained, **(rounded or {})}
+        values = {**(self.form.from_file(tensors) if self.form else tensors), **(rounded or {})}
         with torch.no_grad():
-            for targets, sources in ((self.named, values), (self.starts, starts)):
-                for name, target in targets.items():
-                    if sources[name].shape != target.shape:
-                        raise StorageError(f"saved {name} has shape {tuple(sources[name].shape)}")
-                    target.copy_(sources[name])
+            for name, target in self.all_values.items():
+                if values[name].shape != target.shape:
+                    raise StorageError(f"saved {name} has shape {tuple(values[name].shape)}")
+                target.copy_(values[name])
 
 
 def _check_names(saved: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
@@ -139,9 +136,7 @@ def attach_lora(
         documents={ADAPTER_CONFIG: _portable_config(config.to_dict(), form, identity)},
         is_adapter=True,
         form=form,
-        starts={
-            n.replace(f".{START_NAME}.", "."): p.data for n, p in wrapped.named_parameters() if f".{START_NAME}." in n
-        },
+        starts={n: p.data for n, p in wrapped.named_parameters() if f".{START_NAME}." in n},
     )
 
 
@@ -220,7 +215,7 @@ def _layer_form(name: str, layer: Any) -> LayerForm:
         name=name,
         rank=layer.r[ADAPTER_NAME],
         scale=layer.scaling[ADAPTER_NAME],
-        has_start=START_NAME in layer.lora_A,
+        start=START_NAME if START_NAME in layer.lora_A else None,
     )
 
 

@@ -160,7 +160,7 @@ def _build_training(
     kernels = select.install(
         loaded.model, adapter_name=ADAPTER_NAME if trainables.is_adapter else None, start_name=START_NAME
     )
-    broadcast_from_main(trainables.on_every_rank())
+    broadcast_from_main(trainables.all_values.values())
     optimizer = build_optimizer(trainables.named, recipe.optim, lr_ratio=recipe.adapter.lr_ratio)
     return Training(
         plan=plan,
