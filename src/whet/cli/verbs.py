@@ -7,7 +7,7 @@ import typer
 
 def register(app: typer.Typer) -> None:
     """Attach every verb to `app`."""
-    from whet.cli import compare, evaluate, inspect, prepare, recipe, report, train
+    from whet.cli import compare, evaluate, export, inspect, merge, prepare, recipe, report, train
 
     app.add_typer(recipe.app, name="recipe")
     app.command()(prepare.prepare)
@@ -16,3 +16,5 @@ def register(app: typer.Typer) -> None:
     app.command()(evaluate.evaluate)
     app.command()(compare.compare)
     app.command()(report.report)
+    app.command()(merge.merge)
+    app.command()(export.export)

@@ -6,8 +6,17 @@
 from collections.abc import Callable
 from pathlib import Path
 
+from whet.export.adapter import export_adapter, export_vllm
+from whet.export.gguf_export import export_gguf, export_gguf_lora
+from whet.export.merged import export_merged
 from whet.export.request import Request
 
-EXPORTS: dict[str, Callable[[Request], Path]] = {}
+EXPORTS: dict[str, Callable[[Request], Path]] = {
+    "adapter": export_adapter,
+    "hf": export_merged,
+    "vllm": export_vllm,
+    "gguf": export_gguf,
+    "gguf-lora": export_gguf_lora,
+}
 
 __all__ = ["EXPORTS", "Request"]

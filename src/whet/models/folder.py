@@ -33,14 +33,15 @@ def check_folder(folder: Path) -> dict[str, Any]:
             mend="name the folder that holds config.json, model.safetensors and tokenizer.json",
         )
     for name in _CONFIGS_WITH_CODE:
-        _refuse_own_code(folder / name)
+        refuse_own_code(folder / name)
     config = read_json(folder / "config.json")
     _check_shape(config, folder / "config.json")
     return config
 
 
-def _refuse_own_code(path: Path) -> None:
-    """transformers would import the named Python files; the built-in class may compute something else than they do."""
+def refuse_own_code(path: Path) -> None:
+    """RecipeError if a configuration names Python files: transformers would import them, and without them the model may
+    be another one than its built-in class computes."""
     if not path.is_file():
         return
     if auto_map := read_json(path).get("auto_map"):

@@ -1,0 +1,46 @@
+"""`whet export RUN --to FORMAT`: the run as other tools load it, read back and compared with what was trained."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, get_args
+
+import typer
+
+from whet.cli.output import say
+
+
+def export(
+    run: Annotated[Path, typer.Argument(help="Run, checkpoint or adapter folder.", metavar="RUN_OR_ADAPTER")],
+    to: Annotated[str, typer.Option(help="Format: adapter, hf, vllm, gguf or ollama.", metavar="FORMAT")],
+    base: Annotated[
+        str | None, typer.Option(help="Base model; default the one that the run's recipe names.", metavar="MODEL")
+    ] = None,
+    output: Annotated[Path | None, typer.Option(help="Folder to write; default beside RUN.", metavar="FOLDER")] = None,
+    dtype: Annotated[str, typer.Option(help="Number format of the weights; auto: as the format says.")] = "auto",
+    proof: Annotated[bool, typer.Option("--proof/--no-proof", help="Compare the result with what was trained.")] = True,
+) -> None:
+    """Write RUN for another tool: `adapter` (PEFT, plain LoRA), `hf` (merged model), `vllm` (adapter, checked).
+
+    Source and result then answer the same prompts. If they differ by more than the rounding of the file, nothing is
+    left and the exit code is 8.
+    """
+    run_export(run, to, base=base, output=output, dtype=dtype, is_proved=proof)
+
+
+def run_export(run: Path, to: str, *, base: str | None, output: Path | None, dtype: str, is_proved: bool) -> None:
+    """Look the format up and export; RecipeError for a format or dtype that there is not."""
+    from whet.cli.quiet import quiet_libraries
+    from whet.errors import RecipeError
+    from whet.export.request import Dtype
+
+    if dtype not in get_args(Dtype):
+        raise RecipeError(f"there is no dtype {dtype!r}", mend=f"choose among {', '.join(get_args(Dtype))}")
+    quiet_libraries()
+    from whet.export import EXPORTS, Request
+
+    if to not in EXPORTS:
+        raise RecipeError(f"there is no format {to!r} to export to", mend=f"choose among {', '.join(EXPORTS)}")
+    chosen: Any = dtype
+    request = Request(run_folder=run, output=output, base=base, dtype=chosen, is_proved=is_proved, say=say)
+    say(f"written: {EXPORTS[to](request)}")
