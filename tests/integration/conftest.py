@@ -190,12 +190,15 @@ class Workplace:
         """The newest step in metrics.jsonl; 0 before there is one."""
         return max((line["step"] for line in self.steps(run)), default=0)
 
-    def steps(self, run: str = "run") -> list[dict[str, Any]]:
-        """The step lines of metrics.jsonl; a line that is being written is left out."""
+    def lines(self, run: str = "run") -> list[dict[str, Any]]:
+        """The lines of metrics.jsonl; one that is being written is left out."""
         path = self.folder / run / "metrics.jsonl"
         lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.is_file() else []
-        records = [json.loads(line) for line in lines if line.endswith("\n")]
-        return [record for record in records if record["kind"] == "step"]
+        return [json.loads(line) for line in lines if line.endswith("\n")]
+
+    def steps(self, run: str = "run") -> list[dict[str, Any]]:
+        """The step lines of metrics.jsonl."""
+        return [line for line in self.lines(run) if line["kind"] == "step"]
 
     def trajectory(self, run: str = "run") -> list[tuple[Any, ...]]:
         """What every step computed, in order."""

@@ -56,6 +56,23 @@ def test_killed_while_all_weights_train_the_run_ends_as_if_never_stopped(workpla
     assert set(workplace.hashes()) >= {"model.safetensors", "checkpoint-4/optimizer.safetensors"}
 
 
+@pytest.mark.parametrize("second_moments", ["map", "clear"])
+def test_killed_around_spectral_refactorings_the_run_ends_as_if_never_stopped(workplace, uninterrupted, second_moments):
+    """Killed right before, right after and between them; each stands in metrics.jsonl once."""
+    callback = {"name": "spectral", "every": 2, "mode": "balanced", "second_moments": second_moments}
+    workplace.write_recipe(callbacks=[callback], output=str(workplace.folder / "whole"))
+    workplace.train()
+    workplace.write_recipe(callbacks=[callback])
+    for step in (2, 3, 6):
+        workplace.kill_at(step)
+    workplace.train()
+    assert workplace.trajectory() == workplace.trajectory("whole") != uninterrupted.trajectory
+    assert workplace.hashes() == workplace.hashes("whole")
+    for run in ("run", "whole"):
+        events = [line for line in workplace.lines(run) if line["kind"] == "event" and "spectral" in line["text"]]
+        assert [event["step"] for event in events] == [2, 4, 6, 8]
+
+
 def test_stopped_by_signals_the_run_saves_says_so_and_ends_as_if_never_stopped(workplace, uninterrupted):
     for number, step in ((signal.SIGINT, 2), (signal.SIGTERM, 4)):
         process = workplace.train_until(lambda step=step: workplace.last_step() >= step)

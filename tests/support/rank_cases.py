@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import json
 import sys
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from unittest import mock
 
 import torch
 from safetensors.torch import save_file
@@ -18,19 +20,23 @@ from torch import Tensor
 from whet.parallel import env as parallel_env
 from whet.parallel.env import Env
 from whet.parallel.reduce import all_reduce_step, broadcast_from_main, broadcast_text, sum_over_ranks
-from whet.recipe.schema import Adapter, Optim
+from whet.recipe.schema import Adapter, Callback, Optim
 from whet.train.callbacks import Requests
 from whet.train.loop import evaluate_loss, train_step
+from whet.train.on_spectral import Spectral
 from whet.train.signals import StopRequest
 
 LENGTHS = [17, 9, 30, 5, 12, 8]
 DROPOUT = Adapter(rank=4, alpha=8.0, dropout=0.3)
+REFACTORED = "lora refactored after steps 2 and 3"
 # (dtype, adapter, number of samples, micro-batch): global batch 4, three steps
 CASES = {
     "lora with dropout": (torch.float64, DROPOUT, 6, 1),
     "all weights, nothing left for rank 1 in the short step": (torch.float64, None, 5, 2),
     "lora in float32": (torch.float32, LORA, 6, 2),
+    REFACTORED: (torch.float64, LORA, 6, 1),
 }
+SPECTRAL = Callback(name="spectral", every=1, warmup_steps=2, mode="balanced")
 OPTIM = Optim(lr=1e-3, schedule="cosine", warmup=1, weight_decay=0.1, max_grad_norm=0.5)
 
 
@@ -44,9 +50,15 @@ def results(env: Env) -> tuple[dict[str, dict], dict[str, Tensor]]:
         training = build_training(
             tiny_llama(dtype), make_samples(LENGTHS[:num_samples]), plan, adapter=adapter, optim=OPTIM, env=env,
             validation=make_samples([9, 31, 4, 17, 6], seed=9),
+            callbacks=[Spectral(SPECTRAL)] if name == REFACTORED else [],
         )  # fmt: skip
         start = values(training)
-        records = run_steps(training)
+        training.callbacks.on_start(training, 0)
+        records = []
+        with other_processor() if env.rank else nullcontext():
+            for step in range(3):
+                records += run_steps(training, [step])
+                training.callbacks.after_step(records[-1])
         evaluated = evaluate_loss(training, 3)
         numbers[name] = {
             "losses": [r.loss for r in records],
@@ -57,6 +69,17 @@ def results(env: Env) -> tuple[dict[str, dict], dict[str, Tensor]]:
         }
         moved[name] = values(training) - start
     return numbers, moved
+
+
+def other_processor() -> AbstractContextManager[object]:
+    """Another library or instruction set may return the same decomposition with singular vectors turned around."""
+    svd = torch.linalg.svd
+
+    def turned(matrix: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        u, s, vh = svd(matrix)
+        return -u, s, -vh
+
+    return mock.patch.object(torch.linalg, "svd", turned)
 
 
 def agreement(env: Env) -> dict:
