@@ -67,7 +67,8 @@ def refuse_lost_rows(ledger: Ledger, data: Data) -> None:
     lines = [what, *(f"    {row.origin}: {row.reason}" for row in lost[:_NUM_LISTED])]
     if len(lost) > _NUM_LISTED:
         lines.append(f"    ... and {len(lost) - _NUM_LISTED} more")
-    mend = "raise data.max_length, cut prompts with data.over_length=truncate_prompt, or allow it with data.max_dropped"
+    cut = "" if data.over_length == "truncate_prompt" else "cut prompts with data.over_length=truncate_prompt, "
+    mend = f"raise data.max_length, {cut}or allow it with data.max_dropped"
     raise DataError("\n".join(lines), where=ledger.name, mend=mend)
 
 

@@ -105,7 +105,7 @@ class _Preparation:
             joined = enumerate(origin for source in cached for origin in source.all_origins())
             origins = {position: origin for position, origin in joined if position in shared}
             account.refuse_shared_rows(name, shared, origins, len(keys["question"]))
-        return shared
+        return {position: f"also {row}" for position, row in shared.items()}
 
     def evaluation_rows(self, entry: Evaluate) -> tuple[Example, ...]:
         """The rows that base and tuned will answer."""
@@ -123,7 +123,7 @@ class _Preparation:
         shared = self._shared_examples(entry.name, numbered)
         for position, example in enumerate(numbered):
             if position in shared:
-                rows.append(LedgerRow(origin=example.origin, status="shared", reason=f"also {shared[position]}"))
+                rows.append(LedgerRow(origin=example.origin, status="shared", reason=shared[position]))
             elif not example.id.endswith("-0"):
                 rows.append(LedgerRow(origin=example.origin, status="duplicate", reason=REPEATED))
         ledger = Ledger(name=entry.name, num_rows=num_rows, num_kept=num_rows - len(rows), rows=tuple(rows))
@@ -138,7 +138,7 @@ class _Preparation:
         shared = account.find_shared_rows(self._train, questions, [row_keys.parameters_key(e) for e in examples])
         if self._recipe.data.shared_rows == "error":
             account.refuse_shared_rows(name, shared, {i: examples[i].origin for i in shared}, len(examples))
-        return shared
+        return {position: f"also {row}" for position, row in shared.items()}
 
     def _keep(self, ledger: Ledger) -> None:
         self.ledgers.append(ledger)

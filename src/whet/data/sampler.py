@@ -108,11 +108,11 @@ def describe_packing(order: Order, micro_size: int) -> str:
         share = int(order.lengths.sum(dtype=np.int64)) / (order.num_units * order.capacity)
         packs = f"{order.num_units:,} packs of at most {order.capacity:,} tokens"
         return f"packing: {len(order.lengths):,} samples in {packs}, {share:.2%} full; 0 % padding"
+    packed = "packing: the samples of a step end to end, 0 % padding"
+    if micro_size == 1:
+        return packed
     saved = padding_share(order.lengths, micro_size)
-    return (
-        f"packing: the samples of a step end to end, 0 % padding; {micro_size} samples at a time padded to the longest "
-        f"would be {saved:.1%} padding"
-    )
+    return f"{packed}; {micro_size} samples at a time padded to the longest would be {saved:.1%} padding"
 
 
 def mix_counts(sizes: Sequence[int], weights: Sequence[float]) -> tuple[int, ...]:

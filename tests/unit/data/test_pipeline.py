@@ -156,7 +156,7 @@ def test_shared_held_out_rows_are_left_out_when_asked_counted_and_named(folder, 
     assert len(prepared.train.samples) == 10
     for ledger in prepared.ledgers[1:]:
         assert (ledger.num_rows, ledger.num_kept, ledger.count("shared")) == (3, 2, 1)
-        assert ledger.rows[0].origin == "test.jsonl:2" and "train.jsonl:4 (same question)" in ledger.rows[0].reason
+        assert ledger.rows[0].origin == "test.jsonl:2" and ledger.rows[0].reason == "also train.jsonl:4 (same question)"
     assert [s.num_tokens for s in prepared.validation.samples] == prepared.validation.lengths.tolist()
     assert len(prepared.validation.samples) == 2 == len(prepared.evaluate["held_out"])
     _write(folder / "test.jsonl", ["train 3", "train 4"])
@@ -182,6 +182,7 @@ def test_too_many_lost_rows_stop_before_training(folder, chatml, max_dropped, ov
         return
     with pytest.raises(DataError, match=message) as error:
         _prepare(recipe, chatml, folder)
+    assert ("over_length=truncate_prompt" in error.value.mend) == (over_length != "truncate_prompt")
     assert "more.jsonl:3: " in str(error.value) and error.value.exit_code == 3
 
 
