@@ -81,13 +81,14 @@ def _export(request: Request, kind: str) -> Path:
 def write_adapter(folder: Path, source: Source, update: AdapterUpdate, dtype: str) -> dict[str, Any]:
     """adapter_model.safetensors and adapter_config.json; returns the configuration."""
     assert source.adapter is not None
-    layers = [
-        LayerForm(name=_PREFIX + module, rank=layer.rank, scale=layer.scale, has_start=False)
-        for module, layer in update.layers.items()
-    ]
-    form = choose_form(layers)
-    trained = {name: t.float() for module, layer in update.layers.items() for name, t in _factors(module, layer)}
-    tensors = form.to_file(trained, {}) | {_PREFIX + name: tensor for name, tensor in update.replaced.items()}
+    form = choose_form(
+        [
+            LayerForm(name=_PREFIX + module, rank=layer.rank, scale=layer.scale)
+            for module, layer in update.layers.items()
+        ]
+    )
+    factors = {name: t.float() for module, layer in update.layers.items() for name, t in _factors(module, layer)}
+    tensors = form.to_file(factors) | {_PREFIX + name: tensor for name, tensor in update.replaced.items()}
     plain = {name: t.detach().to(_DTYPES[dtype]).contiguous() for name, t in sorted(tensors.items())}
     save_file(plain, folder / ADAPTER_WEIGHTS, metadata={"format": "pt"})
     config = {

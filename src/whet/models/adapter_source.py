@@ -233,7 +233,8 @@ def _by_pattern(config: Mapping[str, Any], key: str, module: str, default: Any) 
             value = of_pattern
             break
     if not isinstance(value, int | float) or isinstance(value, bool) or not value > 0 or value == float("inf"):
-        raise StorageError(f"adapter_config has {json.dumps(value)} as {key} of {module}", mend=_FETCH)
+        what = key.removesuffix("_pattern")
+        raise StorageError(f"adapter_config has {json.dumps(value)} as the {what} of {module}", mend=_FETCH)
     return value
 
 
