@@ -9,6 +9,7 @@ import os
 import re
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -26,6 +27,22 @@ def test_data() -> Path:
     if not folder:
         pytest.skip("WHET_TEST_DATA is not set")
     return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def chatml() -> Any:
+    """A tiny tokenizer like SmolLM2's: pad == eos, no BOS."""
+    import tiny_tokenizers
+
+    return tiny_tokenizers.build_chatml()
+
+
+@pytest.fixture(scope="session")
+def llama3() -> Any:
+    """A tiny tokenizer like Llama 3's: BOS in the template."""
+    import tiny_tokenizers
+
+    return tiny_tokenizers.build_llama3()
 
 
 def load_allowed_skips(path: Path) -> list[tuple[re.Pattern[str], re.Pattern[str]]]:

@@ -49,8 +49,8 @@ def write_report(run_folder: Path) -> Path:
     return path
 
 
-def render(run: RunView) -> str:
-    """The whole page; the same run folder gives the same bytes."""
+def page_template(name: str) -> jinja2.Template:
+    """A page of this folder; every value in it is made visible and escaped."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_HERE),
         autoescape=True,
@@ -59,7 +59,12 @@ def render(run: RunView) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return environment.get_template(
+    return environment.get_template(name)
+
+
+def render(run: RunView) -> str:
+    """The whole page; the same run folder gives the same bytes."""
+    return page_template(
         "report.html.j2"
     ).render(
         css=Markup((_HERE / "report.css").read_text(encoding="utf-8")),  # noqa: S704 our own file

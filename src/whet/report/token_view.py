@@ -11,12 +11,11 @@ from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 
-import jinja2
 from markupsafe import Markup
 
 from whet import atomic
 from whet.inspection import Inspection, SampleView, TokenRole, TokenView
-from whet.report.html import visible
+from whet.report.html import page_template
 from whet.report.inspection_tables import bars, build_tables
 
 FILE_NAME = "inspect.html"
@@ -42,18 +41,10 @@ def write_inspection(inspection: Inspection, path: Path) -> None:
 
 def render_inspection(inspection: Inspection) -> str:
     """The whole page; the same inspection gives the same bytes."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_HERE),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        finalize=visible,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     css = "\n".join((_HERE / name).read_text(encoding="utf-8") for name in ("report.css", "token_view.css"))
     shown = [*inspection.rows, *(document for each in inspection.passes for document in each.documents)]
     found = {token.role for sample in shown for token in sample.tokens}
-    return environment.get_template("token_view.html.j2").render(
+    return page_template("token_view.html.j2").render(
         css=Markup(css),  # noqa: S704 our own files
         inspection=inspection,
         tables=build_tables(inspection),
