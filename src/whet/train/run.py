@@ -21,6 +21,7 @@ from whet.kernels.dropout import DropoutState, StatelessDropout
 from whet.models.adapter_init import START_NAME
 from whet.models.adapters import ADAPTER_NAME, Trainables, attach_lora, train_all_weights
 from whet.models.load import LoadedModel, load_pretrained
+from whet.models.tokenizer import load_tokenizer
 from whet.optim.build import build_optimizer
 from whet.parallel import env as parallel_env
 from whet.parallel.env import Env
@@ -112,10 +113,11 @@ def _train(recipe: Recipe, options: Options, env: Env, device: torch.device, run
     checkpoint = _choose_checkpoint(run_folder, options, say)
     preflight.refuse_other_start(checkpoint, recipe, env)
     torch.manual_seed(recipe.seed)  # torch's own first seed is another one in every process
+    # rows first: what is wrong with them is said before gigabytes of weights are read
+    text_side = load_tokenizer(recipe.model)
+    data = prepare(recipe, text_side.tokenizer, end_ids=text_side.stop_ids, base_folder=Path.cwd(), say=say)
     say(f"loading {recipe.model.id}")
-    loaded = load_pretrained(recipe.model, device=device)
-    data = prepare(recipe, loaded.tokenizer, end_ids=loaded.stop_ids, base_folder=Path.cwd(), say=say)
-    loaded = preflight.follow_template(loaded, recipe.data, data.template)
+    loaded = preflight.follow_template(load_pretrained(recipe.model, device=device), recipe.data, data.template)
     order = order_of(recipe, data.train)
     for note in (*data.notes, describe_packing(order, recipe.batch.micro_size)):
         say(note)
