@@ -13,10 +13,10 @@ from tiny import IDENTITY, VOCAB, attach, distance, loss_model_of, make_samples,
 from whet.data.packing import pack
 from whet.kernels import lora_linear, select
 from whet.models import adapter_init
-from whet.models.adapter_init import INSIDE_BASE, START_NAME
+from whet.models.adapter_init import START_NAME
 from whet.models.adapters import ADAPTER_CONFIG, ADAPTER_NAME, read_adapter
 from whet.models.merge import merge_adapter
-from whet.recipe.schema import Adapter
+from whet.recipe.schema import STARTS_INSIDE_BASE, Adapter
 
 KINDS = {
     "lora": Adapter(rank=4, alpha=10.0),
@@ -146,7 +146,7 @@ def test_the_file_is_plain_lora_of_one_rank_and_one_alpha(kind, tmp_path):
     adapter = KINDS[kind]
     _, trainables = _moved(adapter)
     config, tensors = trainables.documents[ADAPTER_CONFIG], trainables.tensors()
-    rank = max(adapter.rank, *adapter.ranks.values(), 0) * (2 if adapter.init in INSIDE_BASE else 1)
+    rank = max(adapter.rank, *adapter.ranks.values(), 0) * (2 if adapter.init in STARTS_INSIDE_BASE else 1)
     assert config["r"] == rank
     assert {t.shape[0] for n, t in tensors.items() if "lora_A" in n} == {rank}
     assert {t.shape[1] for n, t in tensors.items() if "lora_B" in n} == {rank}

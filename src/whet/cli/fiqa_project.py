@@ -138,7 +138,7 @@ def _after_training(recipe: Recipe, preview: Preview, *, evaluate: bool) -> None
 
 def training_config(recipe: Recipe, preview: Preview) -> dict[str, Any]:
     """The settings under the project's names, and the recipe whole; plain JSON values."""
-    plan, weights, is_lora = preview.plan, preview.weights, recipe.adapter.method == "lora"
+    plan, weights, is_adapter = preview.plan, preview.weights, recipe.adapter.method != "none"
     adapter = {
         "lora_r": recipe.adapter.rank,
         "lora_alpha": recipe.adapter.alpha,
@@ -148,7 +148,7 @@ def training_config(recipe: Recipe, preview: Preview) -> dict[str, Any]:
     settings = {
         "model_name": recipe.model.id,
         "dtype": recipe.model.dtype,
-        **(adapter if is_lora else {}),
+        **(adapter if is_adapter else {}),
         "learning_rate": recipe.optim.lr,
         "lr_scheduler_type": recipe.optim.schedule,
         "warmup_steps": plan.warmup_steps if plan else None,

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from whet.errors import WhetError
-from whet.estimate.disk import adapter_bytes, checkpoint_bytes, final_bytes, run_bytes
-from whet.models.families import find_shape, num_lora_parameters, num_parameters
+from whet.estimate.disk import checkpoint_bytes, final_bytes, run_bytes
+from whet.models.families import find_shape, num_adapter_parameters, num_parameters
 from whet.recipe.explain import explain_recipe
 from whet.recipe.resolve import derive_accumulation, resolve, warmup_steps
 from whet.recipe.schema import Recipe, Source
@@ -138,10 +138,9 @@ def _weigh(recipe: Recipe, unknown: list[str]) -> tuple[Weights | None, list[str
             f"weights and disk: the shape of {recipe.model.id} is unknown until its config.json is read from the hub"
         )
         return None, []
-    method, keep = recipe.adapter.method, recipe.train.keep
-    num_base = num_parameters(shape)
-    is_lora = method == "lora"
-    trainable = num_lora_parameters(shape, recipe.adapter.rank, recipe.adapter.targets) if is_lora else num_base
+    method, num_base = recipe.adapter.method, num_parameters(shape)
+    is_adapter = method != "none"
+    trainable, in_file = num_adapter_parameters(shape, recipe.adapter) if is_adapter else (num_base, num_base)
     notes = []
     if recipe.data.max_length > shape.max_positions:
         notes.append(
@@ -152,10 +151,10 @@ def _weigh(recipe: Recipe, unknown: list[str]) -> tuple[Weights | None, list[str
         family=shape.family,
         num_base=num_base,
         num_trainable=trainable,
-        share=trainable / (num_base + trainable) if is_lora else 1.0,
-        final_bytes=adapter_bytes(trainable) if is_lora else final_bytes(trainable, num_base, method),
-        checkpoint_bytes=checkpoint_bytes(trainable, num_base, method),
-        run_bytes=run_bytes(trainable, num_base, method, keep=keep),
+        share=trainable / (num_base + trainable) if is_adapter else 1.0,
+        final_bytes=final_bytes(trainable, num_base, method, num_in_file=in_file),
+        checkpoint_bytes=checkpoint_bytes(trainable, num_base, method, num_in_file=in_file),
+        run_bytes=run_bytes(trainable, num_base, method, keep=recipe.train.keep, num_in_file=in_file),
     )
     return weights, notes
 
@@ -178,7 +177,7 @@ def preview_lines(preview: Preview) -> Iterator[tuple[str, str]]:
         yield "trainable weights", "unknown"
         yield "disk", "unknown"
     else:
-        what = "adapter file" if recipe.adapter.method == "lora" else "model files"
+        what = "model files" if recipe.adapter.method == "none" else "adapter file"
         yield "base weights", f"{weights.num_base:,} ({weights.family})"
         yield "trainable weights", f"{weights.num_trainable:,} ({100 * weights.share:.4g} % of the weights in training)"
         yield what, f"{size(weights.final_bytes)}, float32"

@@ -10,36 +10,52 @@ NUM_ADAM_MOMENTS = 2
 SLACK = 0.10
 """Share added for what is not weights: tokenizer, metrics, answers of the evaluation, a checkpoint being written."""
 
-Method = Literal["lora", "none"]
+Method = Literal["lora", "dora", "none"]
 
 
-def adapter_bytes(num_trainable: int) -> int:
-    """Size of a saved LoRA adapter; its weights are trained and saved in float32."""
-    return num_trainable * FLOAT32_BYTES
+def adapter_bytes(num_in_file: int) -> int:
+    """Size of a saved adapter; its weights are trained and saved in float32."""
+    return num_in_file * FLOAT32_BYTES
 
 
-def checkpoint_bytes(num_trainable: int, num_total: int, method: Method, *, saved_bytes_per_weight: int = 4) -> int:
+def checkpoint_bytes(
+    num_trainable: int, num_total: int, method: Method, *, num_in_file: int | None = None,
+    saved_bytes_per_weight: int = 4,
+) -> int:  # fmt: skip
     """Size of one checkpoint.
 
-    LoRA: the adapter and Adam's two moments in float32; the base is not saved. All weights (`none`): the model
-    in the saved format, its float32 master copy where that format is narrower, and the two moments.
+    An adapter: its file (`num_in_file` weights where it holds more than what trains) and Adam's two moments in
+    float32; the base is not saved. All weights (`none`): the model in the saved format, its float32 master copy where
+    that format is narrower, and the two moments.
     """
     moments = num_trainable * NUM_ADAM_MOMENTS * FLOAT32_BYTES
-    if method == "lora":
-        return adapter_bytes(num_trainable) + moments
-    master = num_trainable * FLOAT32_BYTES if saved_bytes_per_weight < FLOAT32_BYTES else 0
-    return (
-        final_bytes(num_trainable, num_total, method, saved_bytes_per_weight=saved_bytes_per_weight) + master + moments
+    is_narrower = method == "none" and saved_bytes_per_weight < FLOAT32_BYTES
+    master = num_trainable * FLOAT32_BYTES if is_narrower else 0
+    final = final_bytes(
+        num_trainable, num_total, method, num_in_file=num_in_file, saved_bytes_per_weight=saved_bytes_per_weight
     )
+    return final + master + moments
 
 
-def final_bytes(num_trainable: int, num_total: int, method: Method, *, saved_bytes_per_weight: int = 4) -> int:
+def final_bytes(
+    num_trainable: int, num_total: int, method: Method, *, num_in_file: int | None = None,
+    saved_bytes_per_weight: int = 4,
+) -> int:  # fmt: skip
     """Size of what the run hands over: the adapter, or the whole model."""
-    return adapter_bytes(num_trainable) if method == "lora" else num_total * saved_bytes_per_weight
+    if method == "none":
+        return num_total * saved_bytes_per_weight
+    return adapter_bytes(num_trainable if num_in_file is None else num_in_file)
 
 
-def run_bytes(num_trainable: int, num_total: int, method: Method, *, keep: int, saved_bytes_per_weight: int = 4) -> int:
+def run_bytes(
+    num_trainable: int, num_total: int, method: Method, *, keep: int, num_in_file: int | None = None,
+    saved_bytes_per_weight: int = 4,
+) -> int:  # fmt: skip
     """Size of a run folder: the `keep` newest checkpoints, the best one, the final weights, and 10 % slack."""
-    checkpoint = checkpoint_bytes(num_trainable, num_total, method, saved_bytes_per_weight=saved_bytes_per_weight)
-    final = final_bytes(num_trainable, num_total, method, saved_bytes_per_weight=saved_bytes_per_weight)
+    checkpoint = checkpoint_bytes(
+        num_trainable, num_total, method, num_in_file=num_in_file, saved_bytes_per_weight=saved_bytes_per_weight
+    )
+    final = final_bytes(
+        num_trainable, num_total, method, num_in_file=num_in_file, saved_bytes_per_weight=saved_bytes_per_weight
+    )
     return math.ceil(((keep + 1) * checkpoint + final) * (1 + SLACK))

@@ -15,26 +15,27 @@ import torch
 from torch import Tensor
 
 from whet.errors import RecipeError
-from whet.recipe.schema import Start
+from whet.recipe.schema import STARTS_INSIDE_BASE, Start
 
 START_NAME = "start"
 """PEFT's name of the frozen adapter (A0, -B0)."""
 
-INSIDE_BASE: tuple[Start, ...] = ("pissa", "pissa_fast", "olora")
-"""The initialisations that have a start to subtract."""
-
-_PEFT_NAMES: dict[Start, bool | Literal["gaussian"]] = {"default": True, "gaussian": "gaussian", "orthogonal": False}
+_PEFT_NAMES: dict[Start, bool | Literal["gaussian"]] = {
+    "default": True,
+    "gaussian": "gaussian",
+    "orthogonal": False,
+    "pissa": False,
+    "pissa_fast": False,
+    "olora": False,
+}
 _FAST_PISSA = "pissa_niter_16"
 """Randomised SVD (Halko et al., arXiv:0909.4061) with 16 rounds of subspace iteration."""
 
 
 def peft_name(init: Start) -> bool | Literal["gaussian"]:
     """`init_lora_weights` for PEFT; False where `set_factors` follows. RecipeError for what is not offered."""
-    if init in INSIDE_BASE:
-        return False
     if init not in _PEFT_NAMES:
-        offered = ", ".join([*_PEFT_NAMES, *INSIDE_BASE])
-        raise RecipeError(f"adapter.init {init} is not offered yet", mend=f"choose among {offered}")
+        raise RecipeError(f"adapter.init {init} is not offered yet", mend=f"choose among {', '.join(_PEFT_NAMES)}")
     return _PEFT_NAMES[init]
 
 
@@ -49,7 +50,7 @@ def set_factors(layers: Iterable[tuple[str, Any]], init: Start, adapter_name: st
     for name, layer in layers:
         if not is_restored:
             _factorise(name, layer, init, adapter_name)
-        if init in INSIDE_BASE:
+        if init in STARTS_INSIDE_BASE:
             _add_frozen_copy(layer, adapter_name)
 
 
@@ -79,7 +80,7 @@ def _check_base(name: str, weight_OI: Tensor, rank: int, init: Start) -> None:
             f"adapter.init {init} needs the base weights as numbers, and those of {name} are quantized",
             mend="leave out model.quantize, or start with adapter.init default",
         )
-    if init in INSIDE_BASE and rank > min(weight_OI.shape):
+    if init in STARTS_INSIDE_BASE and rank > min(weight_OI.shape):
         raise RecipeError(
             f"adapter.init {init} has no {rank} directions in {name} of {weight_OI.shape[0]} x {weight_OI.shape[1]}",
             mend=f"choose a rank of at most {min(weight_OI.shape)}",

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from whet.errors import RecipeError
+from whet.recipe.schema import STARTS_INSIDE_BASE, Adapter
 
 LLAMA_SHAPED = ("llama",)
 """Values of `model_type` in config.json that name this architecture: Llama 1-3, SmolLM2, Nemotron-Nano v1."""
@@ -66,6 +67,41 @@ def num_parameters(shape: ModelShape) -> int:
 
 def num_lora_parameters(shape: ModelShape, rank: int, targets: Literal["all-linear"] | Sequence[str]) -> int:
     """Weights of a LoRA adapter: layers x rank x sum(inputs + outputs) over the targets. RecipeError on other names."""
+    sizes = _target_sizes(shape, targets)
+    return shape.num_layers * rank * sum(sum(size) for size in sizes.values())
+
+
+def num_adapter_parameters(shape: ModelShape, adapter: Adapter) -> tuple[int, int]:
+    """(weights that train, weights in the adapter file). RecipeError when the model has no place for the adapter.
+
+    The file has one rank for all layers, and twice that where the adapter starts inside the base.
+    """
+    sizes = _target_sizes(shape, adapter.targets)
+    if idle := [name for name in adapter.ranks if name not in sizes]:
+        raise RecipeError(
+            f"names layers that get no adapter: {', '.join(idle)}",
+            where="adapter.ranks",
+            mend=f"choose from {', '.join(sizes)}",
+        )
+    if "embeddings" in adapter.also_train and shape.tie_embeddings:
+        raise RecipeError(
+            "embeddings cannot train along: the output head of this model is its embedding",
+            where="adapter.also_train",
+            mend="leave embeddings out, or train all weights with adapter.method none",
+        )
+    ranks = {name: adapter.ranks.get(name, adapter.rank) for name in sizes}
+    factors = sum(ranks[name] * sum(size) for name, size in sizes.items())
+    file_rank = max(ranks.values()) * (2 if adapter.init in STARTS_INSIDE_BASE else 1)
+    lengths = sum(outputs for _, outputs in sizes.values()) if adapter.method == "dora" else 0
+    rest = shape.num_layers * lengths
+    if "norms" in adapter.also_train:
+        rest += (2 * shape.num_layers + 1) * shape.hidden
+    if "embeddings" in adapter.also_train:
+        rest += shape.vocab * shape.hidden
+    return shape.num_layers * factors + rest, num_lora_parameters(shape, file_rank, adapter.targets) + rest
+
+
+def _target_sizes(shape: ModelShape, targets: Literal["all-linear"] | Sequence[str]) -> dict[str, tuple[int, int]]:
     sizes = shape.projection_sizes()
     names = PROJECTIONS if targets == "all-linear" else tuple(dict.fromkeys(targets))
     unknown = [name for name in names if name not in sizes]
@@ -75,7 +111,7 @@ def num_lora_parameters(shape: ModelShape, rank: int, targets: Literal["all-line
             where="adapter.targets",
             mend=f"choose from {', '.join(PROJECTIONS)}, or write all-linear",
         )
-    return shape.num_layers * rank * sum(sum(sizes[name]) for name in names)
+    return {name: sizes[name] for name in names}
 
 
 def shape_from_config(config: Mapping[str, Any], *, where: str = "config.json") -> ModelShape:

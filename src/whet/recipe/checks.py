@@ -11,7 +11,7 @@ from whet.recipe.cadence import acts_at_all
 from whet.recipe.fields import field_infos
 from whet.recipe.problems import Path
 from whet.recipe.prompts import PROMPTS, QUESTION, prompt_text
-from whet.recipe.schema import Adapter, Callback, Recipe, Source
+from whet.recipe.schema import STARTS_INSIDE_BASE, Adapter, Callback, Recipe, Source
 from whet.recipe.splits import parse_split, share_rows, source_kind
 
 _SEARCH = 10_000
@@ -104,6 +104,39 @@ def _adapter_targets(recipe: Recipe) -> Iterator[Finding]:
     elif targets != "all-linear":
         for name in _doubles(targets):
             yield Finding((path,), f"names {name} twice")
+
+
+def _adapter_start(recipe: Recipe) -> Iterator[Finding]:
+    adapter = recipe.adapter
+    path: Path = ("adapter", "init")
+    if adapter.method == "dora" and adapter.init in STARTS_INSIDE_BASE:
+        yield Finding(
+            (path, ("adapter", "method")),
+            f"{adapter.init} takes its start out of the base, but dora measures the lengths of the whole base: "
+            "leave one of them out",
+        )
+    if recipe.model.quantize != "none" and adapter.init in (*STARTS_INSIDE_BASE, "orthogonal"):
+        yield Finding(
+            (path, ("model", "quantize")),
+            f"{adapter.init} needs the base weights that model.quantize {recipe.model.quantize} rounds: "
+            "leave one of them out",
+        )
+    odd = [rank for rank in (adapter.rank, *adapter.ranks.values()) if rank % 2]
+    if adapter.init == "orthogonal" and odd:
+        yield Finding((("adapter", "rank"), path), f"must be even with adapter.init orthogonal (found {odd[0]})")
+
+
+def _adapter_places(recipe: Recipe) -> Iterator[Finding]:
+    adapter = recipe.adapter
+    if adapter.targets != "all-linear":
+        for name in adapter.ranks:
+            if name not in adapter.targets:
+                yield Finding(
+                    (("adapter", "ranks", name), ("adapter", "targets")),
+                    "is for a layer that gets no adapter: remove it",
+                )
+    for name in _doubles(adapter.also_train):
+        yield Finding((("adapter", "also_train"),), f"names {name} twice")
 
 
 def _has_training_rows(recipe: Recipe) -> Iterator[Finding]:
@@ -244,10 +277,6 @@ def _lists_without_doubles(recipe: Recipe) -> Iterator[Finding]:
         yield Finding((("tracking",),), f"names {name} twice")
 
 
-_INSIDE_THE_BASE = ("pissa", "pissa_fast", "olora", "corda", "lora_ga")
-"""Starts whose factors hold components of the base weights."""
-
-
 def _spectral_is_sound(recipe: Recipe) -> Iterator[Finding]:
     for index, callback in enumerate(recipe.callbacks):
         path: Path = ("callbacks", index)
@@ -266,7 +295,7 @@ def _spectral_is_sound(recipe: Recipe) -> Iterator[Finding]:
 
 
 def _balanced_is_sound(path: Path, adapter: Adapter) -> Iterator[Finding]:
-    if adapter.init in _INSIDE_THE_BASE:
+    if adapter.init in STARTS_INSIDE_BASE:
         yield Finding(
             (path, ("adapter", "init")),
             f"balanced evens out the singular values of BA, and with adapter.init {adapter.init} BA holds parts of "
@@ -298,6 +327,8 @@ CHECKS: tuple[Callable[[Recipe], Iterator[Finding]], ...] = (
     _names_are_set,
     _adapter_off,
     _adapter_targets,
+    _adapter_start,
+    _adapter_places,
     _has_training_rows,
     _sources_make_sense,
     _held_out_is_disjoint,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from typing import Any
 
 from pydantic import TypeAdapter
@@ -11,7 +12,7 @@ from pydantic.fields import FieldInfo
 
 from whet.recipe.fields import all_keys, describe, field_infos, field_types, list_type, section_of, type_at
 from whet.recipe.problems import dotted
-from whet.recipe.schema import Data, Recipe, Source
+from whet.recipe.schema import Adapter, Data, Recipe, Source
 from whet.recipe.splits import source_kind
 
 _HEADER = """\
@@ -32,10 +33,7 @@ def explain_recipe(recipe: Recipe) -> list[str]:
         what = f"Trains all weights of {recipe.model.id}"
     else:
         targets = "every linear layer but the output head" if adapter.targets == "all-linear" else _all(adapter.targets)
-        what = (
-            f"Trains a LoRA adapter of rank {adapter.rank} (scale {adapter.alpha / adapter.rank:g}) "
-            f"on {targets} of {recipe.model.id}"
-        )
+        what = f"Trains {_adapter(adapter)} on {targets} of {recipe.model.id}{_also(adapter)}"
     sentences = [
         f"{what}, seed {recipe.seed}.",
         f"Training rows: {_all([_source(source) for source in data.train])}{_shares(data)}; {_template(data)}, "
@@ -52,6 +50,20 @@ def explain_recipe(recipe: Recipe) -> list[str]:
     if not recipe.evaluate:
         sentences.append("Nothing is evaluated: the run cannot say whether tuning helped.")
     return [*sentences, f"Writes to {recipe.output}."]
+
+
+def _adapter(adapter: Adapter) -> str:
+    kind = {"lora": "LoRA", "dora": "DoRA"}[adapter.method]
+    scale = adapter.alpha / (math.sqrt(adapter.rank) if adapter.rslora else adapter.rank)
+    others = [f"{rank} on {name}" for name, rank in adapter.ranks.items()]
+    rank = f"{adapter.rank} ({', '.join([f'scale {scale:g}', *others])})"
+    start = "" if adapter.init == "default" else f", started by {adapter.init},"
+    return f"a {kind} adapter of rank {rank}{start}"
+
+
+def _also(adapter: Adapter) -> str:
+    also = f" and all its {_all(adapter.also_train)}" if adapter.also_train else ""
+    return f"{also} (B at {adapter.lr_ratio:g} times the learning rate)" if adapter.lr_ratio != 1 else also
 
 
 def _shares(data: Data) -> str:

@@ -26,6 +26,8 @@ RowFormat = Literal[
     "gsm8k", "metamathqa", "fiqa", "dolly", "squad",
 ]  # fmt: skip
 Start = Literal["default", "gaussian", "orthogonal", "pissa", "pissa_fast", "olora", "eva", "corda", "lora_ga"]
+STARTS_INSIDE_BASE: tuple[Start, ...] = ("pissa", "pissa_fast", "olora", "corda", "lora_ga")
+"""Initialisations whose first product B A is a part of the base weights, to be subtracted again."""
 Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
 
 

@@ -20,7 +20,7 @@ from whet.checkpoint.lock import locked
 from whet.checkpoint.manifest import NAME as MANIFEST
 from whet.errors import RecipeError, StorageError
 from whet.estimate.disk import run_bytes
-from whet.models.families import find_shape, num_lora_parameters, num_parameters
+from whet.models.families import find_shape, num_adapter_parameters, num_parameters
 from whet.recipe import load_recipe
 from whet.recipe.schema import Recipe
 
@@ -43,11 +43,11 @@ def needed_bytes(recipe: Recipe) -> int:
     shape = find_shape(recipe.model.id)
     if shape is None:
         return 0
-    num_total = num_parameters(shape)
-    if recipe.adapter.method == "none":
-        return run_bytes(num_total, num_total, "none", keep=recipe.train.keep)
-    num_trainable = num_lora_parameters(shape, recipe.adapter.rank, recipe.adapter.targets)
-    return run_bytes(num_trainable, num_total, "lora", keep=recipe.train.keep)
+    num_total, method = num_parameters(shape), recipe.adapter.method
+    num_trainable = num_in_file = num_total
+    if method != "none":
+        num_trainable, num_in_file = num_adapter_parameters(shape, recipe.adapter)
+    return run_bytes(num_trainable, num_total, method, keep=recipe.train.keep, num_in_file=num_in_file)
 
 
 def check_writable(folder: Path, *, needed_bytes: int) -> None:

@@ -75,6 +75,14 @@ def test_full_tuning_shows_the_whole_model():
     assert lines["model files"] == "538.06 MB (513.13 MiB), float32"
 
 
+def test_an_adapter_that_starts_inside_the_base_is_saved_at_twice_its_size():
+    recipe = parse_recipe("name: a\noutput: b\nadapter: {init: pissa, rslora: true}\ndata: {train: [{source: o/d}]}\n")
+    lines = dict(preview_lines(preview_run(recipe, num_rows=10)))
+    assert lines["trainable weights"].startswith("2,442,240 ")
+    assert lines["adapter file"] == "19.54 MB (18.63 MiB), float32"  # 2 x 4 x 2,442,240
+    assert lines["one checkpoint"] == "39.08 MB (37.27 MiB)"  # and two moments of what trains
+
+
 def test_a_sample_longer_than_the_model_was_made_for_is_noted():
     recipe = parse_recipe("name: a\noutput: b\ndata: {train: [{source: o/d}], max_length: 9000}\n")
     assert "more than the 8,192 positions" in preview_run(recipe).notes[0]

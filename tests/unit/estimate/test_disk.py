@@ -26,6 +26,13 @@ def test_an_adapter_checkpoint_is_weights_and_two_moments():
     assert checkpoint_bytes(1000, 10**9, "lora") == 1000 * (4 + 4 + 4)
 
 
+def test_a_file_that_holds_more_than_what_trains_counts_once_and_its_moments_do_not():
+    for method in ("lora", "dora"):
+        assert checkpoint_bytes(1000, 10**9, method, num_in_file=2000) == 2000 * 4 + 1000 * 8
+        assert final_bytes(1000, 10**9, method, num_in_file=2000) == 2000 * 4
+        assert run_bytes(1000, 10**9, method, keep=1, num_in_file=2000) == 1.1 * (2 * 16_000 + 8000)
+
+
 def test_a_full_checkpoint_holds_a_master_copy_only_where_the_saved_format_is_narrower():
     assert checkpoint_bytes(1000, 1000, "none") == 1000 * (4 + 8)
     assert checkpoint_bytes(1000, 1000, "none", saved_bytes_per_weight=2) == 1000 * (2 + 4 + 8)

@@ -10,7 +10,16 @@ import sys
 import pytest
 
 from whet.errors import RecipeError
-from whet.models.families import KNOWN, PROJECTIONS, find_shape, num_lora_parameters, num_parameters, shape_from_config
+from whet.models.families import (
+    KNOWN,
+    PROJECTIONS,
+    find_shape,
+    num_adapter_parameters,
+    num_lora_parameters,
+    num_parameters,
+    shape_from_config,
+)
+from whet.recipe.schema import Adapter
 
 LLAMA_31_8B = KNOWN["meta-llama/Llama-3.1-8B"]
 SMOLLM2 = KNOWN["smollm2-135m-instruct"]
@@ -161,3 +170,29 @@ def test_counting_imports_no_torch():
     code = "import sys, whet.models.families; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+@pytest.mark.parametrize(
+    "adapter",
+    [
+        Adapter(rank=4),
+        Adapter(rank=4, method="dora", ranks={"q_proj": 6}),
+        Adapter(rank=4, init="pissa", rslora=True, targets=("v_proj", "down_proj"), ranks={"v_proj": 3}),
+        Adapter(rank=2, also_train=("norms", "embeddings")),
+    ],
+)
+def test_every_kind_of_adapter_has_the_weights_of_the_attached_one(adapter):
+    from tiny import attach, tiny_llama
+
+    model = tiny_llama(is_tied=False)
+    shape = shape_from_config(model.config.to_dict())
+    trainables = attach(model, adapter)
+    in_file = sum(tensor.numel() for tensor in trainables.tensors().values())
+    assert num_adapter_parameters(shape, adapter) == (trainables.num_parameters, in_file)
+
+
+def test_an_adapter_without_a_place_is_refused_before_the_model_is_loaded():
+    with pytest.raises(RecipeError, match="names layers that get no adapter: o_proj"):
+        num_adapter_parameters(SMOLLM2, Adapter(targets=("q_proj",), ranks={"o_proj": 2}))
+    with pytest.raises(RecipeError, match="the output head of this model is its embedding"):
+        num_adapter_parameters(SMOLLM2, Adapter(also_train=("embeddings",)))

@@ -53,6 +53,27 @@ def test_weight_decay_spares_the_parameters_that_hugging_face_spares():
     assert set(get_parameter_names(model, [nn.LayerNorm], forbidden)) & set(named) == set(named) - spared
 
 
+def test_b_learns_at_its_ratio_as_in_pefts_lora_plus():
+    from peft import LoraConfig, get_peft_model
+    from peft.optimizers import create_loraplus_optimizer
+    from tiny import LORA, attach
+
+    trainables = attach(tiny_llama(), LORA)
+    mine = build_optimizer(trainables.named, OPTIM, lr_ratio=16)
+    theirs_model = get_peft_model(tiny_llama(), LoraConfig(target_modules="all-linear", r=4, task_type="CAUSAL_LM"))
+    theirs = create_loraplus_optimizer(
+        theirs_model, torch.optim.AdamW, lr=OPTIM.lr, loraplus_lr_ratio=16, loraplus_weight_decay=0.1
+    )
+
+    def rates(optimizer, named):
+        by_parameter = {id(p): (g["lr"], g["weight_decay"]) for g in optimizer.param_groups for p in g["params"]}
+        return {name: by_parameter[id(p)] for name, p in named.items()}
+
+    named = {n.replace(".default.", "."): p for n, p in theirs_model.named_parameters() if p.requires_grad}
+    assert rates(mine, trainables.named) == rates(theirs, named)
+    assert {group["lr_scale"] for group in mine.param_groups} == {1.0, 16.0}
+
+
 def test_moments_have_the_dtype_of_their_parameter():
     named = {"a.weight": nn.Parameter(torch.zeros(2, 2)), "b.weight": nn.Parameter(torch.zeros(2, 2).double())}
     for parameter in named.values():

@@ -73,6 +73,24 @@ def test_an_absurd_batch_is_answered_at_once():
         ),
         (BASE + "adapter: {targets: []}\n", "adapter.targets: names no module"),
         (BASE + "adapter: {targets: [q_proj, q_proj]}\n", "adapter.targets: names q_proj twice"),
+        (
+            BASE + "adapter: {method: dora, init: pissa}\n",
+            "adapter.init: pissa takes its start out of the base, but dora",
+        ),
+        (
+            BASE + "adapter: {init: olora}\nmodel: {quantize: nf4}\n",
+            "adapter.init: olora needs the base weights that",
+        ),
+        (BASE + "adapter: {init: orthogonal, rank: 5}\n", "adapter.rank: must be even with adapter.init orthogonal"),
+        (
+            BASE + "adapter: {init: orthogonal, ranks: {q_proj: 3}}\n",
+            "must be even with adapter.init orthogonal (found 3)",
+        ),
+        (
+            BASE + "adapter: {targets: [q_proj], ranks: {v_proj: 3}}\n",
+            "adapter.ranks.v_proj: is for a layer that gets no",
+        ),
+        (BASE + "adapter: {also_train: [norms, norms]}\n", "adapter.also_train: names norms twice"),
         ("name: a\noutput: b\ndata: {train: []}\n", "r.yaml:3 data.train: needs at least one source"),
         (BASE + "train: {eval_every: 5}\n", "train.eval_every: does nothing without data.validation"),
         (BASE + HELD_OUT + HELD_OUT.splitlines()[1], "r.yaml:9 evaluate.1.name: is used twice (found held)"),

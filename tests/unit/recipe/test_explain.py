@@ -56,6 +56,21 @@ def test_a_recipe_is_told_in_sentences():
     assert "Base and tuned answer reasoning-gym:lcm [test, 100 generated] (held)." in text
 
 
+def test_the_kind_of_adapter_is_told():
+    def first(adapter):
+        return explain_recipe(
+            parse_recipe(f"name: a\noutput: b\nadapter: {adapter}\ndata: {{train: [{{source: r.csv}}]}}\n")
+        )[0]
+
+    plain = first("{rank: 16, alpha: 16, rslora: true, init: pissa, ranks: {q_proj: 4}}")
+    assert plain.startswith(
+        "Trains a LoRA adapter of rank 16 (scale 4, 4 on q_proj), started by pissa, on every linear"
+    )
+    other = first("{method: dora, also_train: [norms], lr_ratio: 16}")
+    assert other.startswith("Trains a DoRA adapter of rank 8 (scale 2) on")
+    assert "smollm2-135m-instruct and all its norms (B at 16 times the learning rate), seed 42." in other
+
+
 def test_a_run_that_evaluates_nothing_is_told_so():
     lines = explain_recipe(
         parse_recipe("name: a\noutput: b\nadapter: {method: none}\ndata: {train: [{source: r.csv}]}\n")

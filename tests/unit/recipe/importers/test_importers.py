@@ -171,6 +171,9 @@ def test_the_adapter_of_a_lora_ns_file_is_taken_over_one_to_one():
     assert (adapter.method, adapter.rank, adapter.alpha) == ("lora", 32, 64)
     assert (adapter.rslora, adapter.init) == (True, "pissa")
     changed = text.replace("use_rslora: true", "use_rslora: false").replace("use_dora: false", "use_dora: true")
+    with pytest.raises(RecipeError, match="pissa takes its start out of the base, but dora"):
+        of_text(changed)
+    changed = changed.replace("init_lora_weights: pissa", "init_lora_weights: true").replace("balanced", "exact")
     assert (of_text(changed).recipe.adapter.rslora, of_text(changed).recipe.adapter.method) == (False, "dora")
 
 
@@ -389,8 +392,9 @@ def test_shares_of_validation_rows_are_cut_in_whole_percent_and_numbers_off_one_
 def test_pissa_and_lora_plus_of_llama_factory():
     text = "model_name_or_path: a/b\nstage: sft\nfinetuning_type: lora\ndataset: c/d\npissa_init: true\n"
     assert of_text(text).recipe.adapter.init == "pissa_fast"
-    exact = of_text(text + "pissa_iter: -1\nloraplus_lr_ratio: 16\nuse_dora: true\n").recipe.adapter
-    assert (exact.init, exact.lr_ratio, exact.method) == ("pissa", 16, "dora")
+    exact = of_text(text + "pissa_iter: -1\nloraplus_lr_ratio: 16\n").recipe.adapter
+    assert (exact.init, exact.lr_ratio, exact.method) == ("pissa", 16, "lora")
+    assert of_text(text.replace("pissa_init", "use_dora")).recipe.adapter.method == "dora"
 
 
 # recognising
