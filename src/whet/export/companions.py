@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from whet.export.model_card import Card, write_model_card
 from whet.export.proof import Proof
 from whet.export.source import Source
 
@@ -16,15 +17,15 @@ def write_companions(folder: Path, source: Source) -> None:
 
 
 def write_readme(folder: Path, source: Source, what: str, proof: Proof | None, *more: str) -> None:
-    """README.md: `what` this is, of which base, how it was proved, and `more` paragraphs."""
-    base = source.identity
-    revision = f" in revision {base.revision}" if base.revision else ""
-    lines = [
-        f"# {source.folder.resolve().name}",
-        f"{what} Its base is {base.id}{revision}, weights SHA-256 {base.weights_sha256}."
-        + (f" That base is {base.note}." if base.note else ""),
-        *source.notes,
-        f"Equality with what was trained: {proof.sentence()} (proof.json)." if proof else "Not proved equal.",
-        *more,
-    ]
-    (folder / "README.md").write_text("\n\n".join(lines) + "\n", encoding="utf-8")
+    """README.md: the model card, with `what` this is, how it was proved, and `more` paragraphs."""
+    card = Card(
+        run_folder=source.folder,
+        title=source.folder.resolve().name,
+        what=what,
+        base=source.identity,
+        base_folder=source.base.folder,
+        proof=proof.sentence() if proof else None,
+        notes=source.notes,
+        more=more,
+    )
+    write_model_card(folder, card)
