@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from whet.recipe.importers.sheet import Sheet
+from whet.recipe.schema import STARTS_INSIDE_BASE
 
 SPECTRAL_TRAINER = "SpectralRefactorTrainer"
-_INSIDE_BASE = ("pissa", "pissa_fast", "olora", "corda", "lora_ga")
-"""Starts whose factors hold a part of the base."""
 _UNUSED = ("refactor_every", "warmup_steps", "cooldown_steps", "refactor_mode", "balance_lambda",
            "preserve_momentum", "clear_momentum", "damping_eps", "clip_min_sigma")  # fmt: skip
-_WHY_EXACT = (
-    "balanced over a start inside the base flattens the base's own singular values: perplexity of SmolLM2-135M 5.9 "
-    "before and 2,799 after one time, with rank 32 on all layers, rank-stabilised, and lambda 0.85"
-)
 
 
 def read_trainer(sheet: Sheet) -> None:
@@ -54,12 +51,23 @@ def _read_mode(sheet: Sheet) -> None:
     """lora-ns balances by default, also over a start inside the base, which wrecks the model: there it is exact."""
     mode_key, share_key = "trainer.refactor_mode", "trainer.balance_lambda"
     is_balanced = sheet.text(mode_key, "balanced") == "balanced"
-    if is_balanced and sheet.tree["adapter"].get("init") not in _INSIDE_BASE:
+    why_exact = _why_exact(sheet.tree["adapter"])
+    if is_balanced and not why_exact:
         _put_mode(sheet, mode_key, "balanced", "")
         _read_share(sheet, share_key)
         return
-    _put_mode(sheet, mode_key, "exact", _WHY_EXACT if is_balanced else "")
+    _put_mode(sheet, mode_key, "exact", why_exact if is_balanced else "")
     sheet.drop(share_key, "exact refactoring has no lambda")
+
+
+def _why_exact(adapter: dict[str, Any]) -> str:
+    """Why singular values of this adapter must not be balanced; empty where they may be."""
+    if adapter.get("init") in STARTS_INSIDE_BASE:
+        return (
+            "balanced over a start inside the base flattens the base's own singular values: perplexity of SmolLM2-135M "
+            "5.9 before and 2,799 after one time, with rank 32 on all layers, rank-stabilised, and lambda 0.85"
+        )
+    return "balanced moves BA, on which the lengths that DoRA learns rest" if adapter.get("method") == "dora" else ""
 
 
 def _put_mode(sheet: Sheet, key: str, mode: str, why: str) -> None:

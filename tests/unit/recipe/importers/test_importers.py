@@ -200,6 +200,10 @@ def test_the_spectral_trainer_is_a_callback_and_exact_over_a_start_inside_the_ba
     text = (FOLDER / "lora_ns_metamath.yaml").read_text(encoding="utf-8")
     plain = of_text(text.replace("init_lora_weights: pissa", "init_lora_weights: true")).recipe.callbacks[0]
     assert (plain.mode, plain.balance) == ("balanced", 0.85)
+    by_length = text.replace("init_lora_weights: pissa", "init_lora_weights: true").replace(
+        "_dora: false", "_dora: true"
+    )
+    assert of_text(by_length).recipe.callbacks[0].mode == "exact"
     silent = of_text(text.replace("  clear_momentum: false\n", "").replace("  refactor_mode: balanced\n", ""))
     assert (silent.recipe.callbacks[0].mode, silent.recipe.callbacks[0].second_moments) == ("exact", "clear")
     ordinary = of_text(text.replace("name: SpectralRefactorTrainer", "name: Trainer"))
