@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import get_args, get_type_hints
 
 import pytest
@@ -40,7 +41,7 @@ class Witness(QuietCallback):
         return super().after_step(record)
 
 
-def run(settings=None, *, steps=6, dtype=torch.float64, micro_batch=4, warmup_steps=0, **training):
+def run(settings=None, *, steps=6, dtype=torch.float64, micro_batch=4, warmup_steps=0, adapter=LORA, **training):
     """A whole run of 4 samples per step; the witness sees each step after the refactoring."""
     witness = Witness()
     plan = make_plan(
@@ -48,7 +49,7 @@ def run(settings=None, *, steps=6, dtype=torch.float64, micro_batch=4, warmup_st
     )
     spectral = [Spectral(Callback(name="spectral", **settings))] if settings else []
     built = build_training(
-        tiny_llama(dtype), SAMPLES, plan, adapter=LORA, callbacks=[*spectral, witness],
+        tiny_llama(dtype), SAMPLES, plan, adapter=adapter, callbacks=[*spectral, witness],
         optim=Optim(lr=2e-2, schedule="constant"), **training,
     )  # fmt: skip
     assert train(built, first_step=0, stop=StopRequest()) == steps
@@ -69,6 +70,20 @@ def test_exact_leaves_the_product_and_the_next_loss_as_they_are_and_turns_the_pa
         assert distance(new_b @ new_a, b @ a) < 1e-6
         assert distance(new_b, b) > 0.1
     assert abs(exact.losses[5] - plain.losses[5]) > 1e-5
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"init": "pissa"}, {"method": "dora"}, {"rslora": True, "lr_ratio": 4.0}],
+    ids=["pissa", "dora", "lora+"],
+)
+def test_exact_leaves_the_next_loss_of_other_adapters_as_it_is_too(changes):
+    """The start of PiSSA is a constant beside the pair; DoRA's lengths depend on the product alone."""
+    adapter = replace(LORA, **changes)
+    plain, exact = (run(s, steps=4, adapter=adapter) for s in (None, {"every": 3}))
+    assert exact.losses == pytest.approx(plain.losses, abs=1e-9)
+    assert "14 pairs refactored" in exact.events[0][1]
+    assert any(distance(exact.values[2][n], value) > 0.01 for n, value in plain.values[2].items())
 
 
 def test_it_acts_once_per_optimizer_step_whatever_the_accumulation():
