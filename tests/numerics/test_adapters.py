@@ -1,22 +1,38 @@
 """Laws of every kind of adapter: at step 0 it is the base, and live = saved = read by PEFT = merged = by hand."""
 
+import dataclasses
 import json
 import math
 
 import numpy as np
 import pytest
 import torch
-from peft import PeftModel
+from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
-from tiny import IDENTITY, VOCAB, attach, distance, loss_model_of, make_samples, perturb, tiny_llama
+from tiny import (
+    IDENTITY,
+    VOCAB,
+    attach,
+    build_training,
+    distance,
+    loss_model_of,
+    make_plan,
+    make_samples,
+    perturb,
+    run_steps,
+    summed_nll,
+    tiny_llama,
+)
 
 from whet.data.packing import pack
+from whet.errors import RecipeError
 from whet.kernels import lora_linear, select
 from whet.models import adapter_init
 from whet.models.adapter_init import START_NAME
-from whet.models.adapters import ADAPTER_CONFIG, ADAPTER_NAME, read_adapter
+from whet.models.adapters import ADAPTER_CONFIG, ADAPTER_NAME, linear_names, read_adapter
 from whet.models.merge import merge_adapter
-from whet.recipe.schema import STARTS_INSIDE_BASE, Adapter
+from whet.optim.build import load_optimizer_tensors, optimizer_tensors
+from whet.recipe.schema import STARTS_INSIDE_BASE, Adapter, Optim
 
 KINDS = {
     "lora": Adapter(rank=4, alpha=10.0),
@@ -175,3 +191,166 @@ def test_what_was_saved_comes_back_to_the_last_bit(kind, tmp_path, monkeypatch):
     for mine, theirs in ((trainables.named, again.named), (trainables.starts, again.starts)):
         assert set(mine) == set(theirs)
         assert all(torch.equal(mine[n], theirs[n]) for n in mine)
+
+
+def _pefts_own(adapter, dtype):
+    """PEFT's model with its base edited, as published; in float64 by the same factors, without float32's rounding."""
+    config = LoraConfig(
+        r=adapter.rank, lora_alpha=adapter.alpha, use_rslora=adapter.rslora, init_lora_weights=adapter.init,
+        target_modules=sorted(linear_names(tiny_llama())), task_type="CAUSAL_LM",
+    )  # fmt: skip
+    model = get_peft_model(tiny_llama(torch.float32), config).to(dtype)
+    if dtype == torch.float64:
+        weights = tiny_llama(dtype).state_dict()
+        for name, layer in model.base_model.model.named_modules():
+            if hasattr(layer, "lora_A"):
+                layer.base_layer.weight.data = weights[f"{name}.weight"] - layer.get_delta_weight("default").detach()
+    return model, {n.replace(".default.", "."): p for n, p in model.named_parameters() if p.requires_grad}
+
+
+@pytest.mark.parametrize("kind", ["pissa", "pissa + rslora", "olora"])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-9), (torch.float32, 2e-3)])
+def test_ten_steps_from_a_start_are_those_of_peft_with_its_base_edited(kind, dtype, tolerance):
+    """Losses to 1e-10 and 1e-5, the factors' way to the tolerance: Adam divides small gradients by their size."""
+    samples = make_samples([17, 9, 30, 12])
+    plan = make_plan(4, micro_batch=2, global_batch=4, total_steps=10)
+    optim = Optim(lr=1e-3, schedule="constant", warmup=0, max_grad_norm=1.0)
+    training = build_training(
+        tiny_llama(dtype), samples, plan, adapter=KINDS[kind], optim=optim, is_perturbed=False
+    )  # fmt: skip
+    assert training.kernels["adapter"] == "fused function in 14 layers"
+    theirs, named = _pefts_own(KINDS[kind], dtype)
+    for name, parameter in training.trainables.named.items():
+        assert torch.equal(parameter, named[name]), "the starts are not the same"
+    start = {name: p.detach().clone() for name, p in named.items()}
+    optimizer = torch.optim.AdamW(named.values(), lr=1e-3, weight_decay=0.0)
+    for record in run_steps(training):
+        loss = sum(summed_nll(theirs, s) for s in samples) / sum(s.num_taught for s in samples)
+        assert record.loss == pytest.approx(loss.item(), rel=1e-10 if dtype == torch.float64 else 1e-5)
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(named.values(), 1.0)
+        optimizer.step()
+    ways = [
+        torch.cat([(values[n].detach() - start[n]).reshape(-1) for n in named])
+        for values in (training.trainables.named, named)
+    ]
+    assert ways[1].abs().max() > 5e-3
+    assert distance(*ways) < tolerance
+
+
+def test_the_base_under_a_start_is_not_touched():
+    for dtype in (torch.float32, torch.bfloat16):
+        model, _ = _attached(KINDS["pissa"], dtype)
+        before = tiny_llama(dtype).state_dict()
+        after = {n.replace("base_layer.", ""): t for n, t in model.state_dict().items()}
+        assert all(torch.equal(after[name], weight) for name, weight in before.items())
+
+
+def test_a_start_never_trains_and_is_the_trained_factors_first_value():
+    model, trainables = _attached(KINDS["pissa"])
+    starts = {n: p for n, p in model.named_parameters() if f".{START_NAME}." in n}
+    assert len(starts) == 28 and not any(p.requires_grad for p in starts.values())
+    for name, start in trainables.starts.items():
+        sign = -1 if "lora_B" in name else 1
+        assert torch.equal(sign * start, trainables.named[name.replace(f".{START_NAME}.", ".")])
+
+
+@pytest.mark.parametrize("init", ["default", "gaussian", "orthogonal", "pissa", "pissa_fast", "olora"])
+def test_the_seed_alone_decides_every_start(init):
+    before = torch.get_rng_state()
+    adapter = Adapter(rank=4, init=init)
+    first, same, other = (_attached(adapter, seed=seed)[1].all_values for seed in (1, 1, 2))
+    assert torch.equal(torch.get_rng_state(), before)
+    assert all(torch.equal(first[n], same[n]) for n in first)
+    is_drawn = init not in ("pissa", "olora")
+    assert is_drawn != all(torch.equal(first[n], other[n]) for n in first)
+
+
+@pytest.mark.parametrize("kind", ["lora", "pissa", "pissa + rslora", "olora", "dora"])
+def test_a_bfloat16_file_is_nearly_the_float32_one(kind, tmp_path):
+    """Mean KL below 1e-3, of the adapter's file in bfloat16 and of the merged weights."""
+    model, trainables = _moved(KINDS[kind])
+    live = _logits(model).log_softmax(-1)
+    config = trainables.documents[ADAPTER_CONFIG]
+    narrow = {name: t.detach().bfloat16() for name, t in trainables.tensors().items()}
+    applied, merged = tiny_llama(torch.float32), tiny_llama(torch.float32)
+    merge_adapter(applied, config, narrow)
+    merge_adapter(merged, config, {name: t.detach() for name, t in trainables.tensors().items()})
+    for artefact in (applied, merged.bfloat16().float()):
+        logits = _logits(artefact).log_softmax(-1)
+        assert (live.exp() * (live - logits)).sum(-1).mean() < 1e-3
+
+
+def test_embeddings_that_the_head_does_not_share_can_train_along(tmp_path):
+    base = tiny_llama(torch.float32, is_tied=False)
+    model = tiny_llama(torch.float32, is_tied=False)
+    trainables = attach(model, Adapter(rank=4, also_train=("embeddings", "norms")))
+    perturb(trainables, size=0.03)
+    live = _logits(model)
+    assert (live - _logits(base)).abs().max() > 0.1
+    _save(trainables, tmp_path)
+    assert "base_model.model.model.embed_tokens.weight" in load_file(tmp_path / trainables.weights_file)
+    read = PeftModel.from_pretrained(tiny_llama(torch.float32, is_tied=False), tmp_path)
+    merge_adapter(base, *read_adapter(tmp_path))
+    assert (_logits(read) - live).abs().max() < 1e-4
+    assert (_logits(base) - live).abs().max() < 1e-4
+
+
+def test_weights_trained_along_are_float32_and_keep_the_dtype_of_the_model():
+    model, trainables = _attached(KINDS["norms too"], torch.bfloat16)
+    norms = [p for n, p in trainables.named.items() if "norm" in n]
+    assert len(norms) == 5 and {p.dtype for p in norms} == {torch.float32}
+    select.install(model, adapter_name=ADAPTER_NAME, start_name=START_NAME)
+    nll = loss_model_of(model).nll_sum(pack([SAMPLE]))
+    nll.backward()
+    assert all(p.grad is not None and p.grad.dtype == torch.float32 for p in norms)
+
+
+@pytest.mark.parametrize(
+    ("adapter", "is_tied", "said"),
+    [
+        (Adapter(targets=("q_proj", "lm_head")), True, "the output head lm_head, which is the embedding itself"),
+        (Adapter(targets=("q_proj", "lm_head")), False, "the output head lm_head, which is read by the loss without"),
+        (Adapter(also_train=("embeddings",)), True, "this model's output head is its embedding"),
+        (Adapter(ranks={"c_attn": 4}), True, "adapter.ranks names layers that get no adapter: c_attn"),
+        (Adapter(init="pissa", rank=33), True, "adapter.init pissa has no 33 directions in .*k_proj of 32 x 64"),
+        (Adapter(init="eva"), True, "adapter.init eva is not offered yet"),
+    ],
+)
+def test_what_the_model_has_no_place_for_is_refused(adapter, is_tied, said):
+    with pytest.raises(RecipeError, match=said):
+        attach(tiny_llama(torch.float32, is_tied=is_tied), adapter)
+
+
+def _run_with_dropout(kind, folder=None, *, steps):
+    """Values after `steps`, from the start or from what `folder` holds of the first two steps."""
+    adapter = dataclasses.replace(KINDS[kind], dropout=0.3, lr_ratio=4.0)
+    plan = make_plan(8, micro_batch=2, global_batch=4, total_steps=4)
+    model = tiny_llama(torch.float32)
+    training = build_training(
+        model, make_samples([17, 9, 30, 12, 5, 8, 21, 3]), plan, adapter=adapter, is_perturbed=False
+    )  # fmt: skip
+    if folder:
+        trainables = training.trainables
+        perturb(trainables)  # what is loaded must not be there already
+        trainables.load(load_file(folder / "adapter.safetensors"), load_file(folder / "rounded.safetensors"))
+        load_optimizer_tensors(training.optimizer, trainables.named, load_file(folder / "optimizer.safetensors"))
+    run_steps(training, steps)
+    return training
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_run_that_was_saved_and_restored_goes_on_bit_for_bit(kind, tmp_path):
+    whole = _run_with_dropout(kind, steps=range(4))
+    first = _run_with_dropout(kind, steps=range(2))
+    contents = {
+        "adapter": first.trainables.tensors(),
+        "rounded": first.trainables.rounded(),
+        "optimizer": optimizer_tensors(first.optimizer, first.trainables.named),
+    }
+    for name, tensors in contents.items():
+        save_file({n: t.detach().contiguous() for n, t in tensors.items()}, tmp_path / f"{name}.safetensors")
+    second = _run_with_dropout(kind, tmp_path, steps=range(2, 4))
+    for name, value in whole.trainables.all_values.items():
+        assert torch.equal(value, second.trainables.all_values[name]), name

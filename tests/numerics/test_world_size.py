@@ -1,5 +1,6 @@
 """Law: two ranks compute what one computes: loss, gradient norm, update and validation loss."""
 
+import hashlib
 import json
 import os
 import socket
@@ -11,9 +12,10 @@ import pytest
 import rank_cases
 import torch
 from safetensors.torch import load_file
-from tiny import distance
+from tiny import attach, distance, tiny_llama
 
 from whet.parallel.env import Env
+from whet.recipe.schema import Adapter
 
 WORLD_SIZE = 2
 
@@ -82,9 +84,17 @@ def test_all_ranks_hold_the_same_bits(launched, case):
     assert all(torch.equal(first, other) for other in others)
 
 
+def test_every_rank_gets_the_factors_and_the_start_of_the_first(launched):
+    own = attach(tiny_llama(torch.float32), Adapter(rank=4, init="pissa_fast"), seed=0).all_values.values()
+    expected = torch.cat([t.detach().reshape(-1) for t in own]).numpy().tobytes()
+    for document, _ in launched:
+        assert document["agreement"]["adapter"] == hashlib.sha256(expected).hexdigest()
+
+
 def test_ranks_agree_on_requests_sums_and_what_the_first_rank_says(launched):
     for document, _ in launched:
-        assert document["agreement"] == {
+        assert document["agreement"] | {"adapter": None} == {
+            "adapter": None,
             # one rank asked for a checkpoint
             "requests": [True, False, False],
             "summed": [3.0],

@@ -6,6 +6,7 @@ MASTER_PORT), which leaves rank-N.safetensors and rank-N.json in FOLDER.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import sys
 from contextlib import AbstractContextManager, nullcontext
@@ -14,7 +15,7 @@ from unittest import mock
 
 import torch
 from safetensors.torch import save_file
-from tiny import LORA, build_training, make_plan, make_samples, run_steps, tiny_llama, values
+from tiny import LORA, attach, build_training, make_plan, make_samples, run_steps, tiny_llama, values
 from torch import Tensor
 
 from whet.parallel import env as parallel_env
@@ -34,6 +35,13 @@ CASES = {
     "lora with dropout": (torch.float64, DROPOUT, 6, 1),
     "all weights, nothing left for rank 1 in the short step": (torch.float64, None, 5, 2),
     "lora in float32": (torch.float32, LORA, 6, 2),
+    "pissa with rank-stabilised scale and dropout": (
+        torch.float64,
+        Adapter(rank=4, alpha=8.0, init="pissa", rslora=True, dropout=0.3),
+        6,
+        1,
+    ),
+    "dora and norms": (torch.float64, Adapter(rank=4, alpha=8.0, method="dora", also_train=("norms",)), 6, 2),
     REFACTORED: (torch.float64, LORA, 6, 1),
 }
 SPECTRAL = Callback(name="spectral", every=1, warmup_steps=2, mode="balanced")
@@ -94,11 +102,16 @@ def agreement(env: Env) -> dict:
     summed = all_reduce_step([parameter], [env.rank + 1.0])
     value = torch.full((3,), float(env.rank))
     broadcast_from_main([value])
+    # every rank draws its own factors and start
+    drawn = attach(tiny_llama(torch.float32), Adapter(rank=4, init="pissa_fast"), seed=env.rank)
+    broadcast_from_main(drawn.all_values.values())
+    adapter = torch.cat([t.detach().reshape(-1) for t in drawn.all_values.values()])
     return {
         "requests": [agreed.save, agreed.evaluate, agreed.stop],
         "summed": summed,
         "gradient": parameter.grad.tolist(),
         "broadcast": value.tolist(),
+        "adapter": hashlib.sha256(adapter.numpy().tobytes()).hexdigest(),
         "text": broadcast_text(f"from rank {env.rank} \u00e4"),
         "sum": sum_over_ranks([env.rank, 1e-12], torch.device("cpu")),
     }
