@@ -75,9 +75,9 @@ def fetch_snapshot(
     if settings.is_offline:
         return _offline(model_id, revision, settings, reason="HF_HUB_OFFLINE is set", with_weights=with_weights)
     request = hub_errors.Request(
-        model_id=model_id, revision=revision, endpoint=settings.endpoint, token_source=_token_source()
+        model_id=model_id, revision=revision, endpoint=settings.endpoint, token_source=token_source()
     )
-    _warn_about_plain_http(request)
+    warn_about_plain_http(request)
     try:
         info = _list_files(request, settings)
     except hub_errors.HubUnreachableError as error:
@@ -112,7 +112,7 @@ def _list_files(request: hub_errors.Request, settings: HubSettings) -> ModelInfo
     from huggingface_hub import HfApi
 
     def ask() -> ModelInfo:
-        return HfApi(endpoint=settings.endpoint, token=_token() or False).model_info(
+        return HfApi(endpoint=settings.endpoint, token=token() or False).model_info(
             request.model_id, revision=request.revision, files_metadata=True, timeout=settings.request_seconds
         )
 
@@ -165,7 +165,7 @@ def _fetch_file(request: hub_errors.Request, name: str, commit: str, settings: H
                 cache_dir=settings.cache_dir,
                 endpoint=settings.endpoint,
                 etag_timeout=settings.request_seconds,
-                token=_token() or False,
+                token=token() or False,
             )
         )
 
@@ -236,21 +236,21 @@ def _check_space(missing: list[RepoSibling], settings: HubSettings) -> None:
         cache.check_free_space(cache.make_folder(folder), needed_bytes)
 
 
-def _token() -> str | None:
+def token() -> str | None:
     from huggingface_hub import get_token
 
     return None if _is_set("HF_HUB_DISABLE_IMPLICIT_TOKEN") else get_token()
 
 
-def _token_source() -> str | None:
+def token_source() -> str | None:
     """Where the token comes from, in words; never the token."""
-    if _token() is None:
+    if token() is None:
         return None
     name = next((name for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN") if os.environ.get(name)), None)
     return f"the environment variable {name}" if name else "the token file of `hf auth login`"
 
 
-def _warn_about_plain_http(request: hub_errors.Request) -> None:
+def warn_about_plain_http(request: hub_errors.Request) -> None:
     parts = urlsplit(request.endpoint)
     if request.token_source and parts.scheme == "http" and parts.hostname not in ("localhost", "127.0.0.1", "::1"):
         _log.warning(
