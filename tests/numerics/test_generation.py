@@ -1,11 +1,15 @@
 """Law: rows generated side by side get what each gets alone, and that is transformers' own greedy answer."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
+from scipy.stats import chisquare
 from tiny import VOCAB, tiny_llama
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from whet.errors import DataError
 from whet.inference import engine
 from whet.inference.engine import Decoding, generate
 from whet.kernels import attention
@@ -126,3 +130,109 @@ def test_a_real_model_writes_the_story_that_transformers_writes(test_data):
         )
         assert [c.ids for c in completions] == answers
     assert len({len(a) for a in answers}) > 1
+
+
+SAMPLED = {"temperature": 0.9, "top_k": 200, "top_p": 0.98, "seed": 5}
+
+
+def _letters(ids):
+    """A decoder that needs no tokenizer: two letters a token, so that stop strings can lie across tokens."""
+    return "".join(chr(97 + token // 26 % 26) + chr(97 + token % 26) for token in ids)
+
+
+@pytest.mark.parametrize("batch_rows", [2, 5, 64])
+def test_a_sampled_row_draws_the_same_whatever_is_beside_it(expected, batch_rows):
+    """float64, so that rounding decides no draw."""
+    stop_ids, _ = expected
+    model, prompts = _model(torch.float64), _prompts()
+    keys = [f"example-{i}" for i in range(len(prompts))]
+    alone = [
+        generate(
+            model, [prompt], stop_ids=stop_ids, keys=[key],
+            decoding=Decoding(max_new_tokens=20, batch_rows=1, **SAMPLED),
+        )[0]
+        for prompt, key in zip(prompts, keys, strict=True)
+    ]  # fmt: skip
+    decoding = Decoding(max_new_tokens=20, batch_rows=batch_rows, **SAMPLED)
+    assert generate(model, prompts, stop_ids=stop_ids, decoding=decoding, keys=keys) == alone
+    turned = generate(model, prompts[::-1], stop_ids=stop_ids, decoding=decoding, keys=keys[::-1])
+    assert turned[::-1] == alone
+    other = generate(model, prompts, stop_ids=stop_ids, decoding=replace(decoding, seed=6), keys=keys)
+    assert other != alone
+
+
+def test_rows_with_the_same_prompt_draw_for_themselves():
+    decoding = Decoding(max_new_tokens=12, batch_rows=4, **SAMPLED)
+    completions = generate(_model(), [[5, 6, 7]] * 4, stop_ids=frozenset(), decoding=decoding)
+    assert len({c.ids for c in completions}) == 4
+
+
+def test_temperature_zero_is_the_greedy_answer_whatever_the_seed(expected):
+    stop_ids, answers = expected
+    for seed in (0, 1):
+        decoding = Decoding(max_new_tokens=MAX_NEW, batch_rows=4, temperature=0, seed=seed, top_p=0.5)
+        completions = generate(_model(), _prompts(), stop_ids=stop_ids, decoding=decoding)
+        assert [c.ids for c in completions] == answers
+
+
+def test_first_tokens_come_as_often_as_the_softmax_says():
+    """2,000 rows of one prompt; tokens that are expected fewer than 5 times are counted together."""
+    prompt, num_rows, untouched = [5, 6, 7], 2000, tiny_llama(torch.float32, is_tied=False)
+    with torch.no_grad():
+        shares = (untouched(torch.tensor([prompt]), use_cache=False).logits[0, -1].double() / 0.8).softmax(-1).numpy()
+    decoding = Decoding(max_new_tokens=1, batch_rows=500, temperature=0.8)
+    drawn = generate(_model(), [prompt] * num_rows, stop_ids=frozenset(), decoding=decoding)
+    counts = np.bincount([c.ids[0] for c in drawn], minlength=VOCAB)
+    is_common = shares * num_rows >= 5
+    assert is_common.sum() > 10
+    found = [*counts[is_common], counts[~is_common].sum()]
+    meant = np.array([*shares[is_common], shares[~is_common].sum()]) * num_rows
+    assert chisquare(found, meant).pvalue > 0.001
+
+
+@pytest.mark.parametrize("batch_rows", [1, 3, 64])
+def test_a_stop_string_over_several_tokens_ends_the_row_and_is_cut_off(expected, batch_rows):
+    stop_ids, answers = expected
+    row = next(i for i, a in enumerate(answers) if len(a) > 12)
+    text = _letters(answers[row])
+    # from the middle of one token to the middle of the one after the next
+    stop = text[9:13]
+    cut = text.index(stop)
+    num_tokens = (cut + len(stop) + 1) // 2
+    completions = generate(
+        _model(), _prompts(), stop_ids=stop_ids, decode=_letters,
+        decoding=Decoding(max_new_tokens=MAX_NEW, batch_rows=batch_rows, stop_strings=(stop, "A")),
+    )  # fmt: skip
+    assert completions[row].text == text[:cut]
+    assert completions[row].ended == "stop_string" and completions[row].has_stopped
+    assert completions[row].ids == answers[row][:num_tokens]
+    for completion, answer in zip(completions, answers, strict=True):
+        if stop not in _letters(answer):
+            whole = answer[:-1] if answer[-1] in stop_ids else answer
+            assert (completion.ids, completion.text) == (answer, _letters(whole))
+
+
+def test_a_stop_string_at_the_length_limit_is_a_stop(expected):
+    _, answers = expected
+    row = next(i for i, a in enumerate(answers) if len(a) > 12)
+    decoding = Decoding(max_new_tokens=6, batch_rows=1, stop_strings=(_letters(answers[row])[9:12],))
+    (completion,) = generate(_model(), [_prompts()[row]], stop_ids=frozenset(), decoding=decoding, decode=_letters)
+    assert (completion.ended, completion.text) == ("stop_string", _letters(answers[row])[:9])
+
+
+def test_a_long_prompt_leaves_its_row_less_room(expected):
+    _, answers = expected
+    decoding = Decoding(max_new_tokens=MAX_NEW, batch_rows=4, max_total_tokens=70)
+    completions = generate(_model(), _prompts(), stop_ids=expected[0], decoding=decoding)
+    for completion, answer, length in zip(completions, answers, LENGTHS, strict=True):
+        assert completion.ids == answer[: 70 - length]
+        assert completion.has_stopped == (completion.ids[-1] in expected[0])
+    assert any(c.ended == "length" and len(c.ids) < MAX_NEW for c in completions)
+
+
+@pytest.mark.parametrize(("prompt", "said"), [([], "no tokens"), ([5] * 70, "has 70 tokens")])
+def test_a_prompt_without_room_for_an_answer_is_refused(prompt, said):
+    decoding = Decoding(max_new_tokens=5, batch_rows=4, max_total_tokens=70)
+    with pytest.raises(DataError, match=said) as caught:
+        generate(_model(), [[5], prompt], stop_ids=frozenset(), decoding=decoding, keys=["a", "b"])
+    assert caught.value.where == "row b"

@@ -1,4 +1,4 @@
-"""Prompts -> generated token ids: greedy, many rows side by side, each at its own length, no padding anywhere.
+"""Prompts -> completions: greedy or sampled, many rows side by side, each at its own length, no padding anywhere.
 
 Prompts are read as packed documents (the training path's attention). While decoding, rows that have finished
 leave the batch and waiting prompts take their places, so the batch stays full until the work runs out.
@@ -8,36 +8,40 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from whet.errors import DataError
+from whet.inference.decoding import Decoding
+from whet.inference.growing_text import Decode, GrowingText
 from whet.inference.row_cache import RowCache
+from whet.inference.sampling import row_stream, sample
 from whet.kernels.attention import CacheLayout, DocumentLayout
 
+__all__ = ["Completion", "Decoding", "Ended", "generate"]
+
+Ended = Literal["stop_token", "stop_string", "length"]
 # Prompts read in one forward pass: enough rows for the matrix products, little enough memory.
 TOKENS_PER_READ = 2048
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Decoding:
-    """How answers are written. Two reports compare only when `str(decoding)` is equal."""
-
-    max_new_tokens: int
-    batch_rows: int
-    """rows side by side; affects speed and memory, and the text only through rounding"""
-
-    def __str__(self) -> str:
-        return f"greedy, at most {self.max_new_tokens} new tokens"
-
-
-@dataclass(frozen=True, slots=True)
 class Completion:
-    """New token ids of one prompt; a stop token, if any, is the last of them."""
+    """What was written for one prompt."""
 
     ids: tuple[int, ...]
-    has_stopped: bool
-    """False when the length limit ended it"""
+    """new token ids, all that were computed: a stop token is the last of them, a stop string's are there too"""
+    ended: Ended
+    text: str | None = None
+    """the answer: without stop token, cut before a stop string; None when `generate` was given no `decode`"""
+
+    @property
+    def has_stopped(self) -> bool:
+        """Whether the answer ended by itself, not at the length limit."""
+        return self.ended != "length"
 
 
 @dataclass(slots=True)
@@ -45,19 +49,30 @@ class _Row:
     index: int
     length: int
     """tokens whose keys are in the cache"""
+    limit: int
+    """most new tokens"""
+    stream: np.random.Generator | None
+    """None when greedy"""
+    growing: GrowingText | None
+    """None without stop strings"""
     new_ids: list[int] = field(default_factory=list)
+    ended: Ended | None = None
+    cut_text: str | None = None
+    """the answer before its stop string"""
 
 
 class _Decoder:
     """One model, one cache, and the rows that are being written."""
 
     def __init__(
-        self, model: nn.Module, prompts: Sequence[Sequence[int]], stop_ids: frozenset[int], decoding: Decoding
-    ) -> None:
+        self, model: nn.Module, prompts: Sequence[Sequence[int]], keys: Sequence[str], stop_ids: frozenset[int],
+        decoding: Decoding, decode: Decode | None,
+    ) -> None:  # fmt: skip
         config = model.config
         self._backbone: nn.Module = model.model  # type: ignore[assignment]
         self._head: nn.Module = model.get_output_embeddings()  # type: ignore[operator]
-        self._prompts, self._stop_ids, self._decoding = prompts, stop_ids, decoding
+        self._prompts, self._keys, self._stop_ids = prompts, keys, stop_ids
+        self._decoding, self._decode = decoding, decode
         weight = next(model.parameters())
         self._device, self._dtype = weight.device, weight.dtype
         self._num_slots = min(decoding.batch_rows, len(prompts))
@@ -93,8 +108,21 @@ class _Decoder:
         positions_T = torch.cat([torch.arange(n) for n in lengths]).to(self._device)
         hidden_TE = self._forward(ids_T[None], positions_T[None], DocumentLayout(tuple(lengths)))[0]
         last = torch.tensor(lengths, device=self._device).cumsum(0) - 1
-        self.rows += [_Row(i, n) for i, n in zip(indices, lengths, strict=True)]
+        self.rows += [self._begin(index) for index in indices]
         self._take(self.rows[first_row:], hidden_TE[last])
+
+    def _begin(self, index: int) -> _Row:
+        settings, length = self._decoding, len(self._prompts[index])
+        room = settings.max_new_tokens if settings.max_total_tokens is None else settings.max_total_tokens - length
+        return _Row(
+            index=index,
+            length=length,
+            limit=min(settings.max_new_tokens, room),
+            stream=None if settings.is_greedy else row_stream(settings.seed, self._keys[index]),
+            growing=GrowingText(self._decode, settings.stop_strings)
+            if settings.stop_strings and self._decode
+            else None,
+        )
 
     def step(self) -> None:
         """One more token for every row."""
@@ -118,10 +146,24 @@ class _Decoder:
         return hidden
 
     def _take(self, rows: Sequence[_Row], hidden_BE: Tensor) -> None:
-        # max() is four times faster than argmax() in bfloat16 on CPUs and finds the same position
-        tokens = self._head(hidden_BE).max(-1).indices.tolist()
-        for row, token in zip(rows, tokens, strict=True):
+        for row, token in zip(rows, self._choose(rows, self._head(hidden_BE)).tolist(), strict=True):
             row.new_ids.append(token)
+            if token in self._stop_ids:
+                row.ended = "stop_token"
+            elif row.growing is not None and (text := row.growing.add(token)) is not None:
+                row.ended, row.cut_text = "stop_string", text
+            elif len(row.new_ids) >= row.limit:
+                row.ended = "length"
+
+    def _choose(self, rows: Sequence[_Row], logits_BV: Tensor) -> Tensor:
+        settings = self._decoding
+        if settings.is_greedy:
+            # max() is four times faster than argmax() in bfloat16 on CPUs and finds the same position
+            return logits_BV.max(-1).indices
+        uniforms_B = torch.tensor([row.stream.random() for row in rows if row.stream], dtype=torch.float64)
+        return sample(
+            logits_BV, uniforms_B, temperature=settings.temperature, top_k=settings.top_k, top_p=settings.top_p
+        )
 
     def collect(self) -> list[tuple[int, Completion]]:
         """Take the finished rows out; the last rows move into their places."""
@@ -129,16 +171,20 @@ class _Decoder:
         k = 0
         while k < len(self.rows):
             row = self.rows[k]
-            has_stopped = row.new_ids[-1] in self._stop_ids
-            if not (has_stopped or len(row.new_ids) >= self._decoding.max_new_tokens):
+            if row.ended is None:
                 k += 1
                 continue
-            finished.append((row.index, Completion(tuple(row.new_ids), has_stopped)))
+            finished.append((row.index, Completion(ids=tuple(row.new_ids), ended=row.ended, text=self._text(row))))
             moved = self.rows.pop()
             if k < len(self.rows):
                 self._cache.move(len(self.rows), k, moved.length)
                 self.rows[k] = moved
         return finished
+
+    def _text(self, row: _Row) -> str | None:
+        if self._decode is None or row.cut_text is not None:
+            return row.cut_text
+        return self._decode(row.new_ids[:-1] if row.ended == "stop_token" else row.new_ids)
 
 
 def _head_dim(config: object) -> int:
@@ -153,18 +199,25 @@ def generate(
     *,
     stop_ids: frozenset[int],
     decoding: Decoding,
+    keys: Sequence[str] | None = None,
+    decode: Decode | None = None,
     on_finished: Callable[[int, int], None] = lambda _index, _num_finished: None,
 ) -> list[Completion]:
-    """Greedy completions of `prompts` (token ids), in their order.
+    """Completions of `prompts` (token ids), in their order.
 
-    `model` is a Llama-shaped causal language model with `kernels.attention` installed. `on_finished(prompt index,
-    number finished so far)` is told of every row that ends. In float32 each completion equals the one the prompt
-    gets alone (up to ties of rounding); the longest prompts go first, so that the cache is filled evenly.
+    `model` is a Llama-shaped causal language model with `kernels.attention` installed. `keys` (one per prompt, example
+    ids; by default the position) seed what a row draws when sampling. `decode` makes the text; stop strings need it.
+    `on_finished(prompt index, number finished so far)` is told of every row that ends. In float32 each completion
+    equals the one the prompt gets alone (up to ties of rounding); the longest prompts go first, so that the cache is
+    filled evenly. DataError names a prompt that is empty or leaves no room for an answer.
     """
     if not prompts:
         return []
+    assert decode is not None or not decoding.stop_strings, "stop strings are looked for in decoded text"
+    names = list(keys) if keys is not None else [str(index) for index in range(len(prompts))]
+    _refuse_long_prompts(prompts, names, decoding)
     model.eval()
-    decoder = _Decoder(model, prompts, stop_ids, decoding)
+    decoder = _Decoder(model, prompts, names, stop_ids, decoding, decode)
     waiting = sorted(range(len(prompts)), key=lambda i: (-len(prompts[i]), i))
     finished: dict[int, Completion] = {}
     # reading a handful of prompts at once costs little more than reading one
@@ -180,3 +233,15 @@ def generate(
             finished[index] = completion
             on_finished(index, len(finished))
     return [finished[i] for i in range(len(prompts))]
+
+
+def _refuse_long_prompts(prompts: Sequence[Sequence[int]], keys: Sequence[str], decoding: Decoding) -> None:
+    for prompt, key in zip(prompts, keys, strict=True):
+        if not prompt:
+            raise DataError("the prompt has no tokens", where=f"row {key}", mend="write a prompt")
+        if decoding.max_total_tokens is not None and len(prompt) >= decoding.max_total_tokens:
+            raise DataError(
+                f"the prompt has {len(prompt):,} tokens, the model reads {decoding.max_total_tokens:,} with the answer",
+                where=f"row {key}",
+                mend="shorten the prompt",
+            )
