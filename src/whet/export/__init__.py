@@ -9,6 +9,7 @@ from pathlib import Path
 from whet.export.adapter import export_adapter, export_vllm
 from whet.export.gguf_export import export_gguf, export_gguf_lora
 from whet.export.merged import export_merged
+from whet.export.ollama import export_ollama
 from whet.export.request import Request
 
 EXPORTS: dict[str, Callable[[Request], Path]] = {
@@ -17,6 +18,7 @@ EXPORTS: dict[str, Callable[[Request], Path]] = {
     "vllm": export_vllm,
     "gguf": export_gguf,
     "gguf-lora": export_gguf_lora,
+    "ollama": export_ollama,
 }
 
 __all__ = ["EXPORTS", "Request"]

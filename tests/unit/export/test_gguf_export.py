@@ -13,6 +13,7 @@ from gguf import GGUFReader
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoConfig, AutoModelForCausalLM, GgufConfig
 
+from whet.data.templates import family_text
 from whet.errors import GateError, RecipeError
 from whet.export import EXPORTS, gguf_export
 from whet.export.gguf_lora import write_gguf_lora
@@ -153,3 +154,25 @@ def test_the_format_is_the_one_asked_for(base, tmp_path, dtype, expected):
 def test_a_format_that_gguf_adapters_have_not_is_refused(base, tmp_path):
     with pytest.raises(RecipeError, match="no dtype q8_0"):
         EXPORTS["gguf-lora"](request(base, save_adapter(base, tmp_path / "run"), dtype="q8_0"))
+
+
+def test_the_modelfile_stops_at_every_stop_token(base, tmp_path):
+    (base / "generation_config.json").write_text(json.dumps({"eos_token_id": [0, 2]}))
+    said = []
+    asked = Request(run_folder=save_adapter(base, tmp_path / "run"), base=str(base), say=said.append)
+    folder = EXPORTS["ollama"](asked)
+    text = (folder / "Modelfile").read_text()
+    assert text.startswith('FROM ./model.gguf\nTEMPLATE """{{ range .Messages }}<|im_start|>')
+    assert 'SYSTEM """You are a helpful AI assistant."""' in text
+    assert text.endswith('PARAMETER stop """<|endoftext|>"""\nPARAMETER stop """<|im_end|>"""\n')
+    assert (folder / "model.gguf").is_file() and (folder / "proof.json").is_file()
+    assert any("ollama create run" in line for line in said)
+
+
+@pytest.mark.parametrize(("family", "trims"), [("smollm2", False), ("llama-3", True)])
+def test_the_modelfile_says_where_ollama_does_not_trim(tmp_path, family, trims):
+    tokenizer = tiny_folders.llama3() if trims else tiny_folders.smollm()
+    tokenizer.chat_template = family_text(family)
+    base = tiny_folders.write_folder(tmp_path / "base", tokenizer)
+    folder = EXPORTS["ollama"](request(base, save_adapter(base, tmp_path / "run")))
+    assert ("does not trim" in (folder / "Modelfile").read_text()) == trims
