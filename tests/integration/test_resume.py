@@ -73,6 +73,21 @@ def test_killed_around_spectral_refactorings_the_run_ends_as_if_never_stopped(wo
         assert [event["step"] for event in events] == [2, 4, 6, 8]
 
 
+def test_killed_while_an_adapter_trains_that_started_inside_the_base_the_run_ends_as_if_never_stopped(workplace):
+    """Ranks whose scales are no powers of two of each other, so that the adapter file alone would not be exact."""
+    adapter = {"init": "pissa", "rslora": True, "ranks": {"v_proj": 3}, "lr_ratio": 4, "also_train": ["norms"]}
+    train = {"max_steps": 4, "keep": 1}
+    workplace.write_recipe(adapter=adapter, output=str(workplace.folder / "whole"), train=train)
+    workplace.train()
+    workplace.write_recipe(adapter=adapter, train=train)
+    workplace.kill_at(2)
+    workplace.train()
+    assert len(workplace.trajectory()) == 4
+    assert workplace.trajectory() == workplace.trajectory("whole")
+    assert workplace.hashes() == workplace.hashes("whole")
+    assert set(workplace.hashes()) >= {"adapter_model.safetensors", "checkpoint-4/optimizer.safetensors"}
+
+
 def test_stopped_by_signals_the_run_saves_says_so_and_ends_as_if_never_stopped(workplace, uninterrupted):
     for number, step in ((signal.SIGINT, 2), (signal.SIGTERM, 4)):
         process = workplace.train_until(lambda step=step: workplace.last_step() >= step)

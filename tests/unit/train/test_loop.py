@@ -62,6 +62,16 @@ def test_a_record_says_what_the_step_did():
         assert record.tokens_per_second == pytest.approx(record.num_tokens / record.seconds)
 
 
+def test_the_groups_keep_their_ratio_at_every_step():
+    plan = make_plan(len(SAMPLES), micro_batch=1, global_batch=2, total_steps=3)
+    optim = Optim(lr=1e-3, schedule="linear", warmup=0)
+    adapter = dataclasses.replace(LORA, lr_ratio=16.0)
+    training = build_training(tiny_llama(torch.float32), SAMPLES, plan, adapter=adapter, optim=optim)
+    for step in range(3):
+        (record,) = run_steps(training, [step])
+        assert [group["lr"] for group in training.optimizer.param_groups] == [record.lr, 16 * record.lr]
+
+
 def test_the_loop_tells_callbacks_what_happens_in_order():
     recorder = Recorder()
     training = _training(recorder=recorder, validation=make_samples([5]), eval_every=4, save_every=5)
