@@ -6,7 +6,7 @@ format they are computed in.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from whet.errors import RecipeError, StorageError
-from whet.models.quantize import require_quantize
+from whet.models.quantize import quantize_linears, require_quantize
 from whet.models.source import ModelSource, find_model
 from whet.models.tokenizer import read_stop_ids, read_tokenizer
 from whet.recipe.schema import Model
@@ -47,20 +47,31 @@ def load_pretrained(model: Model, *, device: torch.device, attn_implementation: 
 
     RecipeError: not a model whet can use; StorageError: damaged files; HubError: not fetched or not verified.
     """
-    require_quantize(model.quantize)
+    require_quantize(model.quantize, model.dtype)
     source = find_model(model)
     dtype = choose_dtype(model.dtype, device)
     tokenizer = read_tokenizer(source.folder)
-    network = _load_network(source, dtype, device, attn_implementation)
+    is_quantized = model.quantize != "none"
+    network = _load_network(source, dtype, torch.device("cpu") if is_quantized else device, attn_implementation)
     _check_network(network, tokenizer, source.folder)
+    identity = source.identity
+    if is_quantized:
+        names = quantize_linears(network, model.quantize, device=device, dtype=dtype)
+        network.to(device)  # type: ignore[arg-type]
+        identity = _note_quantization(identity, model.quantize, len(names))
     return LoadedModel(
         model=network,
         tokenizer=tokenizer,
-        identity=source.identity,
+        identity=identity,
         folder=source.folder,
         compute_dtype=dtype,
         stop_ids=read_stop_ids(source.folder, tokenizer),
     )
+
+
+def _note_quantization(identity: ModelIdentity, method: str, num_layers: int) -> ModelIdentity:
+    note = f"{num_layers} linear layers kept in {method} by bitsandbytes"
+    return replace(identity, note=f"{identity.note}; {note}" if identity.note else note)
 
 
 def choose_dtype(requested: Literal["auto", "float32", "bfloat16", "float64"], device: torch.device) -> torch.dtype:

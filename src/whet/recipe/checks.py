@@ -126,6 +126,17 @@ def _adapter_start(recipe: Recipe) -> Iterator[Finding]:
         yield Finding((("adapter", "rank"), path), f"must be even with adapter.init orthogonal (found {odd[0]})")
 
 
+def _quantized_base_is_frozen(recipe: Recipe) -> Iterator[Finding]:
+    kind, method = recipe.model.quantize, recipe.adapter.method
+    path: Path = ("model", "quantize")
+    if kind != "none" and method == "none":
+        yield Finding((path, ("adapter", "method")), f"{kind} rounds the weights that adapter.method none would train")
+    elif kind == "int8" and method == "dora":
+        yield Finding(
+            (path, ("adapter", "method")), "int8 hides the lengths of the weights that dora measures: use nf4, or lora"
+        )
+
+
 def _adapter_places(recipe: Recipe) -> Iterator[Finding]:
     adapter = recipe.adapter
     if adapter.targets != "all-linear":
@@ -328,6 +339,7 @@ CHECKS: tuple[Callable[[Recipe], Iterator[Finding]], ...] = (
     _adapter_off,
     _adapter_targets,
     _adapter_start,
+    _quantized_base_is_frozen,
     _adapter_places,
     _has_training_rows,
     _sources_make_sense,

@@ -81,6 +81,11 @@ def test_an_absurd_batch_is_answered_at_once():
             BASE + "adapter: {init: olora}\nmodel: {quantize: nf4}\n",
             "adapter.init: olora needs the base weights that",
         ),
+        (
+            BASE + "adapter: {method: none}\nmodel: {quantize: nf4}\n",
+            "model.quantize: nf4 rounds the weights that adapter.method none would train",
+        ),
+        (BASE + "adapter: {method: dora}\nmodel: {quantize: int8}\n", "model.quantize: int8 hides the lengths"),
         (BASE + "adapter: {init: orthogonal, rank: 5}\n", "adapter.rank: must be even with adapter.init orthogonal"),
         (
             BASE + "adapter: {init: orthogonal, ranks: {q_proj: 3}}\n",
