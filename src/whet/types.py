@@ -240,7 +240,7 @@ class Generation:
     prompt: str
     text: str
     num_new_tokens: int
-    stopped: Literal["stop_token", "length"]
+    stopped: Literal["stop_token", "stop_string", "length"]
     seconds: float = 0.0
 
 
@@ -271,6 +271,10 @@ class EvalReport:
     seconds: float
     weights: str = ""
     """weights hash, live or merged, dtype"""
+    code: str = ""
+    """version of the code that rendered the prompts, wrote the answers and judged them"""
+    num_rows_of_set: int = 0
+    """rows that the set has: more than were answered when time was limited; 0: not known"""
 
     @property
     def accuracy(self) -> float:

@@ -1,197 +1,262 @@
 """Base against tuned on the recipe's held-out rows: same prompts, same path, same decoding, one model in memory.
 
 The base answers first; then the adapter is merged into the same weights (float32, cast once) or, for a full
-fine-tuning, the trained weights are loaded, and the same code answers again.
+fine-tuning, the trained weights are loaded, and the same code answers again. Answers are kept as they are made
+(journal.py) and used again under the same key (questions.py).
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import torch
-from torch import nn
-from transformers.tokenization_utils_base import PreTrainedTokenizerBase
-
+from whet import cache
 from whet.checkpoint.manifest import file_sha256
-from whet.data.datasets import judge
 from whet.data.pipeline import prepare
-from whet.data.templates import Template, prompts
+from whet.data.templates import prompts
 from whet.errors import StorageError
+from whet.evaluation import answer_cache, nemo_rows
+from whet.evaluation.answers import answer, answer_rest, judge_again
 from whet.evaluation.compare import compare
+from whet.evaluation.journal import Answers, Journal
+from whet.evaluation.questions import AnswerKey, Questions, answer_key
 from whet.evaluation.store import read_eval_report, write_comparison, write_eval_report
-from whet.inference.engine import Decoding, generate
+from whet.evaluation.time_box import TimeBox
+from whet.inference.decoding import Decoding
+from whet.inference.tuned import final_weights, load_tuned
 from whet.kernels import attention
-from whet.models.adapters import ADAPTER_WEIGHTS, FULL_WEIGHTS, read_adapter
+from whet.models.adapters import ADAPTER_CONFIG
 from whet.models.load import LoadedModel, load_pretrained
-from whet.models.merge import merge_adapter
 from whet.parallel.env import choose_device, read_env
 from whet.recipe import load_recipe
-from whet.recipe.schema import Evaluate, Recipe
-from whet.types import Comparison, EvalReport, Example, Generation
+from whet.recipe.schema import Recipe
+from whet.types import Comparison, EvalReport
+
+__all__ = ["EvaluateOptions", "answer", "evaluate_run"]
 
 Say = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Set:
-    """One evaluation set, rendered."""
+class EvaluateOptions:
+    """What an evaluation may be asked for besides its recipe."""
 
-    name: str
-    examples: tuple[Example, ...]
-    prompts: tuple[tuple[int, ...], ...]
-    decoding: Decoding
-    stop_ids: frozenset[int]
-
-    @property
-    def fingerprint(self) -> str:
-        """SHA-256 over example ids and prompt tokens."""
-        digest = hashlib.sha256()
-        for example, prompt in zip(self.examples, self.prompts, strict=True):
-            digest.update(json.dumps([example.id, prompt]).encode())
-        return digest.hexdigest()
+    fresh: bool = False
+    """answer again even where answers are stored or kept"""
+    max_seconds: float | None = None
+    """time for everything, loading included: base and tuned answer the same first rows of each set that fit (and at
+    least 8 each)"""
+    nemo_rows: Path | None = None
+    """file for NeMo's rows of {input, label, prediction}: tuned's; base's beside it as NAME.base"""
+    progress: Callable[[str, int, int], None] = lambda _what, _num_done, _num_rows: None
+    """told (set and model, rows answered, rows of the set) at every row"""
 
 
-def evaluate_run(run_folder: Path, *, say: Say, fresh: bool = False) -> list[Comparison]:
+def evaluate_run(
+    run_folder: Path, *, say: Say, fresh: bool = False, options: EvaluateOptions | None = None
+) -> list[Comparison]:
     """Answer every evaluation set of the run with base and tuned, judge, compare, and store all of it.
 
-    Answers that are stored already and still belong to these weights, rows and decoding are used again unless
-    `fresh`. Raises StorageError when the run has no final weights yet.
+    Answers that are there already under the same key (weights, rows, decoding, code) are used again unless `fresh`:
+    the run's own, those of an evaluation that was cut short, and for the base those of any other run. Raises
+    StorageError when the run has no final weights yet.
     """
+    options = replace(options or EvaluateOptions(), fresh=fresh or (options is not None and options.fresh))
     recipe = load_recipe(run_folder / "recipe.yaml")
-    weights = final_weights(run_folder)
-    device = choose_device(recipe.train.device, read_env())
-    loaded = load_pretrained(recipe.model, device=device)
-    attention.install(loaded.model)
-    sets = _render_sets(recipe, loaded)
-
-    base_name = f"{loaded.identity.weights_sha256}, {_dtype_name(loaded)}"
-    base = {s.name: _report(run_folder, "base", base_name, s, loaded, say, fresh) for s in sets}
-    load_tuned(loaded.model, run_folder)
-    tuned_name = f"{base_name} with {weights.name} {file_sha256(weights)}, merged"
-    comparisons = []
-    for s in sets:
-        tuned = _report(run_folder, "tuned", tuned_name, s, loaded, say, fresh)
-        comparison = compare(base[s.name], tuned, seed=recipe.seed)
-        write_comparison(run_folder / "evaluations" / s.name, comparison)
-        comparisons.append(comparison)
-    return comparisons
+    final_weights(run_folder)
+    with cache.one_writer(run_folder / "evaluations" / "answers.lock"):
+        return _Evaluation(run_folder, recipe, options, say).compare_all()
 
 
-def final_weights(run_folder: Path) -> Path:
-    """The adapter or model file that a finished run left at its root."""
-    for name in (ADAPTER_WEIGHTS, FULL_WEIGHTS):
-        if (run_folder / name).is_file():
-            return run_folder / name
-    raise StorageError(
-        "has no final weights yet", where=str(run_folder), mend="let the run finish: whet train with its recipe"
-    )
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Answered:
+    """What one model answered to one set: its first rows, all of them where time was not limited."""
+
+    model: str
+    key: AnswerKey
+    journal: Journal
+    answers: Answers
 
 
-def load_tuned(model: nn.Module, run_folder: Path) -> None:
-    """Turn the base model in memory into the run's tuned model, in place."""
-    from safetensors.torch import load_file
+class _Evaluation:
+    """One model in memory: the base until `load_tuned`, the tuned one from then on."""
 
-    if final_weights(run_folder).name == ADAPTER_WEIGHTS:
-        config, tensors = read_adapter(run_folder)
-        merge_adapter(model, config, tensors)
-        return
-    named = dict(model.named_parameters())
-    saved = load_file(run_folder / FULL_WEIGHTS)
-    if set(saved) != set(named):
-        raise StorageError(f"{FULL_WEIGHTS} does not belong to this base model", where=str(run_folder))
-    with torch.no_grad():
-        for name, parameter in named.items():
-            parameter.copy_(saved[name])
+    def __init__(self, run_folder: Path, recipe: Recipe, options: EvaluateOptions, say: Say) -> None:
+        self._run_folder, self._recipe, self._options, self._say = run_folder, recipe, options, say
+        self._started = time.monotonic()
+        self._loaded = load_pretrained(recipe.model, device=choose_device(recipe.train.device, read_env()))
+        attention.install(self._loaded.model)
+        self._sets = _render_sets(recipe, self._loaded)
 
+    def compare_all(self) -> list[Comparison]:
+        weights = _name_base(self._loaded)
+        base = [
+            self._answer("base", weights, questions, len(questions), self._box(0.5, number))
+            for number, questions in enumerate(self._sets)
+        ]
+        load_tuned(self._loaded, self._run_folder)
+        weights = f"{weights}, with {_name_tuned(self._run_folder)} merged"
+        comparisons = []
+        for number, questions in enumerate(self._sets):
+            num_rows = len(base[number].answers)
+            tuned = self._answer("tuned", weights, questions, num_rows, self._box(1.0, number))
+            comparisons.append(self._compare(questions, base[number], tuned))
+        return comparisons
 
-def _render_sets(recipe: Recipe, loaded: LoadedModel) -> list[_Set]:
-    data = prepare(recipe, loaded.tokenizer, end_ids=loaded.stop_ids, base_folder=Path.cwd())
-    return [_render(entry, data.evaluate[entry.name], data.template) for entry in recipe.evaluate]
+    def _box(self, share: float, number: int) -> TimeBox:
+        """The time up to `share` of the whole, dealt evenly to the sets that are still to come."""
+        if self._options.max_seconds is None:
+            return TimeBox(None)
+        now, end = time.monotonic(), self._started + share * self._options.max_seconds
+        return TimeBox(now + (end - now) / (len(self._sets) - number))
 
+    def _answer(self, model: str, weights: str, questions: Questions, num_rows: int, box: TimeBox) -> _Answered:
+        key = answer_key(questions, weights)
+        journal = Journal(self._folder(questions), model, key)
+        written = [] if self._options.fresh else journal.read()
+        known = written if self._options.fresh else max(written, self._known(model, key, questions), key=len)
+        if len(known) < num_rows:
+            journal.begin(known)
+        answers = answer_rest(
+            known, questions, self._loaded, journal, box=box, num_rows=num_rows,
+            progress=lambda done, rows: self._options.progress(f"{questions.name}: {model}", done, rows),
+        )  # fmt: skip
+        self._say(_describe(f"{questions.name}: {model}", questions, len(known), answers))
+        if model == "base" and len(answers) > len(known):
+            self._share(key, answers)
+        return _Answered(model=model, key=key, journal=journal, answers=answers)
 
-def _render(entry: Evaluate, examples: Sequence[Example], template: Template) -> _Set:
-    return _Set(
-        name=entry.name,
-        examples=tuple(examples),
-        prompts=tuple(tuple(p) for p in prompts(template, examples)),
-        decoding=Decoding(max_new_tokens=entry.max_new_tokens, batch_rows=entry.batch_rows),
-        stop_ids=template.end_ids,
-    )
+    def _known(self, model: str, key: AnswerKey, questions: Questions) -> Answers:
+        """Answers under this key from the run's own report, or for a base from the user's cache."""
+        report = self._stored(model, key, questions)
+        found = list(zip(report.generations, report.judgements, strict=True)) if report else []
+        if model == "base" and len(found) < len(questions):
+            kept = judge_again(answer_cache.find_answers(key), questions, self._loaded)
+            found = max(found, kept, key=len)
+        return found
 
+    def _stored(self, model: str, key: AnswerKey, questions: Questions) -> EvalReport | None:
+        folder = self._folder(questions)
+        if not (folder / f"{model}.summary.json").is_file():
+            return None
+        try:
+            report = read_eval_report(folder, model)
+        except StorageError as error:
+            self._say(f"{questions.name}: {model} is answered again: {error.where}: {error.what}")
+            return None
+        rows = questions.fingerprint(len(report.generations))
+        is_ours = (report.weights, report.rows_fingerprint, report.decoding, report.code) == (
+            key.weights, rows, key.decoding, key.code,
+        )  # fmt: skip
+        return report if is_ours else None
 
-def _report(
-    run_folder: Path, model: str, weights: str, s: _Set, loaded: LoadedModel, say: Say, fresh: bool
-) -> EvalReport:
-    folder = run_folder / "evaluations" / s.name
-    if not fresh and (stored := _stored(folder, model)) is not None:
-        key = (stored.weights, stored.rows_fingerprint, stored.decoding)
-        if key == (weights, s.fingerprint, str(s.decoding)):
-            say(f"{s.name}: {model} answered before, {stored.accuracy:.1%} right")
-            return stored
-    report = answer(s.examples, s.prompts, loaded, s.decoding, stop_ids=s.stop_ids, model=model, dataset=s.name)
-    report = replace(report, weights=weights, rows_fingerprint=s.fingerprint)
-    write_eval_report(folder, report)
-    num_new = sum(g.num_new_tokens for g in report.generations)
-    say(
-        f"{s.name}: {model} answered {len(s.examples)} rows in {report.seconds:.0f} s "
-        f"({num_new / report.seconds:.0f} tokens/s), {report.accuracy:.1%} right"
-    )
-    return report
+    def _share(self, key: AnswerKey, answers: Answers) -> None:
+        try:
+            answer_cache.keep_answers(key, [generation for generation, _ in answers])
+        except StorageError as error:
+            self._say(f"other runs cannot use these answers: {error.where}: {error.what}")
 
+    def _compare(self, questions: Questions, base: _Answered, tuned: _Answered) -> Comparison:
+        """Both on the rows that both answered."""
+        num_rows = min(len(base.answers), len(tuned.answers))
+        reports = [self._store(questions, answered, num_rows) for answered in (base, tuned)]
+        comparison = compare(*reports, seed=self._recipe.seed)
+        if num_rows < len(questions):
+            reached = f"Time was limited: the first {num_rows} of {len(questions)} rows were answered and compared."
+            comparison = replace(comparison, sentences=(reached, *comparison.sentences))
+        write_comparison(self._folder(questions), comparison)
+        if self._options.nemo_rows is not None:
+            self._write_nemo_rows(self._options.nemo_rows, questions, *reports)
+        return comparison
 
-def _stored(folder: Path, model: str) -> EvalReport | None:
-    if not (folder / f"{model}.summary.json").is_file():
-        return None
-    return read_eval_report(folder, model)
-
-
-def answer(
-    examples: Sequence[Example],
-    prompts: Sequence[Sequence[int]],
-    loaded: LoadedModel,
-    decoding: Decoding,
-    *,
-    stop_ids: frozenset[int],
-    model: str,
-    dataset: str,
-) -> EvalReport:
-    """Greedy answers to `examples`, judged one by one; `weights` and `rows_fingerprint` are the caller's to fill."""
-    started = time.monotonic()
-    completions = generate(loaded.model, prompts, stop_ids=stop_ids, decoding=decoding)
-    seconds = time.monotonic() - started
-    tokenizer = loaded.tokenizer
-    generations = tuple(
-        Generation(
-            example_id=example.id,
-            prompt=_text(tokenizer, prompt, skip_special_tokens=False),
-            text=_text(tokenizer, completion.ids, skip_special_tokens=True),
-            num_new_tokens=len(completion.ids),
-            stopped="stop_token" if completion.has_stopped else "length",
-            seconds=seconds / len(examples),
+    def _store(self, questions: Questions, answered: _Answered, num_rows: int) -> EvalReport:
+        """The report over the first `num_rows`; answers that are not in it, or to which more may come, stay in the
+        journal."""
+        answers = answered.answers[:num_rows]
+        report = EvalReport(
+            model=answered.model,
+            dataset=questions.name,
+            decoding=answered.key.decoding,
+            rows_fingerprint=questions.fingerprint(num_rows),
+            generations=tuple(generation for generation, _ in answers),
+            judgements=tuple(judgement for _, judgement in answers),
+            seconds=sum(generation.seconds for generation, _ in answers),
+            weights=answered.key.weights,
+            code=answered.key.code,
+            num_rows_of_set=len(questions),
         )
-        for example, prompt, completion in zip(examples, prompts, completions, strict=True)
+        if num_rows < len(questions):
+            answered.journal.begin(answered.answers)
+        stored = None if self._options.fresh else self._stored(answered.model, answered.key, questions)
+        if stored is None or len(stored.generations) != num_rows:
+            write_eval_report(self._folder(questions), report)
+        if num_rows == len(questions):
+            answered.journal.remove()
+        return report
+
+    def _write_nemo_rows(self, path: Path, questions: Questions, base: EvalReport, tuned: EvalReport) -> None:
+        if len(self._sets) > 1:
+            path = path.with_name(f"{path.stem}.{questions.name}{path.suffix}")
+        examples = questions.examples[: len(tuned.generations)]
+        nemo_rows.write_nemo_rows(path, examples, tuned)
+        nemo_rows.write_nemo_rows(path.with_name(f"{path.stem}.base{path.suffix}"), examples, base)
+        self._say(f"{questions.name}: NeMo's rows in {path}")
+
+    def _folder(self, questions: Questions) -> Path:
+        return self._run_folder / "evaluations" / questions.name
+
+
+def _render_sets(recipe: Recipe, loaded: LoadedModel) -> list[Questions]:
+    data = prepare(recipe, loaded.tokenizer, end_ids=loaded.stop_ids, base_folder=Path.cwd())
+    return [
+        Questions(
+            name=entry.name,
+            examples=tuple(data.evaluate[entry.name]),
+            prompts=(rendered := tuple(tuple(p) for p in prompts(data.template, data.evaluate[entry.name]))),
+            decoding=Decoding(
+                max_new_tokens=entry.max_new_tokens,
+                batch_rows=entry.batch_rows,
+                max_total_tokens=_tight_context(loaded, rendered, entry.max_new_tokens),
+            ),
+            stop_ids=data.template.end_ids,
+        )
+        for entry in recipe.evaluate
+    ]
+
+
+def _tight_context(loaded: LoadedModel, rendered: Sequence[Sequence[int]], max_new_tokens: int) -> int | None:
+    """What the model can read, in tokens, where a row may come up to it."""
+    context = int(loaded.model.config.max_position_embeddings)
+    longest = max((len(prompt) for prompt in rendered), default=0)
+    return context if longest + max_new_tokens > context else None
+
+
+def _name_base(loaded: LoadedModel) -> str:
+    """The weights and what else decides what they compute."""
+    dtype = str(loaded.compute_dtype).removeprefix("torch.")
+    config = file_sha256(loaded.folder / "config.json")[:16]
+    return f"{loaded.identity.weights_sha256}, config {config}, {dtype} on {loaded.model.device.type}"
+
+
+def _name_tuned(run_folder: Path) -> str:
+    weights = final_weights(run_folder)
+    config = run_folder / ADAPTER_CONFIG
+    scale = f" (config {file_sha256(config)[:16]})" if config.is_file() else ""
+    return f"{weights.name} {file_sha256(weights)}{scale}"
+
+
+def _describe(who: str, questions: Questions, num_known: int, answers: Answers) -> str:
+    num_rows = len(answers)
+    accuracy = sum(judgement.is_correct for _, judgement in answers) / max(1, num_rows)
+    if num_known >= num_rows:
+        return f"{who} answered before, {accuracy:.1%} right"
+    new = [generation for generation, _ in answers[num_known:]]
+    seconds = max(1e-9, sum(generation.seconds for generation in new))
+    before = f", {num_known} rows before" if num_known else ""
+    reached = "" if num_rows == len(questions) else f" of {len(questions)}: the time was up"
+    return (
+        f"{who} answered {len(new)} rows in {seconds:.0f} s "
+        f"({sum(g.num_new_tokens for g in new) / seconds:.0f} tokens/s){before}{reached}, {accuracy:.1%} right"
     )
-    return EvalReport(
-        model=model,
-        dataset=dataset,
-        decoding=str(decoding),
-        rows_fingerprint="",
-        generations=generations,
-        judgements=tuple(judge(e, g.text) for e, g in zip(examples, generations, strict=True)),
-        seconds=seconds,
-    )
-
-
-def _text(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], *, skip_special_tokens: bool) -> str:
-    text = tokenizer.decode(list(ids), skip_special_tokens=skip_special_tokens)
-    assert isinstance(text, str)
-    return text
-
-
-def _dtype_name(loaded: LoadedModel) -> str:
-    return str(loaded.compute_dtype).removeprefix("torch.")

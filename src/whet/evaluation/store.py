@@ -1,7 +1,8 @@
 """EvalReport and Comparison <-> files of `<run>/evaluations/<dataset>/`.
 
 `base.jsonl` and `tuned.jsonl` hold one line per row, `*.summary.json` what all rows share, `comparison.json` the
-verdict. The report of the model called `base` is stored as base, any other as tuned.
+verdict. The report of the model called `base` is stored as base, any other as tuned. Times stand in the summary only:
+the same model answers the same rows with the same lines, however often it was interrupted.
 """
 
 from __future__ import annotations
@@ -24,14 +25,17 @@ _SUMMARY_FIELDS = {
     "seconds": (int, float),
     "weights": str,
     "num_rows": int,
+    "code": str,
+    "num_rows_of_set": int,
 }
+# files of earlier versions do not say these
+_SUMMARY_DEFAULTS = {"code": "", "num_rows_of_set": 0}
 _ROW_FIELDS = {
     "id": str,
     "prompt": str,
     "text": str,
     "stopped": str,
     "num_new_tokens": int,
-    "seconds": (int, float),
     "extracted": str,
     "golds": list,
     "is_correct": bool,
@@ -54,6 +58,7 @@ _COMPARISON_FIELDS = {
     "sentences": list,
 }
 _INTERVAL_FIELDS = {"estimate": (int, float), "low": (int, float), "high": (int, float), "level": (int, float)}
+_ENDS = ("stop_token", "stop_string", "length")
 _VERDICTS = ("better", "worse", "not distinguishable")
 
 
@@ -68,21 +73,7 @@ def write_eval_report(folder: Path, report: EvalReport) -> None:
     A comparison made from the replaced rows is removed.
     """
     stem = _stem(report.model)
-    rows = [
-        {
-            "id": generation.example_id,
-            "prompt": generation.prompt,
-            "text": generation.text,
-            "stopped": generation.stopped,
-            "num_new_tokens": generation.num_new_tokens,
-            "seconds": generation.seconds,
-            "extracted": judgement.extracted,
-            "golds": list(judgement.golds),
-            "is_correct": judgement.is_correct,
-            "has_format": judgement.has_format,
-        }
-        for generation, judgement in zip(report.generations, report.judgements, strict=True)
-    ]
+    rows = [row_document(g, j) for g, j in zip(report.generations, report.judgements, strict=True)]
     summary = {name: getattr(report, name) for name in _SUMMARY_FIELDS if name != "num_rows"}
     summary |= {"num_rows": len(rows), "accuracy": report.accuracy}
     atomic.remove(folder / "comparison.json")
@@ -91,15 +82,31 @@ def write_eval_report(folder: Path, report: EvalReport) -> None:
     atomic.write_text(folder / f"{stem}.summary.json", json.dumps(summary, indent=2) + "\n")
 
 
+def row_document(generation: Generation, judgement: Judgement) -> dict[str, Any]:
+    """One line of `<base|tuned>.jsonl`."""
+    return {
+        "id": generation.example_id,
+        "prompt": generation.prompt,
+        "text": generation.text,
+        "stopped": generation.stopped,
+        "num_new_tokens": generation.num_new_tokens,
+        "extracted": judgement.extracted,
+        "golds": list(judgement.golds),
+        "is_correct": judgement.is_correct,
+        "has_format": judgement.has_format,
+    }
+
+
 def read_eval_report(folder: Path, model: str) -> EvalReport:
     """Read what `write_eval_report` wrote for `base` or `tuned`; StorageError names the malformed line."""
     stem = _stem(model)
     summary_path, rows_path = folder / f"{stem}.summary.json", folder / f"{stem}.jsonl"
-    summary = _parse(_read(summary_path), str(summary_path), _SUMMARY_FIELDS)
+    summary = _parse(_read(summary_path), str(summary_path), _SUMMARY_FIELDS, _SUMMARY_DEFAULTS)
     lines = _read(rows_path).split("\n")
     if lines[-1] != "":
         raise _broken(f"{rows_path}:{len(lines)}", "the last line is torn")
-    rows = [_parse_row(line, f"{rows_path}:{number}") for number, line in enumerate(lines[:-1], start=1)]
+    seconds = summary["seconds"] / max(1, len(lines) - 1)
+    rows = [parse_row(line, f"{rows_path}:{number}", seconds) for number, line in enumerate(lines[:-1], start=1)]
     if len(rows) != summary["num_rows"]:
         raise _broken(str(rows_path), f"{len(rows)} rows, but {summary_path.name} says {summary['num_rows']}")
     return EvalReport(
@@ -134,17 +141,18 @@ def _stem(model: str) -> str:
     return "base" if model == "base" else "tuned"
 
 
-def _parse_row(line: str, where: str) -> tuple[Generation, Judgement]:
+def parse_row(line: str, where: str, seconds: float) -> tuple[Generation, Judgement]:
+    """What `row_document` wrote, `seconds` its share of the time; StorageError names what is malformed."""
     row = _parse(line, where, _ROW_FIELDS)
-    if row["stopped"] not in ("stop_token", "length"):
-        raise _broken(where, "stopped must be stop_token or length")
+    if row["stopped"] not in _ENDS:
+        raise _broken(where, f"stopped must be one of {', '.join(_ENDS)}")
     generation = Generation(
         example_id=row["id"],
         prompt=row["prompt"],
         text=row["text"],
         num_new_tokens=row["num_new_tokens"],
         stopped=row["stopped"],
-        seconds=row["seconds"],
+        seconds=seconds,
     )
     judgement = Judgement(
         example_id=row["id"],
@@ -156,12 +164,12 @@ def _parse_row(line: str, where: str) -> tuple[Generation, Judgement]:
     return generation, judgement
 
 
-def _parse(text: str, where: str, fields: dict[str, Any]) -> dict[str, Any]:
+def _parse(text: str, where: str, fields: dict[str, Any], defaults: dict[str, Any] | None = None) -> dict[str, Any]:
     try:
         value = json.loads(text, parse_constant=_refuse_constant(where))
     except (json.JSONDecodeError, RecursionError) as error:
         raise _broken(where, f"not JSON ({error})") from error
-    return _check(value, where, fields)
+    return _check({**(defaults or {}), **value} if isinstance(value, dict) else value, where, fields)
 
 
 def _check(value: object, where: str, fields: dict[str, Any]) -> dict[str, Any]:

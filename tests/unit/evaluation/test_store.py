@@ -21,7 +21,7 @@ def report(model: str = "base") -> EvalReport:
         rows_fingerprint="abc",
         generations=tuple(
             Generation(
-                example_id=f"r{i}", prompt=NASTY, text=NASTY * i, num_new_tokens=i, stopped="length", seconds=0.25
+                example_id=f"r{i}", prompt=NASTY, text=NASTY * i, num_new_tokens=i, stopped="length", seconds=0.5
             )
             for i in range(3)
         ),
@@ -31,6 +31,8 @@ def report(model: str = "base") -> EvalReport:
         ),
         seconds=1.5,
         weights="w",
+        code="c",
+        num_rows_of_set=5,
     )
 
 
@@ -94,7 +96,7 @@ def test_datasets_are_listed_by_name(tmp_path: Path) -> None:
         (lambda row: row.replace('"golds"', '"gold"'), r"base.jsonl:2: `golds` is missing"),
         (lambda row: row.replace("true", '"true"'), r"base.jsonl:2: `is_correct` has the wrong type"),
         (lambda row: row.replace('"num_new_tokens": 1', '"num_new_tokens": true'), r"jsonl:2: `num_new_tokens`"),
-        (lambda row: row.replace("0.25", "NaN"), r"base.jsonl:2: NaN is not JSON"),
+        (lambda row: row.replace('"num_new_tokens": 1', '"num_new_tokens": NaN'), r"base.jsonl:2: NaN is not JSON"),
         (lambda row: row.replace('"length"', '"limit"'), r"base.jsonl:2: stopped"),
         (lambda row: "[" * 100_000, r"base.jsonl:2: not JSON"),
     ],
@@ -144,3 +146,25 @@ def test_a_comparison_with_an_unknown_verdict_is_refused(tmp_path: Path) -> None
     path.write_text(json.dumps(json.loads(path.read_text()) | {"verdict": "amazing"}))
     with pytest.raises(StorageError, match="verdict must be one of"):
         store.read_comparison(tmp_path)
+
+
+def test_no_time_stands_in_the_rows(tmp_path: Path) -> None:
+    one = report()
+    slower = replace(one, seconds=90.0, generations=tuple(replace(g, seconds=30.0) for g in one.generations))
+    texts = []
+    for each in (one, slower):
+        store.write_eval_report(tmp_path, each)
+        texts.append((tmp_path / "base.jsonl").read_bytes())
+        assert store.read_eval_report(tmp_path, "base") == each
+    assert texts[0] == texts[1]
+
+
+def test_files_of_earlier_versions_are_read(tmp_path: Path) -> None:
+    """With a time in every row, without code version and size of the set."""
+    store.write_eval_report(tmp_path, report())
+    rows = [json.loads(line) | {"seconds": 0.1} for line in (tmp_path / "base.jsonl").read_text().splitlines()]
+    (tmp_path / "base.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    summary = json.loads((tmp_path / "base.summary.json").read_text())
+    del summary["code"], summary["num_rows_of_set"]
+    (tmp_path / "base.summary.json").write_text(json.dumps(summary))
+    assert store.read_eval_report(tmp_path, "base") == replace(report(), code="", num_rows_of_set=0)

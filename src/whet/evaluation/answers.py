@@ -1,0 +1,139 @@
+"""A model's answers to a set, portion by portion: each one judged and on the disk before the next begins."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+
+from whet.data.datasets import judge
+from whet.evaluation.journal import Answers, Journal
+from whet.evaluation.questions import Questions
+from whet.evaluation.time_box import TimeBox
+from whet.inference.decoding import Decoding
+from whet.inference.engine import generate
+from whet.inference.text import answer_decoder, prompt_text
+from whet.models.load import LoadedModel
+from whet.types import EvalReport, Example, Generation
+
+Progress = Callable[[int, int], None]
+"""told (rows answered, rows of the set)"""
+
+PORTION_BATCHES = 2
+"""Batches that are answered together: finished rows make room for waiting ones, and a crash costs at most these."""
+
+
+def answer_rest(
+    known: Answers,
+    questions: Questions,
+    loaded: LoadedModel,
+    journal: Journal,
+    *,
+    box: TimeBox,
+    num_rows: int,
+    progress: Progress,
+) -> Answers:
+    """`known` answers to the first rows, continued up to row `num_rows` or as far as `box` allows."""
+    answers = list(known)
+    portion = PORTION_BATCHES * questions.decoding.batch_rows
+    while len(answers) < num_rows:
+        start = len(answers)
+        # portions begin at the same rows whether or not an earlier process answered some of them
+        end = start + box.next_rows(min(num_rows - start, portion - start % portion), portion)
+        if end == start:
+            break
+        started = time.monotonic()
+        examples = questions.examples[start:end]
+        generations = write(
+            examples,
+            questions.prompts[start:end],
+            loaded,
+            questions.decoding,
+            stop_ids=questions.stop_ids,
+            progress=partial(_tell, progress, start, num_rows),
+        )
+        box.measured(end - start, time.monotonic() - started)
+        new = [
+            (generation, judge(example, generation.text))
+            for example, generation in zip(examples, generations, strict=True)
+        ]
+        journal.append(new)
+        answers += new
+    return answers
+
+
+def _tell(progress: Progress, start: int, num_rows: int, num_done: int) -> None:
+    progress(start + num_done, num_rows)
+
+
+def write(
+    examples: Sequence[Example],
+    prompts: Sequence[Sequence[int]],
+    loaded: LoadedModel,
+    decoding: Decoding,
+    *,
+    stop_ids: frozenset[int],
+    progress: Callable[[int], None] = lambda _num_done: None,
+) -> tuple[Generation, ...]:
+    """What the model answers to each example; what an example draws when sampling is decided by its id.
+
+    `seconds` of each is its share of the time that all took.
+    """
+    started = time.monotonic()
+    completions = generate(
+        loaded.model,
+        prompts,
+        stop_ids=stop_ids,
+        decoding=decoding,
+        keys=[example.id for example in examples],
+        decode=answer_decoder(loaded.tokenizer),
+        on_finished=lambda _index, num_finished: progress(num_finished),
+    )
+    share = (time.monotonic() - started) / max(1, len(examples))
+    return tuple(
+        Generation(
+            example_id=example.id,
+            prompt=prompt_text(loaded.tokenizer, prompt),
+            text=completion.text or "",
+            num_new_tokens=len(completion.ids),
+            stopped=completion.ended,
+            seconds=share,
+        )
+        for example, prompt, completion in zip(examples, prompts, completions, strict=True)
+    )
+
+
+def judge_again(generations: Sequence[Generation], questions: Questions, loaded: LoadedModel) -> Answers:
+    """Kept generations of the first rows with their prompts and a judgement of now; none if they are of other rows."""
+    examples = questions.examples[: len(generations)]
+    if [example.id for example in examples] != [generation.example_id for generation in generations]:
+        return []
+    prompts = [prompt_text(loaded.tokenizer, prompt) for prompt in questions.prompts[: len(generations)]]
+    return [
+        (replace(generation, prompt=prompt), judge(example, generation.text))
+        for example, generation, prompt in zip(examples, generations, prompts, strict=True)
+    ]
+
+
+def answer(
+    examples: Sequence[Example],
+    prompts: Sequence[Sequence[int]],
+    loaded: LoadedModel,
+    decoding: Decoding,
+    *,
+    stop_ids: frozenset[int],
+    model: str,
+    dataset: str,
+) -> EvalReport:
+    """Answers to `examples` in one go, judged, not stored; `weights` and fingerprints are the caller's to fill."""
+    generations = write(examples, prompts, loaded, decoding, stop_ids=stop_ids)
+    return EvalReport(
+        model=model,
+        dataset=dataset,
+        decoding=str(decoding),
+        rows_fingerprint="",
+        generations=generations,
+        judgements=tuple(judge(e, g.text) for e, g in zip(examples, generations, strict=True)),
+        seconds=sum(generation.seconds for generation in generations),
+    )
