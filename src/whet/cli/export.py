@@ -30,6 +30,7 @@ def export(
 
 def run_export(run: Path, to: str, *, base: str | None, output: Path | None, dtype: str, is_proved: bool) -> None:
     """Look the format up and export; RecipeError for a format or dtype that there is not."""
+    from whet.cli.memory import return_large_blocks
     from whet.cli.quiet import quiet_libraries
     from whet.errors import RecipeError
     from whet.export.request import Dtype
@@ -37,6 +38,7 @@ def run_export(run: Path, to: str, *, base: str | None, output: Path | None, dty
     if dtype not in get_args(Dtype):
         raise RecipeError(f"there is no dtype {dtype!r}", mend=f"choose among {', '.join(get_args(Dtype))}")
     quiet_libraries()
+    return_large_blocks()
     from whet.export import EXPORTS, Request
 
     if to not in EXPORTS:

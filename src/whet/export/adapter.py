@@ -7,7 +7,7 @@ own format.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from whet.errors import RecipeError
-from whet.export.answers import logits_of
+from whet.export.answers import each_logits
 from whet.export.companions import write_companions, write_readme
 from whet.export.draft import draft_folder, refuse_existing
 from whet.export.merged import tell
@@ -131,11 +131,11 @@ def _targets(update: AdapterUpdate, source: Source) -> list[str]:
 
 
 def _readers(source: Source, folder: Path) -> list[Reader]:
-    def by_peft(texts: Sequence[Sequence[int]]) -> list[Tensor]:
-        return logits_of(load_peft_folder(load_float32(source.model), folder), texts)
+    def by_peft(texts: Sequence[Sequence[int]]) -> Iterator[Tensor]:
+        return each_logits(load_peft_folder(load_float32(source.model), folder), texts)
 
-    def by_hand(texts: Sequence[Sequence[int]]) -> list[Tensor]:
-        return logits_of(_add_by_hand(load_float32(source.model), folder), texts)
+    def by_hand(texts: Sequence[Sequence[int]]) -> Iterator[Tensor]:
+        return each_logits(_add_by_hand(load_float32(source.model), folder), texts)
 
     readers = [Reader(name="peft", logits=by_peft)]
     if source.update is not None and not source.update.unties_head:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import BinaryIO
 
 import torch
 from torch import Tensor, nn
 
 NUM_NEW_TOKENS = 16
+_POSITIONS = 8
+"""compared at a time: float64 copies of whole vocabularies are large"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,8 +51,9 @@ def continue_greedily(model: nn.Module, prompts: Sequence[Sequence[int]]) -> lis
     cache, new = None, []
     for step in range(NUM_NEW_TOKENS):
         out = model(
-            input_ids=ids_BT, attention_mask=mask_BT, position_ids=positions_BT, past_key_values=cache, use_cache=True
-        )
+            input_ids=ids_BT, attention_mask=mask_BT, position_ids=positions_BT, past_key_values=cache,
+            use_cache=True, logits_to_keep=1,
+        )  # fmt: skip
         cache = out.past_key_values
         ids_BT = out.logits[:, -1:].argmax(-1)
         new.append(ids_BT)
@@ -60,27 +64,50 @@ def continue_greedily(model: nn.Module, prompts: Sequence[Sequence[int]]) -> lis
 
 
 @torch.inference_mode()
-def logits_of(model: nn.Module, texts: Sequence[Sequence[int]]) -> list[Tensor]:
-    """float32 logits [T, V] of each token sequence by itself, on the CPU."""
+def each_logits(model: nn.Module, texts: Sequence[Sequence[int]]) -> Iterator[Tensor]:
+    """float32 logits [T, V] of each token sequence by itself, on the CPU; made when they are asked for."""
     device = next(model.parameters()).device
-    return [
-        model(input_ids=torch.tensor([list(text)], device=device), use_cache=False).logits[0].float().cpu()
-        for text in texts
-    ]
+    for text in texts:
+        ids_1T = torch.tensor([list(text)], device=device)
+        yield model(input_ids=ids_1T, use_cache=False).logits[0].float().cpu()
+
+
+def logits_of(model: nn.Module, texts: Sequence[Sequence[int]]) -> list[Tensor]:
+    """All of `each_logits`, for when they are needed more than once."""
+    return list(each_logits(model, texts))
+
+
+class Spooled:
+    """float32 tensors in a file, read back one at a time: logits of a large vocabulary would outweigh a small model."""
+
+    def __init__(self, file: BinaryIO, tensors: Iterable[Tensor]) -> None:
+        self._file = file
+        self._shapes = []
+        for tensor in tensors:
+            self._shapes.append(tensor.shape)
+            file.write(tensor.contiguous().numpy().data)
+
+    def __iter__(self) -> Iterator[Tensor]:
+        self._file.seek(0)
+        for shape in self._shapes:
+            content = bytearray(self._file.read(4 * shape.numel()))
+            yield torch.frombuffer(content, dtype=torch.float32).view(shape)
 
 
 def compare_logits(
-    reader: str, source: Sequence[Tensor], artefact: Sequence[Tensor], num_prompt_tokens: Sequence[int]
+    reader: str, source: Iterable[Tensor], artefact: Iterable[Tensor], num_prompt_tokens: Sequence[int]
 ) -> Agreement:
     """The distances between two readings of the same token sequences, each [T, V].
 
     Greedy tokens are compared along the source's own continuation: up to the first difference both have read the same.
     """
-    differences, kl, same, greedy = [], [], [], []
+    differences, largest, kl, same, greedy = [], [], [], [], []
     for source_TV, artefact_TV, num_prompt in zip(source, artefact, num_prompt_tokens, strict=True):
-        differences.append((source_TV - artefact_TV).abs().max())
-        logp_TV, logq_TV = (x.double().log_softmax(-1) for x in (source_TV, artefact_TV))
-        kl.append((logp_TV.exp() * (logp_TV - logq_TV)).sum(-1).clamp(min=0))
+        for source_PV, artefact_PV in zip(source_TV.split(_POSITIONS), artefact_TV.split(_POSITIONS), strict=True):
+            largest.append(source_PV.abs().max())
+            differences.append((source_PV - artefact_PV).abs().max())
+            logp_PV, logq_PV = (x.double().log_softmax(-1) for x in (source_PV, artefact_PV))
+            kl.append((logp_PV.exp() * (logp_PV - logq_PV)).sum(-1).clamp(min=0))
         same_T = source_TV.argmax(-1) == artefact_TV.argmax(-1)
         same.append(same_T)
         # position t predicts token t + 1; the last one's prediction lies behind the continuation
@@ -89,12 +116,11 @@ def compare_logits(
     kl_P, same_P = torch.cat(kl), torch.cat(same)
     # torch's max and mean keep a NaN, Python's may lose it
     difference = float(torch.stack(differences).max())
-    largest = max(float(source_TV.abs().max()) for source_TV in source)
     return Agreement(
         reader=reader,
         num_positions=len(kl_P),
         max_logit_difference=difference,
-        relative_logit_difference=difference / largest,
+        relative_logit_difference=difference / float(torch.stack(largest).max()),
         mean_kl=float(kl_P.mean()),
         max_kl=float(kl_P.max()),
         top1_agreement=float(same_P.double().mean()),
@@ -102,9 +128,10 @@ def compare_logits(
     )
 
 
-def top1_changed(base: Sequence[Tensor], tuned: Sequence[Tensor]) -> float:
-    """Share of positions where tuning changed the most probable token: equality of an adapter that does nothing is no
-    evidence."""
-    pairs = list(zip(base, tuned, strict=True))
-    changed = sum(int((b.argmax(-1) != t.argmax(-1)).sum()) for b, t in pairs)
-    return changed / sum(len(b) for b, _ in pairs)
+def top1_changed(base: Iterable[Tensor], tuned: Iterable[Tensor]) -> float:
+    """Share of positions where tuning changed the most probable token.
+
+    Equality with an adapter that does nothing would show nothing.
+    """
+    changed = [b_TV.argmax(-1) != t_TV.argmax(-1) for b_TV, t_TV in zip(base, tuned, strict=True)]
+    return float(torch.cat(changed).double().mean())

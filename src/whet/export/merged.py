@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from whet.errors import RecipeError
-from whet.export.answers import logits_of
+from whet.export.answers import each_logits
 from whet.export.companions import write_companions, write_readme
 from whet.export.draft import draft_folder, refuse_existing
 from whet.export.proof import FLOAT32, ROUNDED, Proof, Reader, load_float32, prove, require, write_proof
@@ -59,9 +59,9 @@ def write_merged(folder: Path, source: Source, request: Request) -> str:
     return dtype
 
 
-def _reread(folder: Path) -> Callable[[Sequence[Sequence[int]]], list[Tensor]]:
-    def logits(texts: Sequence[Sequence[int]]) -> list[Tensor]:
-        return logits_of(load_float32(Model(id=str(folder.resolve()))), texts)
+def _reread(folder: Path) -> Callable[[Sequence[Sequence[int]]], Iterator[Tensor]]:
+    def logits(texts: Sequence[Sequence[int]]) -> Iterator[Tensor]:
+        return each_logits(load_float32(Model(id=str(folder.resolve()))), texts)
 
     return logits
 

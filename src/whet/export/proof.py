@@ -9,13 +9,15 @@ rounded to bfloat16 by 6.5e-3, a merged bfloat16 model by 0.39 with a mean KL of
 
 from __future__ import annotations
 
+import gc
 import importlib.metadata
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryFile
+from typing import Any, BinaryIO
 
 import torch
 from torch import Tensor, nn
@@ -24,7 +26,7 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from whet.data.templates import build_template, prompts
 from whet.errors import GateError, OutOfMemoryError
-from whet.export.answers import Agreement, compare_logits, continue_greedily, logits_of, top1_changed
+from whet.export.answers import Agreement, Spooled, compare_logits, continue_greedily, each_logits, top1_changed
 from whet.export.prompts import PLAIN, QUESTIONS
 from whet.export.source import Source
 from whet.models.folder import read_json
@@ -57,8 +59,8 @@ class Reader:
     """A library that reads the artefact back."""
 
     name: str
-    logits: Callable[[Sequence[Sequence[int]]], list[Tensor]]
-    """token sequences -> float32 logits [T, V] of each"""
+    logits: Callable[[Sequence[Sequence[int]]], Iterable[Tensor]]
+    """token sequences -> float32 logits [T, V] of each; best one at a time"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,11 +104,13 @@ def prove(source: Source, readers: Sequence[Reader], tokenizer_folder: Path, *, 
     One model is in memory at a time, in float32; OutOfMemoryError when it does not fit on the GPU.
     """
     prompt_ids = _prompt_ids(source.tokenizer, source.stop_ids)
+    num_prompt_tokens = [len(prompt) for prompt in prompt_ids]
     try:
-        texts, tuned, changed = _ask_source(source, prompt_ids)
-        agreements = tuple(
-            compare_logits(reader.name, tuned, reader.logits(texts), [len(p) for p in prompt_ids]) for reader in readers
-        )
+        with TemporaryFile() as file:
+            texts, tuned, changed = _ask_source(source, prompt_ids, file)
+            agreements = tuple(
+                compare_logits(reader.name, tuned, reader.logits(texts), num_prompt_tokens) for reader in readers
+            )
     except torch.OutOfMemoryError as error:
         raise OutOfMemoryError(
             "the model in float32 does not fit on the GPU, so the export cannot be proved there",
@@ -121,22 +125,25 @@ def prove(source: Source, readers: Sequence[Reader], tokenizer_folder: Path, *, 
     )
 
 
-def _ask_source(source: Source, prompt_ids: list[list[int]]) -> tuple[list[list[int]], list[Tensor], float | None]:
+def _ask_source(
+    source: Source, prompt_ids: list[list[int]], file: BinaryIO
+) -> tuple[list[list[int]], Spooled, float | None]:
     """(prompts with continuations, the tuned model's logits on them, share of tokens that tuning changed)."""
     if source.adapter is None or source.update is None:
         model = load_float32(Model(id=str(source.folder.resolve())))
         texts = continue_greedily(model, prompt_ids)
-        return texts, logits_of(model, texts), None
+        return texts, Spooled(file, each_logits(model, texts)), None
     live: Any = attach_live(load_float32(source.model), source.adapter, source.update)
     texts = continue_greedily(live, prompt_ids)
-    tuned = logits_of(live, texts)
+    tuned = Spooled(file, each_logits(live, texts))
     with live.disable_adapter():
-        base = logits_of(live, texts)
-    return texts, tuned, top1_changed(base, tuned)
+        changed = top1_changed(each_logits(live, texts), tuned)
+    return texts, tuned, changed
 
 
 def load_float32(model: Model) -> nn.Module:
     """The model computed in float32, on the GPU where there is one."""
+    gc.collect()  # models refer to themselves: the one before would stay in memory beside this one
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return load_pretrained(replace(model, dtype="float32", quantize="none"), device=device).model
 
