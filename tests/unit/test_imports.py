@@ -15,10 +15,14 @@ PACKAGE = ROOT / "src" / "whet"
 # library -> the only places (relative to src/whet) that may import it, lazily or not
 HOMES = {
     "datasets": ("data/",),
+    "bitsandbytes": ("models/",),
     "gguf": ("models/", "export/"),
+    "llama_cpp": ("export/",),
     "peft": ("models/",),
     "pyarrow": ("data/",),
     "reasoning_gym": ("data/",),
+    "rouge_score": ("evaluation/metrics/",),
+    "sacrebleu": ("evaluation/metrics/",),
     "tensorboard": ("tracking/",),
     "torch.utils.tensorboard": ("tracking/",),
     "triton": ("kernels/",),
@@ -27,6 +31,7 @@ HOMES = {
     "mlflow": ("tracking/",),
     # what only the tests and benchmarks compare against
     "scipy": (),
+    "statsmodels": (),
     "trl": (),
 }
 

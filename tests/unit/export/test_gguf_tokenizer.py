@@ -17,7 +17,7 @@ from whet.models.tokenizer import read_tokenizer
 TEXTS = (
     "How many clips did Natalia sell in April and May?",
     "12345 and 3.14, don't we'LL it'S\n\n\n  indented\ttext  \r\n end ",
-    "the world, hello the world. hell",
+    "the world, hello the world. hell thell ethell",
     "é 漢字 🙂 \u00a0 x",
     " ",
     "   three spaces",
