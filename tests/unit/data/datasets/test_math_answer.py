@@ -1,4 +1,4 @@
-"""The answer of a text is found where the marks are, whatever way the number is written, and nothing is run or rounded."""
+"""The answer of a text is found where the marks are, however the number is written; nothing is run or rounded."""
 
 import json
 import re
