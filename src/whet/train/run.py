@@ -18,7 +18,7 @@ from whet.data.sampler import Order, describe_packing, order_of
 from whet.errors import InterruptedRunError, RecipeError, StorageError
 from whet.kernels import select
 from whet.kernels.dropout import DropoutState, StatelessDropout
-from whet.models.adapter_init import START_NAME
+from whet.models.adapter_init import START_NAME, peft_name
 from whet.models.adapters import ADAPTER_NAME, Trainables, attach_lora, train_all_weights
 from whet.models.load import LoadedModel, load_pretrained
 from whet.models.tokenizer import load_tokenizer
@@ -109,6 +109,7 @@ def run_recipe(recipe: Recipe, options: Options | None = None) -> Outcome:
 
 
 def _train(recipe: Recipe, options: Options, env: Env, device: torch.device, run_folder: Path, say: Say) -> int:
+    peft_name(recipe.adapter.init)  # RecipeError now and not after the model is loaded
     num_threads = preflight.set_threads(recipe.train.threads, env, device)
     checkpoint = _choose_checkpoint(run_folder, options, say)
     preflight.refuse_other_start(checkpoint, recipe, env)
