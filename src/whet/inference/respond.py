@@ -140,7 +140,7 @@ def _load(request: Request, folder: Path, recipe: Recipe | None) -> LoadedModel:
 
 def _choose_base(request: Request, folder: Path, recipe: Recipe | None) -> Model:
     if request.base_model is not None:
-        return Model(id=request.base_model)
+        return Model(id=request.base_model, dtype=recipe.model.dtype if recipe else "auto")
     if recipe is None:
         said = read_json(folder / ADAPTER_CONFIG).get("base_model_name_or_path")
         raise RecipeError(
