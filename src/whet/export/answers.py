@@ -88,9 +88,11 @@ class Spooled:
             file.write(tensor.contiguous().numpy().data)
 
     def __iter__(self) -> Iterator[Tensor]:
-        self._file.seek(0)
+        offset = 0
         for shape in self._shapes:
+            self._file.seek(offset)
             content = bytearray(self._file.read(4 * shape.numel()))
+            offset += len(content)
             yield torch.frombuffer(content, dtype=torch.float32).view(shape)
 
 
