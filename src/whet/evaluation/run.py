@@ -7,6 +7,7 @@ fine-tuning, the trained weights are loaded, and the same code answers again. An
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -66,8 +67,24 @@ def evaluate_run(
     options = replace(options or EvaluateOptions(), fresh=fresh or (options is not None and options.fresh))
     recipe = load_recipe(run_folder / "recipe.yaml")
     final_weights(run_folder)
-    with cache.one_writer(run_folder / "evaluations" / "answers.lock"):
+    with cache.one_writer(_answers_folder(run_folder) / "answers.lock"):
         return _Evaluation(run_folder, recipe, options, say).compare_all()
+
+
+def _answers_folder(run_folder: Path) -> Path:
+    folder = run_folder / "evaluations"
+    try:
+        folder.mkdir(exist_ok=True)
+        is_writable, why = os.access(folder, os.W_OK), "it may not be written to"
+    except OSError as error:
+        is_writable, why = False, error.strerror or str(error)
+    if not is_writable:
+        raise StorageError(
+            f"answers cannot be kept here: {why}",
+            where=str(folder),
+            mend="evaluate a copy of the run in a folder that you may write to",
+        )
+    return folder
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import tiny_evaluations
 
+from whet.errors import StorageError
 from whet.evaluation import answers, run
 from whet.evaluation.run import EvaluateOptions, evaluate_run
 from whet.evaluation.store import read_eval_report
@@ -287,6 +288,16 @@ def test_nemo_s_rows_are_input_label_and_prediction(place, tmp_path):
             {"input": row["question"], "label": row["answer"], "prediction": generation.text}
             for row, generation in zip(inputs, report.generations, strict=True)
         ]
+
+
+def test_a_run_folder_that_takes_no_answers_is_refused_before_a_model_is_loaded(place, monkeypatch):
+    monkeypatch.setattr(run, "load_pretrained", None)
+    (place / "run" / "evaluations").write_text("in the way")
+    try:
+        with pytest.raises(StorageError, match="answers cannot be kept here: File exists"):
+            evaluate(place / "run")
+    finally:
+        (place / "run" / "evaluations").unlink()
 
 
 def test_a_full_fine_tuning_is_evaluated_too(tmp_path, monkeypatch, asked):
