@@ -151,7 +151,7 @@ def test_base_hash_and_note_are_in_the_readme(run):
     folder, _ = export(run, "hf")
     config = json.loads((run.folder / ADAPTER_CONFIG).read_text(encoding="utf-8"))
     text = (folder / "README.md").read_text(encoding="utf-8")
-    assert config["auto_mapping"]["base_weights_sha256"] in text and "Its base is tiny" in text
+    assert config["auto_mapping"]["base_weights_sha256"] in text and "base is tiny" in text
 
 
 DAMAGES = {

@@ -12,7 +12,7 @@ from whet.cli.output import say
 
 def export(
     run: Annotated[Path, typer.Argument(help="Run, checkpoint or adapter folder.", metavar="RUN_OR_ADAPTER")],
-    to: Annotated[str, typer.Option(help="Format: adapter, hf, vllm, gguf or ollama.", metavar="FORMAT")],
+    to: Annotated[str, typer.Option(help="Format: adapter, hf, vllm, gguf, gguf-lora or ollama.", metavar="FORMAT")],
     base: Annotated[
         str | None, typer.Option(help="Base model; default the one that the run's recipe names.", metavar="MODEL")
     ] = None,
@@ -20,7 +20,8 @@ def export(
     dtype: Annotated[str, typer.Option(help="Number format of the weights; auto: as the format says.")] = "auto",
     proof: Annotated[bool, typer.Option("--proof/--no-proof", help="Compare the result with what was trained.")] = True,
 ) -> None:
-    """Write RUN for another tool: `adapter` (PEFT, plain LoRA), `hf` (merged model), `vllm` (adapter, checked).
+    """Write RUN for another tool: an adapter as plain LoRA (`adapter`, `vllm`, `gguf-lora`) or the merged model (`hf`,
+    `gguf`, `ollama`).
 
     Source and result then answer the same prompts. If they differ by more than the rounding of the file, nothing is
     left and the exit code is 8.
