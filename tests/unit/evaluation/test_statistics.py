@@ -159,3 +159,17 @@ def test_coverage_is_95_percent_give_or_take_1_5_from_64_rows_on(
 def test_small_samples_are_covered_conservatively(win_rate: float, loss_rate: float) -> None:
     assert _coverage(win_rate, loss_rate, 20) >= 0.935
     assert _coverage(win_rate, loss_rate, 32) >= 0.93
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("win_rate", "loss_rate", "num_rows"), [(0.2, 0.1, 200), (0.15, 0.15, 200), (0.1, 0.05, 333), (0.05, 0.03, 1319)]
+)
+def test_simulated_coverage_is_95_percent_give_or_take_1_from_200_rows_on(
+    win_rate: float, loss_rate: float, num_rows: int
+) -> None:
+    rates = [win_rate, loss_rate, 1 - win_rate - loss_rate]
+    studies = np.random.default_rng(0).multinomial(num_rows, rates, size=4000)
+    bounds = [_bounds(wins, losses, num_rows) for wins, losses, _ in studies.tolist()]
+    covered = np.mean([low - 1e-12 <= win_rate - loss_rate <= high + 1e-12 for low, high in bounds])
+    assert 0.94 <= covered <= 0.96

@@ -32,7 +32,7 @@ def f1_step_by_step(answer: str, gold: str) -> float:
     ("text", "expected"),
     [("The  Cat!", "cat"), ("U.S.A.", "usa"), ("an a the", ""), ("Theatre", "theatre"), (" Denver\nBroncos ",
      "denver broncos"), ("well-known", "wellknown"),
-     ("\u201cquoted\u201d", "\u201cquoted\u201d"), ("a\u2014b", "\u2014b")],
+     ("\u201cquoted\u201d", "\u201cquoted\u201d"), ("a\u2014b", "\u2014b"), ("x\u2014the\u2014y", "x\u2014 \u2014y")],
 )  # fmt: skip
 def test_the_normal_form(text, expected):
     assert normalize(text) == expected
