@@ -106,6 +106,7 @@ class _Evaluation:
         self._loaded = load_pretrained(recipe.model, device=choose_device(recipe.train.device, read_env()))
         attention.install(self._loaded.model)
         self._sets = _render_sets(recipe, self._loaded)
+        self._ready = time.monotonic()
 
     def compare_all(self) -> list[Comparison]:
         weights = _name_base(self._loaded)
@@ -123,10 +124,11 @@ class _Evaluation:
         return comparisons
 
     def _box(self, share: float, number: int) -> TimeBox:
-        """The time up to `share` of the whole, dealt evenly to the sets that are still to come."""
+        """The time up to `share` of what loading left, dealt evenly to the sets that are still to come."""
         if self._options.max_seconds is None:
             return TimeBox(None)
-        now, end = time.monotonic(), self._started + share * self._options.max_seconds
+        left = max(0.0, self._started + self._options.max_seconds - self._ready)
+        now, end = time.monotonic(), self._ready + share * left
         return TimeBox(now + (end - now) / (len(self._sets) - number))
 
     def _answer(self, model: str, weights: str, questions: Questions, num_rows: int, box: TimeBox) -> _Answered:
