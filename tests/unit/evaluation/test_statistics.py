@@ -169,7 +169,9 @@ def test_simulated_coverage_is_95_percent_give_or_take_1_from_200_rows_on(
     win_rate: float, loss_rate: float, num_rows: int
 ) -> None:
     rates = [win_rate, loss_rate, 1 - win_rate - loss_rate]
-    studies = np.random.default_rng(0).multinomial(num_rows, rates, size=4000)
-    bounds = [_bounds(wins, losses, num_rows) for wins, losses, _ in studies.tolist()]
-    covered = np.mean([low - 1e-12 <= win_rate - loss_rate <= high + 1e-12 for low, high in bounds])
-    assert 0.94 <= covered <= 0.96
+    # 100,000 studies: a standard error of 0.07 points; the cases give 94.2 to 95.4 %
+    studies = np.random.default_rng(0).multinomial(num_rows, rates, size=100_000)
+    outcomes, counts = np.unique(studies, axis=0, return_counts=True)
+    bounds = [_bounds(wins, losses, num_rows) for wins, losses, _ in outcomes.tolist()]
+    is_covered = [low - 1e-12 <= win_rate - loss_rate <= high + 1e-12 for low, high in bounds]
+    assert 0.94 <= np.average(is_covered, weights=counts) <= 0.96
