@@ -73,9 +73,10 @@ def test_killed_around_spectral_refactorings_the_run_ends_as_if_never_stopped(wo
         assert [event["step"] for event in events] == [2, 4, 6, 8]
 
 
-def test_killed_while_an_adapter_trains_that_started_inside_the_base_the_run_ends_as_if_never_stopped(workplace):
+@pytest.mark.parametrize("init", ["pissa", "lora_ga"])
+def test_killed_while_an_adapter_trains_that_started_inside_the_base_the_run_ends_as_if_never_stopped(workplace, init):
     """Ranks whose scales are no powers of two of each other, so that the adapter file alone would not be exact."""
-    adapter = {"init": "pissa", "rslora": True, "ranks": {"v_proj": 3}, "lr_ratio": 4, "also_train": ["norms"]}
+    adapter = {"init": init, "rslora": True, "ranks": {"v_proj": 3}, "lr_ratio": 4, "also_train": ["norms"]}
     train = {"max_steps": 4, "keep": 1}
     workplace.write_recipe(adapter=adapter, output=str(workplace.folder / "whole"), train=train)
     workplace.train()

@@ -45,6 +45,12 @@ KINDS = {
     "pissa fast": Adapter(rank=4, alpha=10.0, init="pissa_fast"),
     "pissa + rslora": Adapter(rank=6, alpha=10.0, init="pissa", rslora=True),
     "olora": Adapter(rank=4, alpha=10.0, init="olora"),
+    "eva": Adapter(rank=4, alpha=10.0, init="eva"),
+    "eva, dora, norms too": Adapter(rank=4, alpha=10.0, method="dora", init="eva", also_train=("norms",)),
+    "corda": Adapter(rank=4, alpha=10.0, init="corda"),
+    "corda + rslora, several ranks": Adapter(rank=3, alpha=10.0, init="corda", rslora=True, ranks={"v_proj": 5}),
+    "lora_ga": Adapter(rank=4, alpha=10.0, init="lora_ga"),
+    "lora_ga + rslora": Adapter(rank=6, alpha=10.0, init="lora_ga", rslora=True),
     "several ranks": Adapter(rank=4, alpha=10.0, ranks={"q_proj": 7, "down_proj": 2}),
     "pissa + rslora, several ranks": Adapter(rank=3, alpha=10.0, init="pissa", rslora=True, ranks={"v_proj": 5}),
     "dora, several ranks": Adapter(rank=4, alpha=10.0, method="dora", ranks={"up_proj": 3}),
@@ -186,6 +192,7 @@ def test_what_was_saved_comes_back_to_the_last_bit(kind, tmp_path, monkeypatch):
         raise AssertionError("the start is computed again")
 
     monkeypatch.setattr(adapter_init, "_factorise", refuse)
+    monkeypatch.setattr(adapter_init, "factors_from_rows", refuse)
     _, again = _attached(KINDS[kind], seed=9, is_restored=True)
     again.load(load_file(tmp_path / again.weights_file), {n: t.detach() for n, t in trainables.rounded().items()})
     for mine, theirs in ((trainables.named, again.named), (trainables.starts, again.starts)):
@@ -256,14 +263,16 @@ def test_a_start_never_trains_and_is_the_trained_factors_first_value():
         assert torch.equal(sign * start, trainables.named[name.replace(f".{START_NAME}.", ".")])
 
 
-@pytest.mark.parametrize("init", ["default", "gaussian", "orthogonal", "pissa", "pissa_fast", "olora"])
+@pytest.mark.parametrize(
+    "init", ["default", "gaussian", "orthogonal", "pissa", "pissa_fast", "olora", "eva", "corda", "lora_ga"]
+)
 def test_the_seed_alone_decides_every_start(init):
     before = torch.get_rng_state()
     adapter = Adapter(rank=4, init=init)
     first, same, other = (_attached(adapter, seed=seed)[1].all_values for seed in (1, 1, 2))
     assert torch.equal(torch.get_rng_state(), before)
     assert all(torch.equal(first[n], same[n]) for n in first)
-    is_drawn = init not in ("pissa", "olora")
+    is_drawn = init not in ("pissa", "olora", "eva", "corda")
     assert is_drawn != all(torch.equal(first[n], other[n]) for n in first)
 
 
@@ -315,7 +324,9 @@ def test_weights_trained_along_are_float32_and_keep_the_dtype_of_the_model():
         (Adapter(also_train=("embeddings",)), True, "this model's output head is its embedding"),
         (Adapter(ranks={"c_attn": 4}), True, "adapter.ranks names layers that get no adapter: c_attn"),
         (Adapter(init="pissa", rank=33), True, "adapter.init pissa has no 33 directions in .*k_proj of 32 x 64"),
-        (Adapter(init="eva"), True, "adapter.init eva is not offered yet"),
+        (Adapter(init="eva", rank=65), True, "adapter.init eva has no 65 directions in .*q_proj of 64 x 64"),
+        (Adapter(init="corda", rank=33), True, "adapter.init corda has no 33 directions in .*k_proj of 32 x 64"),
+        (Adapter(init="lora_ga", rank=17), True, "adapter.init lora_ga has no 17 directions in .*k_proj of 32 x 64"),
     ],
 )
 def test_what_the_model_has_no_place_for_is_refused(adapter, is_tied, said):

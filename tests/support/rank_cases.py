@@ -41,6 +41,9 @@ CASES = {
         6,
         1,
     ),
+    "lora_ga with dropout": (torch.float64, Adapter(rank=4, alpha=8.0, init="lora_ga", dropout=0.3), 6, 1),
+    "corda in float32": (torch.float32, Adapter(rank=4, alpha=8.0, init="corda"), 6, 2),
+    "eva": (torch.float64, Adapter(rank=4, alpha=8.0, init="eva"), 6, 1),
     "dora and norms": (torch.float64, Adapter(rank=4, alpha=8.0, method="dora", also_train=("norms",)), 6, 2),
     REFACTORED: (torch.float64, LORA, 6, 1),
 }

@@ -27,6 +27,8 @@ from whet.types import ModelIdentity, RunPlan, StepRecord, TokenizedSample
 VOCAB = 500
 IDENTITY = ModelIdentity(id="tiny", revision=None, weights_sha256="0" * 64)
 LORA = Adapter(rank=4, alpha=8.0)
+FIRST_ROWS = (40, 33, 25)
+"""tokens of the rows that a start looks at"""
 
 
 def tiny_llama(
@@ -88,13 +90,16 @@ def loss_model_of(model: nn.Module) -> LossModel:
 
 
 def attach(
-    model: nn.Module, adapter: Adapter, dropout: DropoutState | None = None, *, seed: int = 0, is_restored: bool = False
+    model: nn.Module, adapter: Adapter, dropout: DropoutState | None = None, *, seed: int = 0,
+    is_restored: bool = False, row_lengths: Sequence[int] = FIRST_ROWS,
 ) -> Trainables:  # fmt: skip
-    """LoRA on `model` with whet's stateless dropout."""
+    """LoRA on `model` with whet's stateless dropout; a start that looks at rows sees random tokens."""
     state = dropout or DropoutState(seed)
+    rows = make_samples(row_lengths, seed=7)
     return attach_lora(
         model, adapter, seed=seed, identity=IDENTITY,
-        make_dropout=lambda p, name: StatelessDropout(p, module_name=name, state=state), is_restored=is_restored,
+        make_dropout=lambda p, name: StatelessDropout(p, module_name=name, state=state),
+        losses=lambda: (summed_nll(model, row) for row in rows), is_restored=is_restored,
     )  # fmt: skip
 
 

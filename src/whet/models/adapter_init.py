@@ -8,65 +8,77 @@ that those methods train, up to rounding, and PEFT's own forward computes it whe
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
 
 from whet.errors import RecipeError
+from whet.models.adapter_rows import LOOK_AT_ROWS, Losses, factors_from_rows
+from whet.models.one_thread import one_thread_where_small
 from whet.recipe.schema import STARTS_INSIDE_BASE, Start
 
 START_NAME = "start"
 """PEFT's name of the frozen adapter (A0, -B0)."""
 
-_PEFT_NAMES: dict[Start, bool | Literal["gaussian"]] = {
-    "default": True,
-    "gaussian": "gaussian",
-    "orthogonal": False,
-    "pissa": False,
-    "pissa_fast": False,
-    "olora": False,
-}
+_BY_PEFT: tuple[Start, ...] = ("default", "gaussian")
+"""starts that PEFT makes as it wraps a layer"""
 _FAST_PISSA = "pissa_niter_16"
 """Randomised SVD (Halko et al., arXiv:0909.4061) with 16 rounds of subspace iteration."""
 
-_LARGE = 2048 * 2048
-"""weights of a matrix from which several threads decompose it faster"""
-
 
 def peft_name(init: Start) -> bool | Literal["gaussian"]:
-    """`init_lora_weights` for PEFT; False where `set_factors` follows. RecipeError for what is not offered."""
-    if init not in _PEFT_NAMES:
-        raise RecipeError(f"adapter.init {init} is not offered yet", mend=f"choose among {', '.join(_PEFT_NAMES)}")
-    return _PEFT_NAMES[init]
+    """`init_lora_weights` for PEFT; False where `set_factors` follows."""
+    return "gaussian" if init == "gaussian" else init == "default"
 
 
-def set_factors(layers: Iterable[tuple[str, Any]], init: Start, adapter_name: str, *, is_restored: bool) -> None:
-    """Give every (name, PEFT LoRA layer) the factors that `init` makes, one layer at a time.
+def set_factors(
+    wrapped: Any,
+    layers: Sequence[tuple[str, Any]],
+    init: Start,
+    adapter_name: str,
+    *,
+    losses: Losses | None,
+    is_restored: bool,
+) -> None:
+    """Give every (name, PEFT LoRA layer) of `wrapped` the factors that `init` makes.
 
-    Those inside the base get them twice, once to train and once to subtract. With `is_restored` nothing is
-    decomposed: a checkpoint brings the values.
+    Those inside the base get them twice, once to train and once to subtract. `losses` is for those that look at rows.
+    With `is_restored` nothing is computed: a checkpoint brings the values.
     """
-    if peft_name(init) is not False:
+    if init in _BY_PEFT:
         return
-    for name, layer in layers:
-        if not is_restored:
-            _factorise(name, layer, init, adapter_name)
-        if init in STARTS_INSIDE_BASE:
+    if not is_restored:
+        for name, layer in layers:
+            _check_base(name, layer, layer.r[adapter_name], init)
+        if init in LOOK_AT_ROWS:
+            assert losses is not None
+            _set_from_rows(wrapped, layers, init, adapter_name, losses)
+        else:
+            for _, layer in layers:
+                _factorise(layer, init, adapter_name)
+    if init in STARTS_INSIDE_BASE:
+        for _, layer in layers:
             _add_frozen_copy(layer, adapter_name)
 
 
-def _factorise(name: str, layer: Any, init: Start, adapter_name: str) -> None:
+def _set_from_rows(
+    wrapped: Any, layers: Sequence[tuple[str, Any]], init: Start, adapter_name: str, losses: Losses
+) -> None:
+    for layer, factors in factors_from_rows(wrapped, layers, init, adapter_name, losses):
+        for factor, value in zip((layer.lora_A, layer.lora_B), factors, strict=True):
+            weight = factor[adapter_name].weight
+            weight.data = value.to(weight.device, weight.dtype).contiguous()
+
+
+def _factorise(layer: Any, init: Start, adapter_name: str) -> None:
     """Set A and B by PEFT's method over a float32 copy of the base weight, which PEFT then edits in vain."""
     parameter = layer.get_base_layer().weight
-    weight_OI, rank = parameter.data, layer.r[adapter_name]
-    _check_base(name, weight_OI, rank, init)
+    weight_OI = parameter.data
     factors = {factor: factor.weight.dtype for factor in (layer.lora_A[adapter_name], layer.lora_B[adapter_name])}
     parameter.data = weight_OI.to(torch.float32, copy=True)
     try:
-        with _one_thread_where_small(weight_OI):
+        with one_thread_where_small(weight_OI):
             if init == "orthogonal":
                 layer.orthogonal_init(adapter_name)
             elif init == "olora":
@@ -79,29 +91,21 @@ def _factorise(name: str, layer: Any, init: Start, adapter_name: str) -> None:
         factor.weight.data = factor.weight.data.to(weight_OI.device, dtype).contiguous()
 
 
-@contextmanager
-def _one_thread_where_small(weight_OI: Tensor) -> Iterator[None]:
-    """LAPACK's threads spin while they wait for each other: on a busy machine of two cores, two of them took twelve
-    times as long as one for the layers of SmolLM2-135M (210 s against 17 s)."""
-    num_threads = torch.get_num_threads()
-    is_small = weight_OI.device.type == "cpu" and weight_OI.numel() < _LARGE
-    torch.set_num_threads(1 if is_small else num_threads)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(num_threads)
-
-
-def _check_base(name: str, weight_OI: Tensor, rank: int, init: Start) -> None:
-    if not weight_OI.is_floating_point():
+def _check_base(name: str, layer: Any, rank: int, init: Start) -> None:
+    if init != "eva" and not layer.get_base_layer().weight.is_floating_point():
         raise RecipeError(
             f"adapter.init {init} needs the base weights as numbers, and those of {name} are quantized",
             mend="leave out model.quantize, or start with adapter.init default",
         )
-    if init in STARTS_INSIDE_BASE and rank > min(weight_OI.shape):
+    num_inputs, num_outputs = layer.in_features, layer.out_features
+    # lora_ga takes one half of its directions for A and the other for B
+    most = {"orthogonal": rank, "eva": num_inputs, "lora_ga": min(num_inputs, num_outputs) // 2}.get(
+        init, min(num_inputs, num_outputs)
+    )
+    if rank > most:
         raise RecipeError(
-            f"adapter.init {init} has no {rank} directions in {name} of {weight_OI.shape[0]} x {weight_OI.shape[1]}",
-            mend=f"choose a rank of at most {min(weight_OI.shape)}",
+            f"adapter.init {init} has no {rank} directions in {name} of {num_outputs} x {num_inputs}",
+            mend=f"choose a rank of at most {most}",
         )
 
 

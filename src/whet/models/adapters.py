@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from whet.errors import RecipeError, StorageError
 from whet.models.adapter_file import FileForm, LayerForm, choose_form
 from whet.models.adapter_init import START_NAME, peft_name, set_factors
+from whet.models.adapter_rows import Losses
 from whet.recipe.schema import Adapter
 from whet.types import ModelIdentity
 
@@ -90,14 +91,16 @@ def attach_lora(
     seed: int,
     identity: ModelIdentity,
     make_dropout: Callable[[float, str], nn.Module],
+    losses: Losses | None = None,
     is_restored: bool = False,
 ) -> Trainables:
     """Wrap the target layers of `model` in PEFT's layers (in place) and freeze everything else.
 
     What trains is float32 over a bfloat16 base and starts by `adapter.init` from a generator seeded by `seed`; the
     forward pass at step 0 is the base's (with `init: orthogonal` up to the rounding of B A = 0). `make_dropout(p,
-    module name)` takes the place of PEFT's dropout module. With `is_restored` a checkpoint brings the values, so
-    nothing costly is computed for the start. RecipeError when the model has no place for what is asked.
+    module name)` takes the place of PEFT's dropout module. `losses` sends training rows through `model` for the starts
+    that look at them. With `is_restored` a checkpoint brings the values, so nothing costly is computed for the start.
+    RecipeError when the model has no place for what is asked.
     """
     from peft import LoraConfig, get_peft_model
 
@@ -122,7 +125,7 @@ def attach_lora(
         torch.manual_seed(seed)
         wrapped = get_peft_model(model, config, adapter_name=ADAPTER_NAME)
         layers = [(name, layer) for name, layer in wrapped.named_modules() if hasattr(layer, "lora_A")]
-        set_factors(layers, adapter.init, ADAPTER_NAME, is_restored=is_restored)
+        set_factors(wrapped, layers, adapter.init, ADAPTER_NAME, losses=losses, is_restored=is_restored)
     for name, layer in layers:
         if adapter.dropout > 0:
             layer.lora_dropout[ADAPTER_NAME] = make_dropout(adapter.dropout, name)

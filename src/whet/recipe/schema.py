@@ -66,7 +66,7 @@ class Adapter:
     """Where the factors start. `default`: A by Kaiming's rule, B zero. `pissa` (arXiv:2404.02948; `pissa_fast`: with a
     randomised SVD), `olora` (arXiv:2406.01775), `corda` (arXiv:2406.05223) and `lora_ga` (arXiv:2407.05000) start
     inside the base weights, which stay untouched: the start is subtracted. `eva` (arXiv:2410.07170), `corda` and
-    `lora_ga` look at training rows first."""
+    `lora_ga` look at the first 64 training samples (or 16,384 tokens) of the run's order before the first step."""
     rslora: bool = False
     """Rank-stabilised scale alpha / sqrt(rank) instead of alpha / rank (arXiv:2312.03732)."""
     ranks: dict[str, Positive] = Field(default_factory=dict)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -18,7 +19,8 @@ from whet.data.sampler import Order, describe_packing, order_of
 from whet.errors import InterruptedRunError, RecipeError, StorageError
 from whet.kernels import select
 from whet.kernels.dropout import DropoutState, StatelessDropout
-from whet.models.adapter_init import START_NAME, peft_name
+from whet.models.adapter_init import START_NAME
+from whet.models.adapter_rows import Losses
 from whet.models.adapters import ADAPTER_NAME, Trainables, attach_lora, train_all_weights
 from whet.models.load import LoadedModel, load_pretrained
 from whet.models.tokenizer import load_tokenizer
@@ -32,6 +34,7 @@ from whet.recipe.schema import Recipe
 from whet.train import finish, folder, on_monitor, preflight
 from whet.train.callbacks import Best, Callbacks
 from whet.train.chosen import chosen
+from whet.train.first_rows import first_losses
 from whet.train.fit import measure_step_seconds, steps_that_fit
 from whet.train.loop import Training, train
 from whet.train.loss import LossModel
@@ -109,7 +112,6 @@ def run_recipe(recipe: Recipe, options: Options | None = None) -> Outcome:
 
 
 def _train(recipe: Recipe, options: Options, env: Env, device: torch.device, run_folder: Path, say: Say) -> int:
-    peft_name(recipe.adapter.init)  # RecipeError now and not after the model is loaded
     num_threads = preflight.set_threads(recipe.train.threads, env, device)
     checkpoint = _choose_checkpoint(run_folder, options, say)
     preflight.refuse_other_start(checkpoint, recipe, env)
@@ -159,7 +161,9 @@ def _build_training(
     order: Order, callbacks: Callbacks, *, is_restored: bool,
 ) -> Training:  # fmt: skip
     dropout = DropoutState(recipe.seed)
-    trainables = _choose_trainables(recipe, loaded, dropout, is_restored=is_restored)
+    loss_model = _loss_model(recipe, loaded)
+    losses = partial(first_losses, loaded.model, loss_model, data.train.samples, order, plan, device)
+    trainables = _choose_trainables(recipe, loaded, dropout, losses, is_restored=is_restored)
     kernels = select.install(
         loaded.model, adapter_name=ADAPTER_NAME if trainables.is_adapter else None, start_name=START_NAME
     )
@@ -171,7 +175,7 @@ def _build_training(
         env=env,
         device=device,
         model=loaded.model,
-        loss_model=_loss_model(loaded, trainables),
+        loss_model=loss_model,
         kernels=kernels,
         trainables=trainables,
         optimizer=optimizer,
@@ -209,7 +213,7 @@ def _loop_and_finish(
 
 
 def _choose_trainables(
-    recipe: Recipe, loaded: LoadedModel, dropout: DropoutState, *, is_restored: bool
+    recipe: Recipe, loaded: LoadedModel, dropout: DropoutState, losses: Losses, *, is_restored: bool
 ) -> Trainables:  # fmt: skip
     if recipe.adapter.method == "none":
         return train_all_weights(loaded.model)
@@ -219,16 +223,17 @@ def _choose_trainables(
         seed=recipe.seed,
         identity=loaded.identity,
         make_dropout=lambda p, name: StatelessDropout(p, module_name=name, state=dropout),
+        losses=losses,
         is_restored=is_restored,
     )
 
 
-def _loss_model(loaded: LoadedModel, trainables: Trainables) -> LossModel:
+def _loss_model(recipe: Recipe, loaded: LoadedModel) -> LossModel:
     return LossModel(
         backbone=loaded.model.model,
         head=loaded.model.get_output_embeddings(),
         compute_dtype=loaded.compute_dtype,
-        uses_autocast=not trainables.is_adapter and loaded.compute_dtype == torch.bfloat16,
+        uses_autocast=recipe.adapter.method == "none" and loaded.compute_dtype == torch.bfloat16,
     )
 
 

@@ -7,8 +7,7 @@ import pytest
 import torch
 from tiny import attach, tiny_llama
 
-from whet.errors import RecipeError
-from whet.models.adapter_init import START_NAME, peft_name
+from whet.models.adapter_init import START_NAME
 from whet.models.adapters import ADAPTER_NAME
 from whet.recipe.schema import Adapter
 
@@ -63,13 +62,6 @@ def test_a_restored_start_is_not_decomposed_and_still_subtracted():
     trainables = attach(model, Adapter(rank=4, init="pissa"), is_restored=True)
     assert len(trainables.starts) == 28
     assert all(START_NAME in layer.active_adapters for layer in model.modules() if hasattr(layer, "lora_A"))
-
-
-@pytest.mark.parametrize("init", ["eva", "corda", "lora_ga"])
-def test_a_start_that_looks_at_rows_is_not_offered_yet(init):
-    with pytest.raises(RecipeError, match=f"adapter.init {init} is not offered yet") as error:
-        peft_name(init)
-    assert "pissa" in error.value.mend
 
 
 @pytest.mark.slow
