@@ -12,7 +12,8 @@
 What is kept of a layer while the rows pass is as large as its weight in float32 (lora_ga), or 16 bytes times its inputs
 squared (eva, corda: 13 GB for 28,672 inputs). Layers are looked at in groups that need up to 4 GiB together, with one
 pass over the rows for each: one for a model of 135 million weights, about 7 for lora_ga on one of 8 billion and 64 for
-the others, whose widest layers stand alone there.
+the others, whose widest layers stand alone there. Measured with 64 rows of 150 tokens on SmolLM2-135M in float32, one
+core of a CPU: eva 89 s, corda 75 s, lora_ga 103 s; at most 3.8 GiB in all.
 
 Shape letters: T tokens, I inputs and O outputs of a layer, R rank.
 """
