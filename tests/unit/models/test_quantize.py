@@ -76,13 +76,14 @@ def test_nf4_keeps_sixteen_levels_per_block_of_64(bitsandbytes):
     assert tiny.distance(after, nearest) < 0.02
 
 
+@pytest.mark.parametrize("init", ["default", "eva"])
 @pytest.mark.parametrize("method", ["nf4", "int8"])
-def test_an_adapter_starts_as_the_quantized_base_and_gets_gradients(bitsandbytes, method):
+def test_an_adapter_starts_as_the_quantized_base_and_gets_gradients(bitsandbytes, method, init):
     model = tiny.tiny_llama(torch.float32)
     names = quantize_linears(model, method, device=CPU, dtype=torch.float32)
     assert len(names) == 14 and "lm_head" not in names
     before = logits(model)
-    trainables = tiny.attach(model, Adapter(rank=4, alpha=8.0))
+    trainables = tiny.attach(model, Adapter(rank=4, alpha=8.0, init=init))
     assert torch.equal(logits(model), before)
     tiny.perturb(trainables)
     model(IDS, labels=IDS).loss.backward()
