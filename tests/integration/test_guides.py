@@ -29,7 +29,8 @@ def test_the_guide_s_file_trains_with_its_own_batch_and_resumes(workplace, num_p
     said, _ = process.communicate(timeout=120)
     assert process.returncode == 0, said
     assert said.count("read as lora-ns") == 1
-    assert "peft.init_lora_weights: pissa: the adapter starts as plain LoRA" in said
+    assert "peft.init_lora_weights: pissa -> adapter.init = pissa" in said
+    assert "trainer.refactor_mode: balanced -> callbacks.0.mode = exact" in said
     plan = json.loads((workplace.folder / "run" / "run_plan.json").read_text(encoding="utf-8"))
     assert (plan["global_batch"], plan["world_size"], plan["total_steps"]) == (64, num_processes, 5)
     if num_processes == 1:

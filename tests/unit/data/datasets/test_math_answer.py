@@ -249,11 +249,11 @@ def test_different_numbers_are_not_equal(one, other):
 )
 def test_hostile_text_gets_a_verdict_at_once_and_runs_nothing(text, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    start = time.perf_counter()
+    start = time.process_time()  # of this process: a busy machine is not the text's fault
     number, _ = extract(text)
     assert not is_correct(number, ("42",))
     assert not bare_number(text) or is_correct(bare_number(text), (bare_number(text),))
-    assert time.perf_counter() - start < 1.0
+    assert time.process_time() - start < 1.0
     assert not list(tmp_path.iterdir())
 
 
