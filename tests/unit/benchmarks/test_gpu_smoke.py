@@ -19,6 +19,8 @@ ABSENT = (
 RUN_WITHOUT = f'''
 import runpy, sys
 
+pytestmark = pytest.mark.slow
+
 class Without:
     """A finder that does not find the packages of ABSENT; everything else is the finder's own."""
 

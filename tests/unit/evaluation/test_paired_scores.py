@@ -117,6 +117,7 @@ def test_sign_flips_never_say_zero():
     assert statistics.sign_flip_p(np.ones(200), seed=0) == 1 / 10_000
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_metrics", [1, 2, 5, 9])
 def test_holm_equals_statsmodels_and_the_closed_test_by_brute_force(num_metrics):
     generator = np.random.default_rng(num_metrics)

@@ -48,6 +48,7 @@ def verdicts(win_rate: float, loss_rate: float, num_rows: int, num_studies: int)
     return [known[wins, losses] for wins, losses, _ in counts.tolist()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("num_rows", "discordance"), [(128, 0.3), (333, 0.2)])
 def test_a_planted_effect_of_that_size_is_found_four_times_in_five(num_rows, discordance):
     difference = detectable_difference(num_rows, discordance)
@@ -57,6 +58,7 @@ def test_a_planted_effect_of_that_size_is_found_four_times_in_five(num_rows, dis
     assert found.count("worse") == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("num_rows", "discordance"), [(24, 0.5), (128, 0.3), (333, 0.2)])
 def test_no_effect_is_found_no_more_often_than_alpha(num_rows, discordance):
     found = verdicts(discordance / 2, discordance / 2, num_rows, 4000)

@@ -12,6 +12,8 @@ from whet.evaluation import answers, run
 from whet.evaluation.run import EvaluateOptions, evaluate_run
 from whet.evaluation.store import read_eval_report
 
+pytestmark = pytest.mark.slow
+
 NUM_ROWS = 20
 FILES = ("base.jsonl", "tuned.jsonl", "comparison.json")
 

@@ -145,6 +145,7 @@ def _coverage(win_rate: float, loss_rate: float, num_rows: int) -> float:
     return covered / seen
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("win_rate", "loss_rate", "num_rows"),
     [(0.05, 0.05, 64), (0.3, 0.02, 64), (0.2, 0.2, 64), (0.3, 0.0, 128), (0.1, 0.02, 128), (0.2, 0.05, 128)],

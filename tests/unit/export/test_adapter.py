@@ -14,6 +14,8 @@ from whet.export.adapter import VLLM_RANKS, refuse_what_vllm_does_not_serve, vll
 from whet.models.adapter_source import AdapterUpdate, LayerUpdate
 from whet.models.adapters import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 
+pytestmark = pytest.mark.slow
+
 IDS_BT = torch.arange(3, 63).view(2, 30)
 FOREIGN = {
     "rslora": {"use_rslora": True},

@@ -21,6 +21,8 @@ from whet.export.request import Request
 from whet.models.adapter_source import AdapterUpdate, LayerUpdate
 from whet.models.families import shape_from_config
 
+pytestmark = pytest.mark.slow
+
 IDS = torch.arange(3, 60)[None]
 
 
