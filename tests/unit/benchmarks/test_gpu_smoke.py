@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 SCRIPT = Path(__file__).parents[3] / "benchmarks" / "gpu_smoke.py"
 
 # What a bare GPU machine does not have.
@@ -18,8 +20,6 @@ ABSENT = (
 )  # fmt: skip
 RUN_WITHOUT = f'''
 import runpy, sys
-
-pytestmark = pytest.mark.slow
 
 class Without:
     """A finder that does not find the packages of ABSENT; everything else is the finder's own."""
