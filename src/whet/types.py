@@ -47,6 +47,8 @@ class Example:
     """Where the row came from, for messages: `file:line`, `hub id[split]:row` or the generator's parameters."""
     parameters: str = ""
     """Fingerprint of what a generated problem was made from; disjoint between splits by construction."""
+    category: str = ""
+    """Kind of the row, for breakdowns (dolly's category, a generated task's name, ...); empty where there is none"""
     tools: str = ""
     """JSON list of the tools that the conversation may call, as chat templates take it; mostly empty."""
 
@@ -275,6 +277,13 @@ class EvalReport:
     """version of the code that rendered the prompts, wrote the answers and judged them"""
     num_rows_of_set: int = 0
     """rows that the set has: more than were answered when time was limited; 0: not known"""
+    scores: dict[str, tuple[float | None, ...]] = field(default_factory=dict)
+    """metric -> a score for each row, None where a row has none; the first metric is the primary one"""
+    categories: tuple[str, ...] = ()
+    """category of each row; empty where rows have none"""
+    seen_in_training: tuple[str, ...] = ()
+    """ids of rows that share a question, or words beyond boilerplate, with the rows the model was tuned on"""
+    role: Literal["main", "other", "guard"] = "main"
 
     @property
     def accuracy(self) -> float:

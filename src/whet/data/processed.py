@@ -30,7 +30,7 @@ def write_processed(folder: Path, recipe: Recipe, template: Template, *, base_fo
     ledger has them. The first main evaluation set is called `test`, the others have their own name.
     """
     sets: dict[str, Sequence[Source]] = {"train": recipe.data.train, "val": recipe.data.validation}
-    main = next((entry.name for entry in recipe.evaluate if entry.is_main), None)
+    main = next((entry.name for entry in recipe.evaluate if entry.role == "main"), None)
     sets |= {"test" if entry.name == main else entry.name: (entry.source,) for entry in recipe.evaluate}
     cache.make_folder(folder)
     written = {}

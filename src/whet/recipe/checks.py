@@ -261,8 +261,8 @@ def _evaluation_names(recipe: Recipe) -> Iterator[Finding]:
             )
         elif not evaluate.name.strip() or any(sign in evaluate.name for sign in "/\\\0"):
             yield Finding((path,), f"must be usable as a file name (found {evaluate.name!r})")
-    if recipe.evaluate and not any(evaluate.is_main for evaluate in recipe.evaluate):
-        yield Finding((("evaluate",),), "has no main set for the verdict to rest on: set is_main: true on one")
+    if recipe.evaluate and not any(evaluate.role == "main" for evaluate in recipe.evaluate):
+        yield Finding((("evaluate",),), "has no main set for the verdict to rest on: set role: main on one")
 
 
 def _names_are_set(recipe: Recipe) -> Iterator[Finding]:

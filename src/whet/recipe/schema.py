@@ -29,6 +29,10 @@ Start = Literal["default", "gaussian", "orthogonal", "pissa", "pissa_fast", "olo
 STARTS_INSIDE_BASE: tuple[Start, ...] = ("pissa", "pissa_fast", "olora", "corda", "lora_ga")
 """Initialisations whose first product B A is a part of the base weights, to be subtracted again."""
 Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
+MetricName = Literal[
+    "answer_accuracy", "exact_match", "token_f1", "rouge1", "rouge2", "rougeL", "bleu", "semantic_similarity",
+    "loss", "perplexity", "token_accuracy", "answer_length", "stop_rate", "seconds_per_example",
+]  # fmt: skip
 
 
 @_section
@@ -199,6 +203,18 @@ class Train:
     """Checkpoints kept (the newest), besides checkpoint-best."""
     eval_every: Positive | None = None
     """Optimizer steps between evaluations of the validation loss; default a tenth of the run."""
+    best_metric: str = "eval/loss"
+    """Decides which checkpoint is kept as checkpoint-best: `eval/loss` or `eval/token_accuracy` of the validation rows,
+    or a metric of answers in training: `eval/answer_accuracy` (of the first evaluation set that has it) or
+    `eval/<set>/<metric>`."""
+    best_direction: Literal["auto", "lower", "higher"] = "auto"
+    """Which values of `best_metric` are better; `auto` knows it of every metric that has a direction."""
+    patience: Positive | None = None
+    """Early stopping: measurements of `best_metric` without a new best after which training ends."""
+    min_improvement: Annotated[float, Field(ge=0)] = 0.0
+    """By how much a value must beat the best one to count as new best, in units of `best_metric`."""
+    final: Literal["last", "best"] = "last"
+    """Which weights the run ends with: those after the last step, or checkpoint-best's."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """`auto`: CUDA where there is one, else the CPU."""
     threads: Positive | None = None
@@ -217,8 +233,24 @@ class Evaluate:
     """Longest answer, in tokens; how many answers hit it is reported."""
     batch_rows: Positive = 32
     """Rows generated side by side."""
-    is_main: bool = True
-    """Whether the verdict of the run rests on this set."""
+    temperature: Annotated[float, Field(ge=0)] = 0.0
+    """0 is greedy: always the most probable token. Above 0, answers are drawn, the same ones for the same `seed`."""
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """With a temperature: draw among the fewest most probable tokens that together have this probability."""
+    stop: tuple[str, ...] = ()
+    """Texts that end an answer, which is cut before them; a recipe rarely needs them, because ends are trained."""
+    metrics: tuple[MetricName, ...] = ("answer_accuracy",)
+    """How answers are scored. The first is the primary metric, on which the verdict rests; p-values are adjusted for
+    all of them (Holm). Which rows a metric can score and what must be installed stands in `whet.evaluation.metrics`."""
+    role: Literal["main", "other", "guard"] = "main"
+    """`main`: the verdict of the run rests on this set. `guard`: rows of another kind, on which tuning must not lose.
+    `other`: reported only."""
+    every: Positive | None = None
+    """Optimizer steps between answers of the model in training; default: answered only after it."""
+    max_rows: Positive | None = None
+    """Most rows that are answered in training, the first of the set; after it all are."""
+    max_seconds: Annotated[float, Field(gt=0)] | None = None
+    """Time for the answers of one model to this set; how many rows were reached is reported."""
 
 
 @_section

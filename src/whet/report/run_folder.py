@@ -245,7 +245,7 @@ def _main_first(evaluations: tuple[Evaluation, ...], recipe: str) -> tuple[Evalu
         entries = parse_recipe(recipe, "recipe.yaml").evaluate
     except RecipeError:
         return evaluations
-    names = [e.name for e in sorted(entries, key=lambda e: not e.is_main)]
+    names = [e.name for e in sorted(entries, key=lambda e: e.role != "main")]
     place = {name: i for i, name in enumerate(names)}
     return tuple(sorted(evaluations, key=lambda e: place.get(e.dataset, len(place))))
 

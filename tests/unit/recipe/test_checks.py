@@ -100,7 +100,7 @@ def test_an_absurd_batch_is_answered_at_once():
         (BASE + "train: {eval_every: 5}\n", "train.eval_every: does nothing without data.validation"),
         (BASE + HELD_OUT + HELD_OUT.splitlines()[1], "r.yaml:9 evaluate.1.name: is used twice (found held)"),
         (BASE + HELD_OUT.replace("held", "a/b"), "evaluate.0.name: must be usable as a file name (found 'a/b')"),
-        (BASE + HELD_OUT.replace("held,", "held, is_main: false,"), "evaluate: has no main set"),
+        (BASE + HELD_OUT.replace("held,", "held, role: other,"), "evaluate: has no main set"),
         (BASE + "tracking: [tensorboard, tensorboard]\n", "tracking: names tensorboard twice"),
         (BASE + "callbacks: [{name: spectral}, {name: spectral}]\n", "callbacks: names spectral twice"),
         (

@@ -41,14 +41,14 @@ def test_values_are_read_by_the_type_of_their_field():
     recipe = parse_recipe(
         MINIMAL.replace("name: small", "name: no")
         + "model: {revision: 1e10}\noptim: {lr: 2e-4, betas: [.9, 1e-1]}\ntrain: {max_steps: 1e3, epochs: 2}\n"
-        "evaluate:\n  - {name: 12, is_main: yes, source: {source: t.jsonl}}\n"
+        "adapter: {rslora: yes}\nevaluate:\n  - {name: 12, source: {source: t.jsonl}}\n"
     )
     assert recipe.name == "no"
     assert recipe.model.revision == "1e10"
     assert (recipe.optim.lr, recipe.optim.betas) == (2e-4, (0.9, 0.1))
     assert (recipe.train.max_steps, recipe.train.epochs) == (1000, 2.0)
     assert type(recipe.train.max_steps) is int and type(recipe.train.epochs) is float
-    assert (recipe.evaluate[0].name, recipe.evaluate[0].is_main) == ("12", True)
+    assert (recipe.evaluate[0].name, recipe.adapter.rslora) == ("12", True)
 
 
 def test_an_empty_section_or_list_means_its_defaults():

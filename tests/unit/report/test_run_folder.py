@@ -41,8 +41,8 @@ def test_the_sets_that_the_verdict_rests_on_come_first(make_run) -> None:
     folder = make_run()
     (folder / "evaluations" / "sums").rename(folder / "evaluations" / "zoo")
     shutil.copytree(folder / "evaluations" / "zoo", folder / "evaluations" / "arithmetic")
-    entry = "{{name: {name}, is_main: {is_main}, source: {{source: {name}.jsonl}}}}"
-    entries = ", ".join((entry.format(name="arithmetic", is_main="false"), entry.format(name="zoo", is_main="true")))
+    entry = "{{name: {name}, role: {role}, source: {{source: {name}.jsonl}}}}"
+    entries = ", ".join((entry.format(name="arithmetic", role="other"), entry.format(name="zoo", role="main")))
     with (folder / "recipe.yaml").open("a", encoding="utf-8") as recipe:
         recipe.write(f"evaluate: [{entries}]\n")
     assert [e.dataset for e in read_run_folder(folder).evaluations] == ["zoo", "arithmetic"]
