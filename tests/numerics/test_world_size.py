@@ -102,5 +102,7 @@ def test_ranks_agree_on_requests_sums_and_what_the_first_rank_says(launched):
             "gradient": [1.0, 2.0],
             "broadcast": [0.0, 0.0, 0.0],
             "text": "from rank 0 \u00e4",
+            # of different lengths, in bytes that are not letters; and nothing to say at all
+            "texts": [["", "\u00e4\u00e4\u00e4"], ["", ""]],
             "sum": [1.0, 2e-12],
         }

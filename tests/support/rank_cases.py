@@ -20,7 +20,7 @@ from torch import Tensor
 
 from whet.parallel import env as parallel_env
 from whet.parallel.env import Env
-from whet.parallel.reduce import all_reduce_step, broadcast_from_main, broadcast_text, sum_over_ranks
+from whet.parallel.reduce import all_reduce_step, broadcast_from_main, broadcast_text, gather_texts, sum_over_ranks
 from whet.recipe.schema import Adapter, Callback, Optim
 from whet.train.callbacks import Requests
 from whet.train.loop import evaluate_loss, train_step
@@ -116,6 +116,7 @@ def agreement(env: Env) -> dict:
         "broadcast": value.tolist(),
         "adapter": hashlib.sha256(adapter.numpy().tobytes()).hexdigest(),
         "text": broadcast_text(f"from rank {env.rank} \u00e4"),
+        "texts": [gather_texts("\u00e4" * (3 * env.rank)), gather_texts("")],
         "sum": sum_over_ranks([env.rank, 1e-12], torch.device("cpu")),
     }
 

@@ -1,4 +1,4 @@
-"""One collective per optimizer step: gradients, loss sum and stop requests in one flat buffer.
+"""One collective per optimizer step: gradients, loss sum and stop requests in one flat buffer; and a few beside it.
 
 Gradients are summed, not averaged: every rank has already divided by the taught tokens of the whole step
 (docs/decisions/0001-plain-all-reduce.md).
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor
@@ -70,6 +71,37 @@ def broadcast_text(text: str | None) -> str:
         data = torch.tensor(list(content), dtype=torch.uint8, device=device)
     dist.broadcast(data, src=0)
     return bytes(data.tolist()).decode()
+
+
+def gather_texts(text: str) -> list[str]:
+    """The texts of all ranks on every rank, in the order of the ranks; texts may differ in length.
+
+    PeerLostError when a rank does not come.
+    """
+    if not dist.is_initialized() or dist.get_world_size() == 1:
+        return [text]
+    # NCCL moves CUDA tensors only
+    device = torch.device("cuda" if dist.get_backend() == "nccl" else "cpu")
+    content = np.frombuffer(text.encode(), dtype=np.uint8).copy()
+    try:
+        lengths = _all_gather(torch.tensor([len(content)], device=device))
+        padded = torch.zeros(int(torch.cat(lengths).max()), dtype=torch.uint8, device=device)
+        padded[: len(content)] = torch.from_numpy(content).to(device)
+        contents = _all_gather(padded)
+    except RuntimeError as error:
+        raise PeerLostError(
+            f"rank {dist.get_rank()} waited for what the others have to say: {error}",
+            mend="give the same command again: what is on the disk is used again",
+        ) from error
+    return [
+        data[: int(length)].cpu().numpy().tobytes().decode() for data, length in zip(contents, lengths, strict=True)
+    ]
+
+
+def _all_gather(tensor: Tensor) -> list[Tensor]:
+    gathered = [torch.empty_like(tensor) for _ in range(dist.get_world_size())]
+    dist.all_gather(gathered, tensor)
+    return gathered
 
 
 def sum_over_ranks(numbers: Sequence[float], device: torch.device) -> list[float]:

@@ -14,6 +14,7 @@ def test_alone_nothing_changes():
     assert parameter.grad.tolist() == [1.0, 2.0]
     assert reduce.sum_over_ranks([1.5, 2], torch.device("cpu")) == [1.5, 2]
     assert reduce.broadcast_text("a") == "a"
+    assert reduce.gather_texts("a") == ["a"]
     reduce.broadcast_from_main([parameter])
     reduce.barrier()
 
@@ -48,3 +49,13 @@ def test_a_lost_peer_is_named_as_such(monkeypatch, two_ranks):
     with pytest.raises(PeerLostError, match="rank 1 waited for the others") as error:
         reduce.all_reduce_step([torch.nn.Parameter(torch.zeros(1))], [0.0])
     assert error.value.exit_code == 7 and "same command again" in error.value.mend
+
+
+def test_a_peer_that_does_not_tell_its_text_is_named_as_lost(monkeypatch, two_ranks):
+    def fail(_gathered, _tensor):
+        raise RuntimeError("Connection closed by peer")
+
+    monkeypatch.setattr(reduce.dist, "get_backend", lambda: "gloo")
+    monkeypatch.setattr(reduce.dist, "all_gather", fail)
+    with pytest.raises(PeerLostError, match="rank 1 waited for what the others have to say"):
+        reduce.gather_texts("a")
