@@ -85,7 +85,8 @@ class DroppedRow:
     reason: str
 
 
-RowStatus = Literal["bad", "left out", "too long", "shared", "duplicate", "truncated"]
+RowStatus = Literal["left out", "bad", "too long", "shared", "duplicate", "truncated"]
+"""from what costs a row to what changes it a little; accounts list them the other way round"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

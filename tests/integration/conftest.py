@@ -22,7 +22,7 @@ from typing import Any
 import pytest
 import yaml
 
-from whet.checkpoint.manifest import file_sha256
+from whet.cache import digest_of
 from whet.checkpoint.names import list_steps
 
 TEMPLATE = (
@@ -209,7 +209,7 @@ class Workplace:
         root = self.folder / run
         newest = root / f"checkpoint-{list_steps(root)[0]}"
         files = [*newest.glob("*.safetensors"), *root.glob("*.safetensors")]
-        return {path.relative_to(root).as_posix(): file_sha256(path) for path in files}
+        return {path.relative_to(root).as_posix(): digest_of(path) for path in files}
 
 
 def environment_of(folder: Path) -> dict[str, str]:

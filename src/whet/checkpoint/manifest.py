@@ -5,11 +5,11 @@ safetensors and JSON carry no checksum of their own: a flipped bit or a zeroed h
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from whet import cache
 from whet.atomic import write_text
 from whet.errors import StorageError
 
@@ -29,21 +29,12 @@ class Manifest:
     format_version: int = FORMAT_VERSION
 
 
-def file_sha256(path: Path) -> str:
-    """Hex SHA-256 of a file, read in pieces."""
-    digest = hashlib.sha256()
-    with path.open("rb") as f:
-        while piece := f.read(1 << 20):
-            digest.update(piece)
-    return digest.hexdigest()
-
-
 def write_manifest(folder: Path, *, step: int) -> Manifest:
     """Hash every file of `folder` and write the manifest, last of all."""
     files = sorted(p for p in folder.iterdir() if p.name != NAME)
     manifest = Manifest(
         step=step,
-        sha256={p.name: file_sha256(p) for p in files},
+        sha256={p.name: cache.digest_of(p) for p in files},
         bytes={p.name: p.stat().st_size for p in files},
     )
     document = {"format_version": FORMAT_VERSION, "step": step, "sha256": manifest.sha256, "bytes": manifest.bytes}
@@ -89,6 +80,6 @@ def verify(folder: Path) -> Manifest:
             raise StorageError(f"{name} is not a plain file", where=str(folder))
         if path.stat().st_size != manifest.bytes[name]:
             raise StorageError(f"{name} has {path.stat().st_size} bytes, not {manifest.bytes[name]}", where=str(folder))
-        if file_sha256(path) != digest:
+        if cache.digest_of(path) != digest:
             raise StorageError(f"{name} was changed or damaged (SHA-256 differs)", where=str(folder))
     return manifest

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import get_args
 
 import numpy as np
 
 from whet.data.row_keys import find_equal
+from whet.data.rows import list_first
 from whet.data.sources import OpenedSource
 from whet.data.token_cache import CachedTokens
 from whet.errors import DataError
@@ -14,7 +16,6 @@ from whet.recipe.checks import dropped_limit
 from whet.recipe.schema import Data
 from whet.types import Ledger, RowStatus, TokenizedSet
 
-_NUM_LISTED = 20
 _NUM_PAIRS_LISTED = 5
 
 
@@ -37,8 +38,7 @@ def describe_set(tokens: TokenizedSet) -> str:
 def describe_ledger(ledger: Ledger) -> str:
     """Every row in one sentence: `7,473 rows = 7,470 kept + 3 too long (e.g. rows.jsonl:12: ...)`."""
     parts = [f"{ledger.num_kept:,} kept"]
-    statuses: tuple[RowStatus, ...] = ("truncated", "duplicate", "shared", "too long", "bad", "left out")
-    for status in statuses:
+    for status in reversed(get_args(RowStatus)):
         if num := ledger.count(status):
             first = next(row for row in ledger.rows if row.status == status)
             fate = " (dropped)" if status == "duplicate" and ledger.drops_duplicates else ""
@@ -64,12 +64,9 @@ def refuse_lost_rows(ledger: Ledger, data: Data) -> None:
         what, lost = f"none of {ledger.num_rows} rows is left", list(ledger.rows)
     else:
         return
-    lines = [what, *(f"    {row.origin}: {row.reason}" for row in lost[:_NUM_LISTED])]
-    if len(lost) > _NUM_LISTED:
-        lines.append(f"    ... and {len(lost) - _NUM_LISTED} more")
     cut = "" if data.over_length == "truncate_prompt" else "cut prompts with data.over_length=truncate_prompt, "
     mend = f"raise data.max_length, {cut}or allow it with data.max_dropped"
-    raise DataError("\n".join(lines), where=ledger.name, mend=mend)
+    raise DataError("\n".join([what, *list_first(lost)]), where=ledger.name, mend=mend)
 
 
 def find_shared_rows(

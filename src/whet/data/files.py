@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import csv
 import difflib
-import hashlib
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from whet import cache
 from whet.errors import DataError, RecipeError
 
 _MAX_CSV_FIELD_CHARACTERS = 1 << 30
@@ -299,8 +299,7 @@ def read_rows(path: Path, label: str) -> Iterator[RawRow]:
 def hash_file(path: Path, label: str) -> str:
     """Hex SHA-256 of a file's bytes."""
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return cache.digest_of(path)
     except OSError as error:
         raise _unreadable(label, error) from error
 

@@ -45,12 +45,16 @@ def occurrences(keys: np.ndarray) -> np.ndarray:
 
 
 def find_equal(keys: Sequence[int], among: np.ndarray) -> dict[int, int]:
-    """Position in `keys` -> position of the first equal one in `among`; keys that are 0 equal nothing."""
-    wanted = np.asarray(keys, dtype=np.uint64)
-    order = np.argsort(among, kind="stable")
-    places = np.searchsorted(among, wanted, sorter=order)
-    found = {}
-    for position, place in enumerate(places.tolist()):
-        if place < len(among) and wanted[position] != 0 and among[order[place]] == wanted[position]:
-            found[position] = int(order[place])
-    return found
+    """Position in `keys` -> position of the first equal one in `among`; keys that are 0 equal nothing.
+
+    `among`, the training side, is much the longer one, so it is looked up in the sorted `keys`, not the reverse.
+    """
+    wanted, which = np.unique(np.asarray(keys, dtype=np.uint64), return_inverse=True)
+    if len(wanted) == 0:
+        return {}
+    places = np.minimum(np.searchsorted(wanted, among), len(wanted) - 1)
+    hits = np.flatnonzero((wanted[places] == among) & (among != 0))
+    # return_index gives the first of equal ones
+    keys_hit, first = np.unique(places[hits], return_index=True)
+    position_of = dict(zip(keys_hit.tolist(), hits[first].tolist(), strict=True))
+    return {position: position_of[key] for position, key in enumerate(which.tolist()) if key in position_of}

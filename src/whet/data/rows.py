@@ -13,7 +13,7 @@ from typing import Any, Literal
 from whet.data.files import RawRow
 from whet.data.formats import FORMATS, read_fields
 from whet.data.reading import LeftOutError, Reading, RowError, name_type
-from whet.types import DroppedRow, Example, Message
+from whet.types import DroppedRow, Example, LedgerRow, Message
 
 NUM_LISTED_FAULTS = 20
 _MAX_CONTENT_CHARACTERS = 10_000
@@ -129,10 +129,15 @@ def number_ids(examples: Iterable[Example]) -> tuple[Example, ...]:
 
 def list_faults(faults: Sequence[BadRow] | Sequence[DroppedRow], num_rows: int) -> str:
     """The first 20 faults as `file:line: reason (field, found, expected)`, and the totals by reason."""
-    lines = [f"{len(faults)} of {num_rows} rows cannot be used"]
-    lines += [f"    {fault.origin}: {fault.reason}" for fault in faults[:NUM_LISTED_FAULTS]]
-    if len(faults) > NUM_LISTED_FAULTS:
-        lines.append(f"    ... and {len(faults) - NUM_LISTED_FAULTS} more")
+    lines = [f"{len(faults)} of {num_rows} rows cannot be used", *list_first(faults)]
     totals = Counter(fault.reason.split(" (")[0] for fault in faults)
     lines.append("    totals: " + ", ".join(f"{reason} {count}" for reason, count in totals.most_common()))
     return "\n".join(lines)
+
+
+def list_first(rows: Sequence[BadRow] | Sequence[DroppedRow] | Sequence[LedgerRow]) -> list[str]:
+    """A line for each of the first 20 rows, origin and reason, and one that counts the others."""
+    lines = [f"    {row.origin}: {row.reason}" for row in rows[:NUM_LISTED_FAULTS]]
+    if len(rows) > NUM_LISTED_FAULTS:
+        lines.append(f"    ... and {len(rows) - NUM_LISTED_FAULTS} more")
+    return lines

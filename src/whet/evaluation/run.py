@@ -14,7 +14,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from whet import cache
-from whet.checkpoint.manifest import file_sha256
 from whet.data.pipeline import prepare
 from whet.data.templates import prompts
 from whet.errors import StorageError
@@ -255,15 +254,15 @@ def _tight_context(loaded: LoadedModel, rendered: Sequence[Sequence[int]], max_n
 def _name_base(loaded: LoadedModel) -> str:
     """The weights and what else decides what they compute."""
     dtype = str(loaded.compute_dtype).removeprefix("torch.")
-    config = file_sha256(loaded.folder / "config.json")[:16]
+    config = cache.digest_of(loaded.folder / "config.json")[:16]
     return f"{loaded.identity.weights_sha256}, config {config}, {dtype} on {loaded.model.device.type}"
 
 
 def _name_tuned(run_folder: Path) -> str:
     weights = final_weights(run_folder)
     config = run_folder / ADAPTER_CONFIG
-    scale = f" (config {file_sha256(config)[:16]})" if config.is_file() else ""
-    return f"{weights.name} {file_sha256(weights)}{scale}"
+    scale = f" (config {cache.digest_of(config)[:16]})" if config.is_file() else ""
+    return f"{weights.name} {cache.digest_of(weights)}{scale}"
 
 
 def _describe(who: str, questions: Questions, num_known: int, answers: Answers) -> str:

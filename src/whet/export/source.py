@@ -9,8 +9,8 @@ from typing import Any
 
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
+from whet import cache
 from whet.checkpoint.manifest import NAME as MANIFEST
-from whet.checkpoint.manifest import file_sha256
 from whet.errors import RecipeError, StorageError
 from whet.export.request import Request
 from whet.models.adapter_source import AdapterFolder, AdapterUpdate, check_fits, parse_adapter, read_adapter_folder
@@ -120,7 +120,7 @@ def _check_manifest(folder: Path, weights: str) -> None:
     if not path.is_file():
         return
     expected = read_json(path).get("sha256", {}).get(weights)
-    if (folder / weights).is_file() and expected is not None and file_sha256(folder / weights) != expected:
+    if (folder / weights).is_file() and expected is not None and cache.digest_of(folder / weights) != expected:
         raise StorageError(
             f"{weights} was changed or damaged (SHA-256 differs from {MANIFEST})",
             where=str(folder),

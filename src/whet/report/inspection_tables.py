@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import get_args
 
 from whet.inspection import Inspection, OverlapReport, SetSummary
 from whet.types import Ledger, RowStatus
 
 _NUM_FIRST_ROWS = 3
 _NUMBER = re.compile(r"-|[\d,.]+( %)?")
-_STATUSES: tuple[RowStatus, ...] = ("bad", "left out", "too long", "shared", "duplicate", "truncated")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,7 +86,7 @@ def _samples(sets: Sequence[SetSummary]) -> Table:
 
 def _ledger(ledger: Ledger) -> Table:
     rows = [("kept", f"{ledger.num_kept:,}", "")]
-    for status in _STATUSES:
+    for status in get_args(RowStatus):
         first = [row for row in ledger.rows if row.status == status]
         if not first:
             continue

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 from whet.report.run_folder import finite
+from whet.types import RowStatus
 
 _MAX_ROWS = 200
 _COUNTS = ("num_rows", "num_kept", "num_tokens", "num_taught")
-STATUSES = ("kept", "truncated", "duplicate", "shared", "too long", "bad", "left out")
+STATUSES = ("kept", *reversed(get_args(RowStatus)))
 
 
 class LedgerRows(NamedTuple):

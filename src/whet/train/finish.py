@@ -14,8 +14,9 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 
+from whet import cache
 from whet.atomic import sync_file, write_text
-from whet.checkpoint.manifest import NAME, file_sha256
+from whet.checkpoint.manifest import NAME
 from whet.checkpoint.save import storage_error, write_files
 from whet.errors import NonFiniteError
 from whet.models.load import LoadedModel
@@ -77,7 +78,7 @@ def _put_in_place(draft: Path, run_folder: Path) -> None:
         (draft / name).replace(run_folder / name)
     draft.rmdir()
     sync_file(run_folder)
-    sums = {name: file_sha256(run_folder / name) for name in names}
+    sums = {name: cache.digest_of(run_folder / name) for name in names}
     write_text(run_folder / NAME, json.dumps({"format_version": 1, "sha256": sums}, indent=1) + "\n")
 
 
