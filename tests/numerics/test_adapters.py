@@ -9,6 +9,7 @@ import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
+from saved_adapter import read_adapter
 from tiny import (
     IDENTITY,
     VOCAB,
@@ -29,7 +30,7 @@ from whet.errors import RecipeError
 from whet.kernels import lora_linear, select
 from whet.models import adapter_init
 from whet.models.adapter_init import START_NAME
-from whet.models.adapters import ADAPTER_CONFIG, ADAPTER_NAME, linear_names, read_adapter
+from whet.models.adapters import ADAPTER_CONFIG, ADAPTER_NAME, linear_names
 from whet.models.merge import merge_adapter
 from whet.optim.build import load_optimizer_tensors, optimizer_tensors
 from whet.recipe.schema import STARTS_INSIDE_BASE, Adapter, Optim

@@ -7,9 +7,9 @@ import pytest
 import torch
 from peft import PeftModel
 from safetensors.torch import save_file
+from saved_adapter import read_adapter
 from tiny import VOCAB, attach, distance, perturb, tiny_llama
 
-from whet.models.adapters import read_adapter
 from whet.models.merge import merge_adapter
 from whet.recipe.schema import Adapter
 

@@ -13,12 +13,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from saved_adapter import read_adapter
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from whet.data.pipeline import prepare
 from whet.data.sampler import Order
-from whet.models.adapters import attach_lora, read_adapter
+from whet.models.adapters import attach_lora
 from whet.recipe.resolve import resolve
 from whet.recipe.schema import Adapter, Batch, Data, Model, Optim, Recipe, Source, Train
 from whet.train.run import Options, run_recipe

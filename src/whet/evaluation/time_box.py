@@ -17,10 +17,6 @@ class TimeBox:
         self._seconds_per_row: float | None = None
         self._last_rows = 0
 
-    @property
-    def is_open_ended(self) -> bool:
-        return self._deadline is None
-
     def next_rows(self, num_left: int, portion: int) -> int:
         """Rows of the next portion, at most `portion`; 0 when no more fit. The first few are always answered."""
         if self._deadline is None:

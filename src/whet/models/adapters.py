@@ -9,7 +9,6 @@ import json
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -262,15 +261,3 @@ def _portable_config(config: dict[str, Any], form: FileForm, identity: ModelIden
     # PEFT reads auto_mapping only when task_type is absent; it is the one free-form field of the format
     document["auto_mapping"] = {"base_weights_sha256": identity.weights_sha256, "base_note": identity.note}
     return document
-
-
-def read_adapter(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """(adapter_config, tensors) of a PEFT folder; only JSON and safetensors are opened."""
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        config = json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8"))
-        return config, load_file(folder / ADAPTER_WEIGHTS)
-    except (OSError, ValueError, SafetensorError) as error:
-        raise StorageError(f"holds no readable adapter: {error}", where=str(folder)) from error

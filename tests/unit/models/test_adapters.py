@@ -2,11 +2,10 @@ import json
 
 import pytest
 import torch
-from safetensors.torch import save_file
 from tiny import IDENTITY, LORA, attach, perturb, tiny_llama
 
 from whet.errors import StorageError
-from whet.models.adapters import ADAPTER_CONFIG, ADAPTER_WEIGHTS, linear_names, read_adapter, train_all_weights
+from whet.models.adapters import ADAPTER_CONFIG, linear_names, train_all_weights
 
 
 def test_every_linear_layer_but_the_head_can_be_adapted():
@@ -65,14 +64,3 @@ def test_full_fine_tuning_keeps_no_path_in_the_configuration():
     assert "/home" not in json.dumps(trainables.documents)
     assert trainables.num_parameters == sum(p.numel() for p in model.parameters())
     assert not trainables.is_adapter and trainables.weights_file == "model.safetensors"
-
-
-@pytest.mark.parametrize("fault", ["none there", "torn json", "torn tensors"])
-def test_an_unreadable_adapter_is_a_storage_error(tmp_path, fault):
-    if fault != "none there":
-        (tmp_path / ADAPTER_CONFIG).write_text("{" if fault == "torn json" else "{}", encoding="utf-8")
-        save_file({"a": torch.zeros(4)}, tmp_path / ADAPTER_WEIGHTS)
-        if fault == "torn tensors":
-            (tmp_path / ADAPTER_WEIGHTS).write_bytes((tmp_path / ADAPTER_WEIGHTS).read_bytes()[:-4])
-    with pytest.raises(StorageError, match="holds no readable adapter"):
-        read_adapter(tmp_path)
