@@ -78,3 +78,21 @@ def count_correct(hidden_NE: Tensor, weight_VE: Tensor, labels_N: Tensor, *, dty
         rows = slice(start, start + ROWS_PER_CHUNK)
         correct += int(((hidden_NE[rows].to(dtype) @ weight.T).argmax(-1) == labels_N[rows]).sum())
     return correct
+
+
+@torch.no_grad()
+def nll_and_correct(
+    hidden_NE: Tensor, weight_VE: Tensor, labels_N: Tensor, *, dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    """Per position [N] the negative log-likelihood (nats, float32 or wider) and whether the label is the arg max."""
+    wide = torch.promote_types(dtype, torch.float32)
+    weight = weight_VE.to(dtype)
+    nll_N = torch.empty(len(labels_N), dtype=wide, device=hidden_NE.device)
+    correct_N = torch.empty(len(labels_N), dtype=torch.bool, device=hidden_NE.device)
+    for start in range(0, len(labels_N), ROWS_PER_CHUNK):
+        rows = slice(start, start + ROWS_PER_CHUNK)
+        logits_CV = (hidden_NE[rows].to(dtype) @ weight.T).to(wide)
+        labels_C = labels_N[rows]
+        nll_N[rows] = logits_CV.logsumexp(-1) - logits_CV.gather(1, labels_C[:, None])[:, 0]
+        correct_N[rows] = logits_CV.argmax(-1) == labels_C
+    return nll_N, correct_N

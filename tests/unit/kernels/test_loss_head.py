@@ -85,3 +85,14 @@ def test_correct_tokens_are_those_whose_label_is_the_arg_max(monkeypatch):
     labels_N[::2] = best_N[::2]
     expected = int((best_N == labels_N).sum())
     assert count_correct(hidden_NE, weight_VE, labels_N, dtype=torch.float64) == expected
+
+
+@pytest.mark.parametrize("num_rows", [0, 1, 8, 9, 31])
+def test_each_positions_value_and_hit_are_those_of_full_logits(monkeypatch, num_rows):
+    monkeypatch.setattr(loss_head, "ROWS_PER_CHUNK", 8)
+    hidden_NE, weight_VE, labels_N = _inputs(num_rows)
+    logits_NV = (hidden_NE @ weight_VE.T).detach()
+    labels_N[::2] = logits_NV[::2].argmax(-1)
+    nll_N, correct_N = loss_head.nll_and_correct(hidden_NE, weight_VE, labels_N, dtype=torch.float64)
+    torch.testing.assert_close(nll_N, torch.nn.functional.cross_entropy(logits_NV, labels_N, reduction="none"))
+    assert correct_N.tolist() == (logits_NV.argmax(-1) == labels_N).tolist()
