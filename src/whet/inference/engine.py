@@ -21,7 +21,7 @@ from whet.inference.row_cache import RowCache
 from whet.inference.sampling import row_stream, sample
 from whet.kernels.attention import CacheLayout, DocumentLayout
 
-__all__ = ["Completion", "Decoding", "Ended", "generate"]
+__all__ = ["Completion", "Decoding", "Ended", "generate", "refuse_long_prompts"]
 
 Ended = Literal["stop_token", "stop_string", "length"]
 # Prompts read in one forward pass: enough rows for the matrix products, little enough memory.
@@ -215,7 +215,7 @@ def generate(
         return []
     assert decode is not None or not decoding.stop_strings, "stop strings are looked for in decoded text"
     names = list(keys) if keys is not None else [str(index) for index in range(len(prompts))]
-    _refuse_long_prompts(prompts, names, decoding)
+    refuse_long_prompts(prompts, names, decoding)
     model.eval()
     decoder = _Decoder(model, prompts, names, stop_ids, decoding, decode)
     waiting = sorted(range(len(prompts)), key=lambda i: (-len(prompts[i]), i))
@@ -235,7 +235,8 @@ def generate(
     return [finished[i] for i in range(len(prompts))]
 
 
-def _refuse_long_prompts(prompts: Sequence[Sequence[int]], keys: Sequence[str], decoding: Decoding) -> None:
+def refuse_long_prompts(prompts: Sequence[Sequence[int]], keys: Sequence[str], decoding: Decoding) -> None:
+    """DataError names the first prompt that is empty or leaves no room for an answer."""
     for prompt, key in zip(prompts, keys, strict=True):
         if not prompt:
             raise DataError("the prompt has no tokens", where=f"row {key}", mend="write a prompt")
