@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -139,25 +139,14 @@ def _choose_base(request: Request, recipe: Recipe | None, adapter: AdapterFolder
             where=str(request.run_folder),
             mend="add --base MODEL",
         )
-    revision = recipe.model.revision
-    if revision is None and adapter is not None and adapter.base_sha256 is not None:
-        # of a hub model: the commit that was trained on, where the recipe left it open
-        revision = adapter.config.get("revision")
-    return replace(recipe.model, revision=revision)
+    return recipe.model if adapter is None else adapter.pin_base(recipe.model)
 
 
 def _check_base(adapter: AdapterFolder, base: ModelSource) -> list[str]:
     """StorageError if the adapter was trained on other weights; a sentence where it does not say on which."""
-    known = adapter.base_sha256
-    if known is None:
+    adapter.refuse_other_base(base.identity)
+    if adapter.base_sha256 is None:
         return ["The adapter does not say which base weights it was trained on; only names and shapes were checked."]
-    if known != base.identity.weights_sha256:
-        raise StorageError(
-            f"was trained on other base weights ({known[:12]}...) than {base.identity.id} "
-            f"({base.identity.weights_sha256[:12]}...)",
-            where=str(adapter.folder),
-            mend="name the base that it was trained on, in the revision of that time (--base)",
-        )
     return []
 
 

@@ -18,6 +18,7 @@ from whet.inference.engine import Completion, generate
 from whet.inference.text import answer_decoder
 from whet.inference.tuned import final_weights, load_tuned
 from whet.kernels import attention
+from whet.models.adapter_source import read_adapter_folder
 from whet.models.adapters import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from whet.models.folder import read_json
 from whet.models.load import LoadedModel, load_pretrained
@@ -148,8 +149,5 @@ def _choose_base(request: Request, folder: Path, recipe: Recipe | None) -> Model
             where=str(folder),
             mend="name the base model, or a recipe that does",
         )
-    revision = recipe.model.revision
-    if revision is None and (folder / ADAPTER_CONFIG).is_file():
-        # of a hub model: the commit that was trained on, where the recipe left it open
-        revision = read_json(folder / ADAPTER_CONFIG).get("revision")
-    return replace(recipe.model, revision=revision, quantize="none")
+    model = replace(recipe.model, quantize="none")
+    return read_adapter_folder(folder).pin_base(model) if (folder / ADAPTER_CONFIG).is_file() else model

@@ -33,13 +33,7 @@ def load_tuned(loaded: LoadedModel, folder: Path) -> None:
 
     if final_weights(folder).name == ADAPTER_WEIGHTS:
         adapter = read_adapter_folder(folder)
-        if adapter.base_sha256 not in (None, loaded.identity.weights_sha256):
-            raise StorageError(
-                f"the adapter was trained on other base weights ({adapter.base_sha256[:12]}...) than "
-                f"{loaded.identity.id} ({loaded.identity.weights_sha256[:12]}...)",
-                where=str(folder),
-                mend="name the base that it was trained on, in the revision of that time",
-            )
+        adapter.refuse_other_base(loaded.identity)
         merge_adapter(loaded.model, adapter.config, adapter.tensors)
         return
     named = dict(loaded.model.named_parameters())

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,8 @@ from whet.errors import RecipeError, StorageError
 from whet.models import fused_layout
 from whet.models.adapters import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from whet.models.folder import read_json
+from whet.recipe.schema import Model
+from whet.types import ModelIdentity
 
 EMBEDDING = "model.embed_tokens.weight"
 HEAD = "lm_head.weight"
@@ -90,6 +92,23 @@ class AdapterFolder:
         mapping = self.config.get("auto_mapping")
         known = mapping.get("base_weights_sha256") if isinstance(mapping, dict) else None
         return known if isinstance(known, str) else None
+
+    def refuse_other_base(self, base: ModelIdentity) -> None:
+        """StorageError if it is known to be trained on other weights than those of `base`."""
+        known = self.base_sha256
+        if known is not None and known != base.weights_sha256:
+            raise StorageError(
+                f"the adapter was trained on other base weights ({known[:12]}...) than "
+                f"{base.id} ({base.weights_sha256[:12]}...)",
+                where=str(self.folder),
+                mend="name the base that it was trained on, in the revision of that time",
+            )
+
+    def pin_base(self, model: Model) -> Model:
+        """The recipe's `model` at the commit that the adapter was trained on, where the recipe leaves it open."""
+        if model.revision is not None or self.base_sha256 is None:
+            return model
+        return replace(model, revision=self.config.get("revision"))
 
 
 def read_adapter_folder(folder: Path) -> AdapterFolder:
