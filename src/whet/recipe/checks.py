@@ -5,25 +5,17 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 
 from whet.recipe.cadence import acts_at_all
 from whet.recipe.fields import field_infos
-from whet.recipe.problems import Path
+from whet.recipe.measuring_checks import best_is_measured, rows_in_training
+from whet.recipe.problems import Finding, Path
 from whet.recipe.prompts import PROMPTS, QUESTION, prompt_text
 from whet.recipe.schema import STARTS_INSIDE_BASE, Adapter, Callback, Recipe, Source
 from whet.recipe.splits import parse_split, share_rows, source_kind
 
 _SEARCH = 10_000
 """How far from a wish a divisor is looked for, so that an absurd batch size is answered at once too."""
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """What is wrong; `paths[0]` is the key to point at, the others take part."""
-
-    paths: tuple[Path, ...]
-    what: str
 
 
 def find_problems(recipe: Recipe) -> list[Finding]:
@@ -352,6 +344,8 @@ CHECKS: tuple[Callable[[Recipe], Iterator[Finding]], ...] = (
     _one_length,
     _cadence_has_rows,
     _evaluation_names,
+    rows_in_training,
+    best_is_measured,
     _lists_without_doubles,
     _spectral_is_sound,
 )

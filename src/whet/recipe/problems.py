@@ -16,6 +16,14 @@ def dotted(path: Path) -> str:
     return ".".join(str(part) for part in path)
 
 
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What is wrong; `paths[0]` is the key to point at, the others take part."""
+
+    paths: tuple[Path, ...]
+    what: str
+
+
 MAX_LINES = 100
 """Problems that are printed; a file of another kind can have thousands."""
 
