@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 Role = Literal["system", "user", "assistant", "tool"]
 TemplateKind = Literal["chat", "plain"]
+SetRole = Literal["main", "other", "guard"]
+"""of an evaluation set: the verdict rests on it, it is reported only, or nothing may be lost on it"""
+Verdict = Literal["better", "worse", "not distinguishable"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -280,11 +283,13 @@ class EvalReport:
     """rows that the set has: more than were answered when time was limited; 0: not known"""
     scores: dict[str, tuple[float | None, ...]] = field(default_factory=dict)
     """metric -> a score for each row, None where a row has none; the first metric is the primary one"""
+    figures: dict[str, float] = field(default_factory=dict)
+    """what only the whole set has, by name: `corpus_perplexity`, `corpus_bleu`"""
     categories: tuple[str, ...] = ()
     """category of each row; empty where rows have none"""
     seen_in_training: tuple[str, ...] = ()
     """ids of rows that share a question, or words beyond boilerplate, with the rows the model was tuned on"""
-    role: Literal["main", "other", "guard"] = "main"
+    role: SetRole = "main"
 
     @property
     def accuracy(self) -> float:
@@ -302,22 +307,83 @@ class Interval:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MetricComparison:
+    """One metric of base and tuned on the same rows. Invariant: every row counts in base, tuned and difference alike."""
+
+    name: str
+    unit: str
+    """`share, 0 to 1`, `BLEU points, 0 to 100`, `words`, ...; means and difference are in it"""
+    higher_is_better: bool | None
+    """None: neither direction is a gain, so there is no verdict"""
+    num_rows: int
+    num_left_out: int
+    """rows that a model has no score for"""
+    base_mean: float
+    tuned_mean: float
+    difference: Interval
+    """tuned minus base"""
+    p_value: float
+    """two-sided"""
+    adjusted_p: float | None
+    """Holm over all metrics of the set that have a direction"""
+    detectable: float | None
+    """smallest difference that so many rows with this spread find in four studies of five; None: they find none"""
+    verdict: Verdict | None
+    base_seed_means: tuple[float, ...] = ()
+    """each seed's own mean, where base is several runs"""
+    tuned_seed_means: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CategoryComparison:
+    """The primary metric on the rows of one category."""
+
+    name: str
+    num_rows: int
+    num_left_out: int
+    base_mean: float
+    tuned_mean: float
+    difference: Interval
+    p_value: float
+    adjusted_p: float
+    """Holm over the categories: many small groups are many chances to look good"""
+    verdict: Verdict | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RowChange:
+    """One row under both models, scored by the primary metric (the mean over seeds where there are several)."""
+
+    example_id: str
+    base: float
+    tuned: float
+
+    @property
+    def difference(self) -> float:
+        return self.tuned - self.base
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
-    """Base against tuned on the same rows with the same decoding, or it would have been refused."""
+    """Base against tuned on the same rows with the same decoding, or it would have been refused.
+
+    "Base" is whatever stands in base's place: the model before tuning, another run, or the mean of several seeds.
+    """
 
     dataset: str
     num_rows: int
     base_accuracy: Interval
+    """share of answers judged right, whatever the primary metric"""
     tuned_accuracy: Interval
     difference: Interval
-    """tuned minus base, paired bootstrap"""
+    """tuned minus base, of the primary metric, in its unit"""
     wins: int
-    """rows that only the tuned model got right"""
+    """rows on which tuned is better by the primary metric (for right and wrong: that only tuned got right)"""
     losses: int
-    """rows that only the base got right"""
     p_value: float
-    """exact McNemar, two-sided"""
-    verdict: Literal["better", "worse", "not distinguishable"]
+    """of the primary metric, two-sided, not adjusted"""
+    verdict: Verdict
+    """on the primary metric, by the rule of verdict/rule.py"""
     base_format_rate: float
     """share of base answers in the asked-for format"""
     tuned_format_rate: float
@@ -326,3 +392,21 @@ class Comparison:
     tuned_stop_rate: float
     sentences: tuple[str, ...] = field(default=())
     """the verdict in words, for people"""
+    role: SetRole = "main"
+    primary: str = "answer_accuracy"
+    """name of the primary metric"""
+    metrics: tuple[MetricComparison, ...] = ()
+    """the primary one first; empty in files of earlier versions"""
+    categories: tuple[CategoryComparison, ...] = ()
+    gains: tuple[RowChange, ...] = ()
+    """the ten rows that gained most by the primary metric, the largest gain first"""
+    setbacks: tuple[RowChange, ...] = ()
+    """the ten rows that lost most"""
+    seen_in_training: tuple[str, ...] = ()
+    """ids of rows that a compared model may know from its training rows"""
+    verdict_without_seen: Verdict | None = None
+    """what the other rows alone say; None where no row was seen, or where no other is left"""
+    base_name: str = "base"
+    tuned_name: str = "tuned"
+    num_base_seeds: int = 1
+    num_tuned_seeds: int = 1

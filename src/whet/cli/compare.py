@@ -1,4 +1,4 @@
-"""`whet compare RUN`: base against tuned from the stored answers, as a table and in sentences, or as a gate."""
+"""`whet compare`: base against tuned, run against run, or means over seeds, from stored answers; a table or a gate."""
 
 from __future__ import annotations
 
@@ -8,74 +8,108 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from whet.errors import GateError, StorageError
+from whet.errors import GateError, RecipeError
 
 if TYPE_CHECKING:
+    from whet.evaluation.pairings import Pairings
     from whet.types import Comparison
-
-_HEADINGS = ("dataset", "rows", "base", "tuned", "points", "95 % interval", "McNemar p", "verdict")
+    from whet.verdict import Overall
 
 
 def compare(
-    run: Annotated[Path, typer.Argument(help="Run folder.", metavar="RUN")],
+    runs: Annotated[
+        list[Path],
+        typer.Argument(
+            help="One run folder: its base against its tuned model. Two, A and B: the tuned model of A (in base's "
+            "place) against that of B. Three or more: the base they share against the mean of their tuned models, "
+            "which count as seeds of one recipe.",
+            metavar="RUN...",
+        ),
+    ],
+    against: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="What takes base's place instead, for any number of RUNs: a run folder (repeat it for the mean of "
+            "several seeds) or the word `base`.",
+            metavar="RUN|base",
+        ),
+    ] = None,
     dataset: Annotated[str | None, typer.Option(help="Compare on this evaluation set only.")] = None,
-    gate: Annotated[bool, typer.Option("--gate", help="Exit with code 8 unless tuned is better on every set.")] = False,
+    gate: Annotated[
+        bool,
+        typer.Option(
+            "--gate", help="Exit with code 8 unless tuned is better on every main set and worse on no guard set."
+        ),
+    ] = False,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="Also write everything as JSON.", metavar="FILE")
+    ] = None,
 ) -> None:
-    """Compare the run's stored answers of base and tuned, row by row; nothing is generated anew."""
-    from whet.evaluation.compare import compare as compare_reports
-    from whet.evaluation.store import list_datasets, read_eval_report, write_comparison
-    from whet.recipe.load import load_recipe
+    """Compare stored answers row by row; nothing is generated anew."""
+    from whet.evaluation.compare import compare_sides
+    from whet.evaluation.store import write_comparison
+    from whet.verdict import overall
 
-    names = _choose(run, dataset, list_datasets(run))
-    seed = load_recipe(run / "recipe.yaml").seed
-    comparisons = []
-    for name in names:
-        folder = run / "evaluations" / name
-        base, tuned = (read_eval_report(folder, model) for model in ("base", "tuned"))
-        comparisons.append(compare_reports(base, tuned, seed=seed))
-        write_comparison(folder, comparisons[-1])
-    typer.echo(_table(comparisons))
+    pairings = _pair(runs, against or [], dataset)
+    comparisons = [compare_sides(*sides, seed=pairings.seed) for sides in pairings.sides.values()]
+    comparisons.sort(key=lambda c: ("main", "guard", "other").index(c.role))
+    if _is_base_against_tuned(runs, against or []):
+        for comparison in comparisons:
+            write_comparison(runs[0] / "evaluations" / comparison.dataset, comparison)
+    _show(comparisons, pairings.notes)
+    result = overall(comparisons)
+    typer.echo(f"\n{result.sentence}")
+    if json_file is not None:
+        _write_json(json_file, comparisons, result, pairings.notes)
+    if gate and not result.passes_gate:
+        raise GateError(
+            "; ".join(result.reasons),
+            where=", ".join(map(str, runs)),
+            mend="the gate passes when tuned is better on every main set and worse on no guard set: train longer or "
+            "otherwise, or evaluate on more rows",
+        )
+
+
+def _is_base_against_tuned(runs: Sequence[Path], against: Sequence[str]) -> bool:
+    return len(runs) == 1 and list(against) in ([], ["base"])
+
+
+def _pair(runs: Sequence[Path], against: Sequence[str], dataset: str | None) -> Pairings:
+    from whet.evaluation.pairings import pair_base_with_runs, pair_runs
+
+    if "base" in against and len(against) > 1:
+        raise RecipeError("--against takes either `base` or run folders", mend="name a folder called base as ./base")
+    if list(against) == ["base"] or (not against and len(runs) != 2):
+        return pair_base_with_runs(runs, dataset=dataset)
+    if against:
+        return pair_runs([Path(run) for run in against], runs, dataset=dataset)
+    return pair_runs(runs[:1], runs[1:], dataset=dataset)
+
+
+def _show(comparisons: Sequence[Comparison], notes: Sequence[str]) -> None:
+    from whet.cli.comparison_tables import metrics_table, sets_table
+
+    for note in notes:
+        typer.echo(note)
+    typer.echo(sets_table(comparisons))
     for comparison in comparisons:
         typer.echo(f"\n{comparison.dataset}")
         for sentence in comparison.sentences:
             typer.echo(f"  {sentence}")
-    failed = [comparison for comparison in comparisons if comparison.verdict != "better"]
-    if gate and failed:
-        raise GateError(
-            "; ".join(f"{comparison.dataset}: {comparison.verdict}" for comparison in failed),
-            where=str(run),
-            mend="the gate passes when tuned is better: train longer, or evaluate on more rows",
-        )
+        if len(comparison.metrics) > 1:
+            typer.echo("\n" + metrics_table(comparison))
 
 
-def _choose(run: Path, dataset: str | None, stored: Sequence[str]) -> Sequence[str]:
-    if not stored:
-        raise StorageError("holds no stored answers", where=str(run), mend=f"whet evaluate {run}")
-    if dataset is None:
-        return stored
-    if dataset not in stored:
-        raise StorageError(
-            f"holds no answers on {dataset!r}", where=str(run), mend=f"use --dataset with one of {', '.join(stored)}"
-        )
-    return [dataset]
+def _write_json(path: Path, comparisons: Sequence[Comparison], result: Overall, notes: Sequence[str]) -> None:
+    import json
+    from dataclasses import asdict
 
+    from whet import atomic
+    from whet.verdict import to_document
 
-def _table(comparisons: Sequence[Comparison]) -> str:
-    rows = [_HEADINGS, *(_cells(comparison) for comparison in comparisons)]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(_HEADINGS))]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
-    )
-
-
-def _cells(c: Comparison) -> tuple[str, ...]:
-    return (
-        c.dataset,
-        str(c.num_rows),
-        f"{100 * c.base_accuracy.estimate:.1f} %",
-        f"{100 * c.tuned_accuracy.estimate:.1f} %",
-        f"{100 * c.difference.estimate:+.1f}",
-        f"{100 * c.difference.low:+.1f} to {100 * c.difference.high:+.1f}",
-        f"{c.p_value:.2g}",
-        c.verdict,
-    )
+    document = {
+        "overall": asdict(result),
+        "comparisons": [to_document(comparison) for comparison in comparisons],
+        "notes": list(notes),
+    }
+    atomic.write_text(path, json.dumps(document, indent=2) + "\n")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import typer
@@ -38,3 +39,11 @@ def tell(comparison: Comparison) -> None:
     say(f"\n{comparison.dataset}: {comparison.verdict.upper()}")
     for sentence in comparison.sentences:
         say(f"  {sentence}")
+
+
+def tell_overall(comparisons: Sequence[Comparison]) -> None:
+    """The verdict over all sets, where there are several."""
+    from whet.verdict import overall
+
+    if len(comparisons) > 1:
+        say(f"\n{overall(comparisons).sentence}")

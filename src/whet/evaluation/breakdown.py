@@ -3,54 +3,55 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
-from whet.evaluation.statistics import PairedResult, holm, paired_result
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Category:
-    """One category's own comparison."""
-
-    name: str
-    result: PairedResult
-    adjusted_p: float
-    """Holm over the categories: many small groups are many chances to look good"""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RowChange:
-    """One row under both models."""
-
-    example_id: str
-    base: float
-    tuned: float
-
-    @property
-    def difference(self) -> float:
-        return self.tuned - self.base
+from whet.evaluation.seeds import Scores, compare_scores
+from whet.evaluation.statistics import holm
+from whet.types import CategoryComparison, RowChange
+from whet.verdict import decide
 
 
 def compare_by_category(
-    categories: Sequence[str], base: Sequence[float | None], tuned: Sequence[float | None], *, seed: int
-) -> tuple[Category, ...]:
+    categories: Sequence[str], base: Scores, tuned: Scores, *, seed: int, higher_is_better: bool | None = True
+) -> tuple[CategoryComparison, ...]:
     """The rows of each category compared by themselves, the most rows first, then by name.
 
-    Categories without a row that has both scores are absent. ValueError: unequal lengths.
+    Categories without a row that has all scores are absent. ValueError: unequal lengths.
     """
-    rows_of: dict[str, list[tuple[float | None, float | None]]] = {}
-    for name, base_score, tuned_score in zip(categories, base, tuned, strict=True):
-        rows_of.setdefault(name, []).append((base_score, tuned_score))
+    if any(len(run) != len(categories) for run in (*base, *tuned)):
+        raise ValueError(
+            f"{len(categories)} categories for runs of {sorted({len(run) for run in (*base, *tuned)})} rows"
+        )
+    rows_of: dict[str, list[int]] = {}
+    for row, name in enumerate(categories):
+        rows_of.setdefault(name, []).append(row)
     results = {
         name: result
         for name, rows in rows_of.items()
-        if (result := paired_result([b for b, _ in rows], [t for _, t in rows], seed=seed)) is not None
+        if (result := compare_scores(take(base, rows), take(tuned, rows), seed=seed)) is not None
     }
     names = sorted(results, key=lambda name: (-results[name].num_rows, name))
     adjusted = holm([results[name].p_value for name in names])
     return tuple(
-        Category(name=name, result=results[name], adjusted_p=p) for name, p in zip(names, adjusted, strict=True)
+        CategoryComparison(
+            name=name,
+            num_rows=(result := results[name]).num_rows,
+            num_left_out=result.num_left_out,
+            base_mean=result.base_mean,
+            tuned_mean=result.tuned_mean,
+            difference=result.difference,
+            p_value=result.p_value,
+            adjusted_p=p,
+            verdict=None
+            if higher_is_better is None
+            else decide(result.difference, p, higher_is_better=higher_is_better),
+        )
+        for name, p in zip(names, adjusted, strict=True)
     )
+
+
+def take(scores: Scores, rows: Sequence[int]) -> Scores:
+    """The scores of some rows."""
+    return [[run[row] for row in rows] for run in scores]
 
 
 def largest_changes(
@@ -61,7 +62,7 @@ def largest_changes(
     higher_is_better: bool = True,
     num_rows: int = 10,
 ) -> tuple[tuple[RowChange, ...], tuple[RowChange, ...]]:
-    """The `num_rows` largest wins and the largest losses of tuned, each with the largest first; ties in row order.
+    """The `num_rows` largest gains and the largest setbacks of tuned, each with the largest first; ties in row order.
 
     Rows that did not change are neither; rows without both scores are left out. ValueError: unequal lengths.
     """
@@ -72,10 +73,10 @@ def largest_changes(
         if b is not None and t is not None
     ]
     ordered = sorted(changes, key=lambda change: -direction * change.difference)
-    wins = [change for change in ordered if direction * change.difference > 0]
+    gains = [change for change in ordered if direction * change.difference > 0]
     # sorted anew, because reversing the order would turn ties round
-    losses = sorted(
+    setbacks = sorted(
         (change for change in changes if direction * change.difference < 0),
         key=lambda change: direction * change.difference,
     )
-    return tuple(wins[:num_rows]), tuple(losses[:num_rows])
+    return tuple(gains[:num_rows]), tuple(setbacks[:num_rows])

@@ -1,19 +1,22 @@
-"""Two EvalReports on the same rows -> Comparison: numbers, a verdict, and the verdict in words.
+"""Two sides on the same rows -> Comparison: every metric, categories, largest changes, a verdict by verdict/rule.py.
 
-The rule: `better` iff the 95 % interval of the difference lies above zero and exact McNemar p < 0.05; `worse` iff it
-lies below zero and p < 0.05; else `not distinguishable`. Both must agree, so the stricter of the two decides.
+A side is one report or one per seed. What is not alike is refused (sides.py); the words are sentences.py.
 """
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Sequence
+from dataclasses import replace
 
-from whet.errors import RecipeError
-from whet.evaluation import statistics
-from whet.types import Comparison, EvalReport, Interval
-
-ALPHA = 0.05
-Verdict = Literal["better", "worse", "not distinguishable"]
+from whet.evaluation import power, statistics
+from whet.evaluation.breakdown import compare_by_category, largest_changes, take
+from whet.evaluation.metrics import METRICS
+from whet.evaluation.seeds import compare_scores, row_means
+from whet.evaluation.sentences import Facts, sentences
+from whet.evaluation.sides import Side, refusal, refuse_unlike, seen_in_training, shared_metrics
+from whet.types import Comparison, EvalReport, Interval, MetricComparison
+from whet.verdict import ALPHA, decide
+from whet.verdict.rule import without_seen_rows
 
 
 def compare(base: EvalReport, tuned: EvalReport, *, seed: int) -> Comparison:
@@ -21,129 +24,135 @@ def compare(base: EvalReport, tuned: EvalReport, *, seed: int) -> Comparison:
 
     `seed` draws the bootstrap resamples.
     """
-    _refuse_unlike(base, tuned)
-    pairs = [(b.is_correct, t.is_correct) for b, t in zip(base.judgements, tuned.judgements, strict=True)]
-    num_rows = len(pairs)
-    wins, losses = pairs.count((False, True)), pairs.count((True, False))
-    difference = statistics.difference_interval(wins, losses, num_rows, seed=seed, level=1 - ALPHA)
-    p_value = statistics.mcnemar_p(wins, losses)
-    return Comparison(
-        dataset=base.dataset,
-        num_rows=num_rows,
-        base_accuracy=statistics.wilson_interval(_num_correct(base), num_rows),
-        tuned_accuracy=statistics.wilson_interval(_num_correct(tuned), num_rows),
-        difference=difference,
-        wins=wins,
-        losses=losses,
-        p_value=p_value,
-        verdict=decide(difference, p_value),
-        base_format_rate=_num_formatted(base) / num_rows,
-        tuned_format_rate=_num_formatted(tuned) / num_rows,
-        base_stop_rate=1 - _num_cut(base) / num_rows,
-        tuned_stop_rate=1 - _num_cut(tuned) / num_rows,
-        sentences=_sentences(base, tuned, wins, losses, difference, p_value),
+    return compare_sides(
+        Side(name="base", reports=(base,), is_trained=False), Side(name="tuned", reports=(tuned,)), seed=seed
     )
 
 
-def decide(difference: Interval, p_value: float) -> Verdict:
-    """The verdict by the rule at the head of this file."""
-    if p_value < ALPHA and difference.low > 0:
-        return "better"
-    if p_value < ALPHA and difference.high < 0:
-        return "worse"
-    return "not distinguishable"
-
-
-def _refuse_unlike(base: EvalReport, tuned: EvalReport) -> None:
-    for name in ("dataset", "decoding", "rows_fingerprint"):
-        ours, theirs = getattr(base, name), getattr(tuned, name)
-        if ours != theirs:
-            raise _refusal(f"{name} differs: base has {ours!r}, tuned has {theirs!r}")
-    if not base.judgements:
-        raise _refusal("no rows were judged")
-    ids = [judgement.example_id for judgement in base.judgements]
-    for label, rows in (
-        ("tuned judgements", tuned.judgements),
-        ("base generations", base.generations),
-        ("tuned generations", tuned.generations),
-    ):
-        others = [row.example_id for row in rows]
-        if others == ids:
-            continue
-        if len(others) != len(ids):
-            raise _refusal(f"example ids differ: base judged {len(ids)} rows, {label} are {len(others)}")
-        at = next(i for i, (a, b) in enumerate(zip(ids, others, strict=True)) if a != b)
-        raise _refusal(f"example ids differ at row {at + 1}: base judged {ids[at]!r}, {label} have {others[at]!r}")
-    for b, t in zip(base.judgements, tuned.judgements, strict=True):
-        if b.golds != t.golds:
-            raise _refusal(f"golds differ for {b.example_id!r}: base {b.golds!r}, tuned {t.golds!r}")
-
-
-def _refusal(difference: str) -> RecipeError:
-    return RecipeError(
-        f"base and tuned cannot be compared: {difference}",
-        mend="evaluate both again with one recipe: the same rows, prompt and decoding settings",
+def compare_sides(base: Side, tuned: Side, *, seed: int) -> Comparison:
+    """`compare` for sides of one or several runs each; the role is that of tuned's set."""
+    refuse_unlike(base, tuned)
+    names, only_some = shared_metrics(base, tuned)
+    rows = range(base.num_rows)
+    metrics = compare_metrics(base, tuned, names, rows, seed=seed)
+    if not metrics or metrics[0].name != names[0]:
+        raise refusal(f"no row has a score of the primary metric, {names[0]}")
+    primary, seen = metrics[0], seen_in_training(base, tuned)
+    rest = _primary_without(base, tuned, names, seen, seed=seed)
+    verdict = primary.verdict or "not distinguishable"
+    base_scores, tuned_scores = base.scores(primary.name), tuned.scores(primary.name)
+    gains, setbacks = largest_changes(
+        base.ids, row_means(base_scores), row_means(tuned_scores),
+        higher_is_better=primary.higher_is_better is not False, num_rows=base.num_rows,
+    )  # fmt: skip
+    categories = tuned.reports[0].categories
+    comparison = Comparison(
+        dataset=tuned.reports[0].dataset,
+        num_rows=base.num_rows,
+        base_accuracy=_accuracy(base, seed),
+        tuned_accuracy=_accuracy(tuned, seed),
+        difference=primary.difference,
+        wins=len(gains),
+        losses=len(setbacks),
+        p_value=primary.p_value,
+        verdict=without_seen_rows(verdict, rest.verdict if rest else None) if seen else verdict,
+        base_format_rate=base.rate(base.num_formatted()),
+        tuned_format_rate=tuned.rate(tuned.num_formatted()),
+        base_stop_rate=base.rate(base.num_stopped()),
+        tuned_stop_rate=tuned.rate(tuned.num_stopped()),
+        role=tuned.reports[0].role,
+        primary=primary.name,
+        metrics=metrics,
+        categories=compare_by_category(
+            categories, base_scores, tuned_scores, seed=seed, higher_is_better=primary.higher_is_better
+        )
+        if len(set(categories)) > 1
+        else (),
+        gains=gains[:10],
+        setbacks=setbacks[:10],
+        seen_in_training=seen,
+        verdict_without_seen=rest.verdict if rest else None,
+        base_name=base.name,
+        tuned_name=tuned.name,
+        num_base_seeds=len(base.reports),
+        num_tuned_seeds=len(tuned.reports),
     )
+    left_out = tuple(only_some + [name for name in names if name not in {metric.name for metric in metrics}])
+    return replace(comparison, sentences=sentences(comparison, base, tuned, Facts(rest=rest, left_out=left_out)))
 
 
-def _sentences(
-    base: EvalReport, tuned: EvalReport, wins: int, losses: int, difference: Interval, p_value: float
-) -> tuple[str, ...]:
-    num_rows = len(base.judgements)
-    is_bootstrap = statistics.uses_bootstrap(wins, losses, num_rows)
-    method = "paired bootstrap" if is_bootstrap else "paired score interval, the sample is small"
-    verdict = decide(difference, p_value)
-    sentences = [
-        f"tuned answered {_num_correct(tuned)} of {num_rows} right, base {_num_correct(base)}: "
-        f"{_points(difference.estimate)} points, 95 % interval {_points(difference.low)} to "
-        f"{_points(difference.high)} ({method}).",
-        f"{_rows(wins)} only tuned got right, {_rows(losses)} only base; "
-        f"exact McNemar p = {p_value:.2g}. Verdict: {verdict}.",
-    ]
-    if verdict == "not distinguishable":
-        sentences.append(_what_was_possible(num_rows, min(wins, losses)))
-    base_format, tuned_format = _num_formatted(base), _num_formatted(tuned)
-    sentences.append(
-        f"In the asked-for format: tuned {tuned_format} of {num_rows}, base {base_format} "
-        f"({_points((tuned_format - base_format) / num_rows)} points). Correctness is judged whatever the format: "
-        f"a gain in format alone is no gain in right answers."
-    )
-    base_cut, tuned_cut = _num_cut(base), _num_cut(tuned)
-    sentences.append(
-        f"Ended by themselves: tuned {num_rows - tuned_cut} of {num_rows}, base {num_rows - base_cut}; "
-        f"cut off at the length limit: tuned {tuned_cut}, base {base_cut}."
-    )
-    if base.weights and base.weights == tuned.weights:
-        sentences.append("Both reports carry the same weights: a model was compared with itself.")
-    return tuple(sentences)
+def compare_metrics(
+    base: Side, tuned: Side, names: Sequence[str], rows: Sequence[int], *, seed: int
+) -> tuple[MetricComparison, ...]:
+    """Every metric on some of the rows; those that no row has a score for are absent.
+
+    p-values are adjusted over all metrics that have a direction. The detectable difference is at the level that the
+    least significant of them must reach.
+    """
+    scores = {name: (take(base.scores(name), rows), take(tuned.scores(name), rows)) for name in names}
+    results = {
+        name: result
+        for name, (b, t) in scores.items()
+        if (result := compare_scores(b, t, seed=seed, level=1 - ALPHA)) is not None
+    }
+    directed = [name for name in results if _direction(name) is not None]
+    adjusted = dict(zip(directed, statistics.holm([results[name].p_value for name in directed]), strict=True))
+    compared = []
+    for name, result in results.items():
+        direction = _direction(name)
+        compared.append(
+            MetricComparison(
+                name=name,
+                unit=METRICS[name].unit if name in METRICS else "",
+                higher_is_better=direction,
+                num_rows=result.num_rows,
+                num_left_out=result.num_left_out,
+                base_mean=result.base_mean,
+                tuned_mean=result.tuned_mean,
+                difference=result.difference,
+                p_value=result.p_value,
+                adjusted_p=adjusted.get(name),
+                detectable=power.detectable(*scores[name], alpha=ALPHA / max(1, len(directed))),
+                verdict=None
+                if direction is None
+                else decide(result.difference, adjusted[name], higher_is_better=direction),
+                base_seed_means=_seed_means(base, name, rows),
+                tuned_seed_means=_seed_means(tuned, name, rows),
+            )
+        )
+    return tuple(compared)
 
 
-def _what_was_possible(num_rows: int, num_against: int) -> str:
-    needed = statistics.smallest_difference(num_rows, num_against, ALPHA)
-    against = f"{_rows(num_against)} against" if num_against else "no row against"
-    if needed is None:
-        return f"{_rows(num_rows)} with {against} cannot show any difference: evaluate on more rows."
-    return (
-        f"{_rows(num_rows)} with {against} could have shown a difference of {100 * needed:.1f} points or more; "
-        f"a smaller one needs more rows."
-    )
+def _direction(name: str) -> bool | None:
+    return METRICS[name].higher_is_better if name in METRICS else None
 
 
-def _num_correct(report: EvalReport) -> int:
-    return sum(judgement.is_correct for judgement in report.judgements)
+def _primary_without(
+    base: Side, tuned: Side, names: Sequence[str], seen: Sequence[str], *, seed: int
+) -> MetricComparison | None:
+    """The primary metric on the rows that no compared model may know; None without such rows, or with nothing else."""
+    known = set(seen)
+    rows = [row for row, id in enumerate(base.ids) if id not in known]
+    if not seen or not rows:
+        return None
+    metrics = compare_metrics(base, tuned, names, rows, seed=seed)
+    return metrics[0] if metrics and metrics[0].name == names[0] else None
 
 
-def _num_formatted(report: EvalReport) -> int:
-    return sum(judgement.has_format for judgement in report.judgements)
+def _seed_means(side: Side, name: str, rows: Sequence[int]) -> tuple[float, ...]:
+    if side.is_one:
+        return ()
+    known = [[score for score in run if score is not None] for run in take(side.scores(name), rows)]
+    return tuple(sum(run) / max(1, len(run)) for run in known)
 
 
-def _num_cut(report: EvalReport) -> int:
-    return sum(generation.stopped == "length" for generation in report.generations)
-
-
-def _points(share: float) -> str:
-    return f"{100 * share:+.1f}"
-
-
-def _rows(count: int) -> str:
-    return f"{count} row" if count == 1 else f"{count} rows"
+def _accuracy(side: Side, seed: int) -> Interval:
+    """Share of right answers: Wilson's interval for one model, over rows and seeds for several runs."""
+    right = side.right()
+    if side.is_one:
+        return statistics.wilson_interval(int(sum(score or 0 for score in right[0])), side.num_rows, level=1 - ALPHA)
+    result = compare_scores([[0.0] * side.num_rows], right, seed=seed, level=1 - ALPHA)
+    if result is None:
+        raise refusal("no rows were judged")
+    share = result.difference
+    return replace(share, low=max(0.0, share.low), high=min(1.0, share.high))

@@ -10,6 +10,9 @@ from statistics import NormalDist
 
 import numpy as np
 
+from whet.evaluation import student
+from whet.evaluation.seeds import Scores, error_parts, scored
+
 
 def detectable_difference(
     num_rows: int, discordance: float, *, alpha: float = 0.05, power: float = 0.8
@@ -43,6 +46,50 @@ def detectable_mean_difference(differences: np.ndarray, *, alpha: float = 0.05, 
     values = np.asarray(differences, dtype=np.float64)
     error = float(values.std(ddof=1)) / sqrt(len(values)) if len(values) > 1 else float("inf")
     return (normal.inv_cdf(1 - alpha / 2) + normal.inv_cdf(power)) * error
+
+
+def detectable(base: Scores, tuned: Scores, *, alpha: float = 0.05, power: float = 0.8) -> float | None:
+    """Smallest difference under one metric that a study like this one finds with probability `power`, in its unit.
+
+    "Like this one": as many rows and seeds, and as much spread as was seen. None where no difference would be found, or
+    where there is no spread to go by. With several seeds the quantiles are Student's (evaluation/seeds.py).
+    """
+    base_SR, tuned_SR, _ = scored(base, tuned)
+    num_rows = base_SR.shape[1]
+    if num_rows == 0:
+        return None
+    if len(base) == len(tuned) == 1:
+        differences = tuned_SR[0] - base_SR[0]
+        if np.isin(base_SR, (0.0, 1.0)).all() and np.isin(tuned_SR, (0.0, 1.0)).all():
+            return detectable_beside(num_rows, int(np.count_nonzero(differences)), alpha=alpha, power=power)
+        smallest = detectable_mean_difference(differences, alpha=alpha, power=power)
+    else:
+        smallest = sqrt(
+            sum(
+                (student.quantile(1 - alpha / 2, degrees) + student.quantile(power, degrees)) ** 2 * variance
+                for variance, degrees in error_parts(base_SR, tuned_SR)
+            )
+        )
+    return smallest if 0 < smallest < float("inf") else None
+
+
+def detectable_beside(num_rows: int, num_discordant: int, *, alpha: float = 0.05, power: float = 0.8) -> float | None:
+    """`detectable_difference` at the share of discordant rows that was seen, or at the least share that finds any.
+
+    A true difference brings discordant rows of its own: where none was seen, one of 8 rows in 100 would have been found
+    all the same. None where even rows that all differ would not suffice.
+    """
+    seen = detectable_difference(num_rows, num_discordant / num_rows, alpha=alpha, power=power)
+    if seen is not None:
+        return seen
+    too_small, enough = num_discordant / num_rows, 1.0
+    if detectable_difference(num_rows, enough, alpha=alpha, power=power) is None:
+        return None
+    for _ in range(40):
+        middle = (too_small + enough) / 2
+        found = detectable_difference(num_rows, middle, alpha=alpha, power=power)
+        too_small, enough = (middle, enough) if found is None else (too_small, middle)
+    return enough
 
 
 def rows_needed(difference: float, discordance: float, *, alpha: float = 0.05, power: float = 0.8) -> int | None:

@@ -24,6 +24,7 @@ from statistics import NormalDist
 
 import numpy as np
 
+from whet.evaluation import student
 from whet.types import Interval
 
 MIN_BOOTSTRAP_ROWS = 64
@@ -59,18 +60,6 @@ def mcnemar_p(wins: int, losses: int) -> float:
         binomial = binomial * (num_discordant - i) // (i + 1)
         tail += binomial
     return min(1.0, 2 * tail / 2**num_discordant)
-
-
-def smallest_difference(num_rows: int, num_losses: int = 0, alpha: float = 0.05) -> float | None:
-    """Smallest gain in accuracy that these rows could have shown with exact McNemar p < alpha.
-
-    `num_losses` rows are taken as got worse; with none this is the best case (6 rows of num_rows at alpha 0.05).
-    None when the rows do not suffice for any gain.
-    """
-    for wins in range(num_losses + 1, num_rows - num_losses + 1):
-        if mcnemar_p(wins, num_losses) < alpha:
-            return (wins - num_losses) / num_rows
-    return None
 
 
 def uses_bootstrap(wins: int, losses: int, num_rows: int) -> bool:
@@ -165,7 +154,7 @@ def mean_interval(differences: np.ndarray, *, seed: int, level: float = 0.95) ->
     error = float(values.std(ddof=1)) / sqrt(len(values)) if len(values) > 1 else 0.0
     if error == 0.0:
         return Interval(estimate=mean, low=mean, high=mean, level=level)
-    half = student_quantile((1 + level) / 2, len(values) - 1) * error
+    half = student.quantile((1 + level) / 2, len(values) - 1) * error
     low_t, high_t = _studentised_quantiles(values, seed, level)
     return Interval(
         estimate=mean, low=min(mean - half, mean - high_t * error), high=max(mean + half, mean - low_t * error),
@@ -184,18 +173,6 @@ def _studentised_quantiles(values: np.ndarray, seed: int, level: float) -> tuple
     is_scaled = errors > 1e-12 * np.abs(centered).max()
     low, high = np.quantile(samples[is_scaled].mean(axis=1) / errors[is_scaled], [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
-
-
-def student_quantile(share: float, degrees: int) -> float:
-    """Quantile of Student's t, from the normal one by Cornish-Fisher (Abramowitz and Stegun 26.7.5); 1e-3 from 8 on."""
-    z = NormalDist().inv_cdf(share)
-    terms = (
-        (z**3 + z) / 4,
-        (5 * z**5 + 16 * z**3 + 3 * z) / 96,
-        (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
-        (79 * z**9 + 776 * z**7 + 1482 * z**5 - 1920 * z**3 - 945 * z) / 92160,
-    )
-    return z + sum(term / degrees ** (order + 1) for order, term in enumerate(terms))
 
 
 def sign_flip_p(differences: np.ndarray, *, seed: int, num_draws: int = 9999) -> float:

@@ -44,45 +44,45 @@ def run(tmp_path: Path) -> Path:
 
 
 def test_table_and_sentences_name_every_dataset(run: Path, capsys: pytest.CaptureFixture) -> None:
-    compare(run)
+    compare([run])
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].split()[:2] == ["dataset", "rows"]
-    assert lines[1].startswith("products  50    10.0 %  12.0 %  +2.0")
+    assert lines[1].startswith("products  50    10.0 %  12.0 %  +2.0 points")
     assert lines[1].endswith("not distinguishable")
-    assert lines[2].startswith("sums      50    10.0 %  60.0 %  +50.0")
+    assert lines[2].startswith("sums      50    10.0 %  60.0 %  +50.0 points")
     assert lines[2].endswith("better")
     assert any("tuned answered 30 of 50 right, base 5" in line for line in lines)
     assert store.read_comparison(run / "evaluations" / "sums").verdict == "better"
 
 
 def test_the_gate_passes_only_when_every_chosen_dataset_is_better(run: Path) -> None:
-    compare(run, dataset="sums", gate=True)
+    compare([run], dataset="sums", gate=True)
     with pytest.raises(GateError, match="products: not distinguishable") as caught:
-        compare(run, gate=True)
+        compare([run], gate=True)
     assert caught.value.exit_code == 8
 
 
 @pytest.mark.parametrize("name", ["sum", "../sums", "/etc"])
 def test_an_unknown_dataset_is_refused_with_the_known_ones(run: Path, name: str) -> None:
     with pytest.raises(StorageError, match="products, sums"):
-        compare(run, dataset=name)
+        compare([run], dataset=name)
 
 
 def test_answers_under_other_decoding_are_refused(run: Path) -> None:
     store_answers(run, "sums", "tuned", 30, decoding="sampled")
     with pytest.raises(RecipeError, match="decoding differs"):
-        compare(run, dataset="sums")
+        compare([run], dataset="sums")
 
 
 def test_a_run_without_answers_says_how_to_get_them(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match="whet evaluate"):
-        compare(tmp_path)
+        compare([tmp_path])
 
 
 def test_compare_and_report_need_no_torch_and_exit_by_the_gate(run: Path) -> None:
     script = (
         "import sys; from whet.cli.compare import compare; from whet.cli.report import report; "
-        "from pathlib import Path; run = Path(sys.argv[1]); compare(run); report(run); "
+        "from pathlib import Path; run = Path(sys.argv[1]); compare([run]); report(run); "
         "print('torch' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", script, str(run)], capture_output=True, text=True, check=True)

@@ -56,12 +56,6 @@ def test_few_rows_are_covered_nearly_as_often_as_said(kind):
     assert coverage(kind, 24, 300) >= 0.91
 
 
-@pytest.mark.parametrize("degrees", [8, 12, 19, 31, 63, 1000])
-def test_students_quantile_equals_scipy(degrees):
-    for share in (0.6, 0.9, 0.975, 0.995):
-        assert statistics.student_quantile(share, degrees) == pytest.approx(stats.t.ppf(share, degrees), abs=3e-3)
-
-
 def test_the_studentised_interval_equals_its_definition():
     values = np.random.default_rng(2).exponential(1.0, size=20)
     generator = np.random.default_rng(5)

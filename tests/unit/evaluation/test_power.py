@@ -5,8 +5,8 @@ import pytest
 from scipy import stats
 
 from whet.evaluation import statistics
-from whet.evaluation.compare import decide
 from whet.evaluation.power import detectable_difference, detectable_mean_difference, rows_needed
+from whet.verdict import decide
 
 
 def exact_power(num_rows: int, discordance: float, difference: float, alpha: float) -> float:

@@ -38,17 +38,6 @@ def test_mcnemar_of_thousands_of_rows_neither_overflows_nor_vanishes() -> None:
     assert statistics.mcnemar_p(5000, 5000) == 1.0
 
 
-def test_smallest_difference_is_the_first_count_that_mcnemar_calls_significant() -> None:
-    assert statistics.smallest_difference(128) == 6 / 128
-    assert statistics.smallest_difference(5) is None
-    for num_losses in (1, 4, 9):
-        needed = statistics.smallest_difference(200, num_losses)
-        assert needed is not None
-        wins = round(needed * 200) + num_losses
-        assert stats.binomtest(wins, wins + num_losses).pvalue < 0.05
-        assert stats.binomtest(wins - 1, wins - 1 + num_losses).pvalue >= 0.05
-
-
 @pytest.mark.parametrize("skew", ["binary", "continuous"])
 def test_bootstrap_equals_scipy_within_monte_carlo_error(skew: str) -> None:
     generator = np.random.default_rng(7)
