@@ -20,6 +20,7 @@ from whet.types import Example
 
 _NUM_LISTED = 5
 _NGRAM_SIZES = (13, 8)
+_NGRAM_OF_SEEN = 13
 _BOILERPLATE_SHARE = 0.01
 _MIN_BOILERPLATE_ROWS = 4
 _CHUNK_ROWS = 2048
@@ -27,11 +28,20 @@ _CHUNK_ROWS = 2048
 
 def report_overlap(train: Iterable[Example], evaluate: Mapping[str, Sequence[Example]]) -> dict[str, OverlapReport]:
     """What each evaluation set shares with the training rows, which are read once and not kept."""
+    return _count(train, evaluate).report()
+
+
+def find_seen_rows(train: Iterable[Example], evaluate: Mapping[str, Sequence[Example]]) -> dict[str, tuple[str, ...]]:
+    """Ids of the rows of each evaluation set that the training rows, read once and not kept, have shown."""
+    return _count(train, evaluate).seen_rows()
+
+
+def _count(train: Iterable[Example], evaluate: Mapping[str, Sequence[Example]]) -> OverlapCounter:
     counter = OverlapCounter(evaluate)
     stream = iter(train)
     while chunk := list(islice(stream, _CHUNK_ROWS)):
         counter.add(chunk)
-    return counter.report()
+    return counter
 
 
 class OverlapCounter:
@@ -57,14 +67,32 @@ class OverlapCounter:
 
     def report(self) -> dict[str, OverlapReport]:
         """By the name of the evaluation set, over all training rows so far."""
-        most_rows = max(_MIN_BOILERPLATE_ROWS, _BOILERPLATE_SHARE * self._num_train_rows)
-        shared = {n: _Shared(self._ngrams, table, most_rows) for n, table in self._ngrams.tables.items()}
+        shared = {n: _Shared(self._ngrams, table, self._most_rows) for n, table in self._ngrams.tables.items()}
         reports, start = {}, 0
         for name, rows in self._evaluate.items():
             numbers = range(start, start + len(rows))
             start = numbers.stop
             reports[name] = _report_set(rows, numbers, self._num_train_rows, self._twins, shared)
         return reports
+
+    def seen_rows(self) -> dict[str, tuple[str, ...]]:
+        """Ids of the evaluation rows that training rows have shown, by set: the same question, made from the same
+        thing, or 13 words in a row beyond boilerplate (a shared 8-gram says little: 80 of GSM8K's test rows)."""
+        shared = _Shared(self._ngrams, self._ngrams.tables[_NGRAM_OF_SEEN], self._most_rows)
+        seen, number = {}, 0
+        for name, rows in self._evaluate.items():
+            is_seen = [
+                self._twins.find(example) is not None or bool(shared.rows(range(place, place + 1)))
+                for place, example in enumerate(rows, start=number)
+            ]
+            seen[name] = tuple(example.id for example, was_seen in zip(rows, is_seen, strict=True) if was_seen)
+            number += len(rows)
+        return seen
+
+    @property
+    def _most_rows(self) -> float:
+        """Training rows with an n-gram from which on it is boilerplate."""
+        return max(_MIN_BOILERPLATE_ROWS, _BOILERPLATE_SHARE * self._num_train_rows)
 
 
 class _Twins:

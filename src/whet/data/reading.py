@@ -43,6 +43,8 @@ class Reading(NamedTuple):
     golds: tuple[str, ...]
     tools: str = ""
     """JSON list of the tools that the conversation may call"""
+    category: str = ""
+    """kind of the row, for breakdowns of a score; not part of what is trained or asked"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,6 +99,12 @@ def check_text(value: Any, field: str, *, may_be_empty: bool = False) -> str:
 def get_text(row: dict[str, Any], field: str, *, may_be_empty: bool = False) -> str:
     """Text of one key."""
     return check_text(get_value(row, field, "text"), field, may_be_empty=may_be_empty)
+
+
+def get_category(row: dict[str, Any], field: str) -> str:
+    """Text of a key that only breakdowns read; "" where a row has none that could be a label."""
+    value = row.get(field)
+    return value.strip() if isinstance(value, str) and value.isprintable() else ""
 
 
 def get_value(row: dict[str, Any], field: str, expected: str, *, place: str = "") -> Any:

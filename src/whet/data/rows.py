@@ -93,6 +93,7 @@ def build_example(
         golds=reading.golds,
         origin=origin,
         parameters=parameters,
+        category=reading.category,
         tools=reading.tools,
     )
 

@@ -270,14 +270,16 @@ def _open_generated(source: Source, split: Stretch, seed: int) -> OpenedSource:
     own_seed = int(source.options.get("seed", seed))
     instruction = answer_line.INSTRUCTION if source.instruction is None else source.instruction
 
+    task = source.source.removeprefix(generated.PREFIX)
+
     def read() -> Iterator[Example | BadRow]:
         problems = generated.generate_rows(
-            source.source.removeprefix(generated.PREFIX), split=side, start=split.start, stop=min(stops),
+            task, split=side, start=split.start, stop=min(stops),
             seed=own_seed, options=options,
         )  # fmt: skip
         for problem in problems:
             messages = pair(problem.question, problem.answer)
-            reading = Reading(messages=messages, task="generated", golds=(problem.gold,))
+            reading = Reading(messages=messages, task="generated", golds=(problem.gold,), category=task)
             yield build_example(reading, origin=problem.origin, system=source.system, instruction=instruction,
                                 parameters=problem.key)  # fmt: skip
 

@@ -1,7 +1,8 @@
 """Answers of base models, shared by all runs of a user: `$WHET_CACHE/answers/<key>.jsonl`, at most 256 MB of them.
 
-A thousand answers of 160 tokens take about 1 MB. Only what a model wrote is kept; it is judged anew when it is used.
-Files are replaced whole and carry their own SHA-256, so readers need no lock; writers take turns.
+A thousand answers of 160 tokens take about 1 MB. Only what a model wrote is kept, judged anew when it is used, and,
+under keys of their own, how likely it finds the gold answers. Files are replaced whole and carry their own SHA-256, so
+readers need no lock; writers take turns.
 """
 
 from __future__ import annotations
@@ -24,25 +25,38 @@ MAX_BYTES = 256 * 2**20
 
 def find_answers(key: AnswerKey) -> list[Generation]:
     """What is kept under `key`, for the first rows of its set, without prompts; empty when there is nothing usable."""
+    try:
+        return [Generation(prompt="", **row) for row in find_rows(key)]
+    except TypeError:
+        return []
+
+
+def keep_answers(key: AnswerKey, generations: Sequence[Generation]) -> None:
+    """Keep the answers to the first rows, unless as many are kept already; StorageError when the folder refuses."""
+    keep_rows(key, [_document(generation) for generation in generations])
+
+
+def find_rows(key: AnswerKey) -> list[Any]:
+    """The JSON values that are kept under `key`; empty when there is nothing usable."""
     path = _path(key)
     try:
         first, _, body = path.read_bytes().partition(b"\n")
         if json.loads(first) != _header(key, body):
             return []
-        generations = [_parse(line) for line in body.decode("utf-8").split("\n")[:-1]]
+        rows = [json.loads(line) for line in body.decode("utf-8").split("\n")[:-1]]
         os.utime(path)  # when it was last used decides what is removed first
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+    except (OSError, ValueError, RecursionError):
         return []
-    return generations
+    return rows
 
 
-def keep_answers(key: AnswerKey, generations: Sequence[Generation]) -> None:
-    """Keep the answers to the first rows, unless as many are kept already; StorageError when the folder refuses."""
+def keep_rows(key: AnswerKey, rows: Sequence[Any]) -> None:
+    """Keep JSON values, one a row, unless as many are kept already; StorageError when the folder refuses."""
     folder = _path(key).parent
     with cache.one_writer(folder / "answers.lock"):
-        if len(find_answers(key)) >= len(generations):
+        if len(find_rows(key)) >= len(rows):
             return
-        body = "".join(json.dumps(_document(generation)) + "\n" for generation in generations).encode()
+        body = "".join(json.dumps(row) + "\n" for row in rows).encode()
         content = json.dumps(_header(key, body)).encode() + b"\n" + body
         if len(content) <= MAX_BYTES:
             _make_room(folder, len(content))
@@ -61,10 +75,6 @@ def _document(generation: Generation) -> dict[str, Any]:
     document = asdict(generation)
     del document["prompt"]
     return document
-
-
-def _parse(line: str) -> Generation:
-    return Generation(prompt="", **json.loads(line))
 
 
 def _make_room(folder: Path, num_bytes: int) -> None:

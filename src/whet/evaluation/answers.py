@@ -33,8 +33,12 @@ def answer_rest(
     box: TimeBox,
     num_rows: int,
     progress: Progress,
+    also: Callable[[int], object] = lambda _num_answered: None,
 ) -> Answers:
-    """`known` answers to the first rows, continued up to row `num_rows` or as far as `box` allows."""
+    """`known` answers to the first rows, continued up to row `num_rows` or as far as `box` allows.
+
+    `also` is told after each portion how many rows are answered, and its time counts like that of the answers.
+    """
     answers = list(known)
     portion = PORTION_BATCHES * questions.decoding.batch_rows
     while len(answers) < num_rows:
@@ -53,14 +57,18 @@ def answer_rest(
             stop_ids=questions.stop_ids,
             progress=partial(_tell, progress, start, num_rows),
         )
-        box.measured(end - start, time.monotonic() - started)
-        new = [
-            (generation, judge(example, generation.text))
-            for example, generation in zip(examples, generations, strict=True)
-        ]
+        new = _judge(examples, generations)
         journal.append(new)
         answers += new
+        also(end)
+        box.measured(end - start, time.monotonic() - started)
     return answers
+
+
+def _judge(examples: Sequence[Example], generations: Sequence[Generation]) -> Answers:
+    return [
+        (generation, judge(example, generation.text)) for example, generation in zip(examples, generations, strict=True)
+    ]
 
 
 def _tell(progress: Progress, start: int, num_rows: int, num_done: int) -> None:
@@ -110,10 +118,8 @@ def judge_again(generations: Sequence[Generation], questions: Questions, loaded:
     if [example.id for example in examples] != [generation.example_id for generation in generations]:
         return []
     prompts = [prompt_text(loaded.tokenizer, prompt) for prompt in questions.prompts[: len(generations)]]
-    return [
-        (replace(generation, prompt=prompt), judge(example, generation.text))
-        for example, generation, prompt in zip(examples, generations, prompts, strict=True)
-    ]
+    asked = [replace(generation, prompt=prompt) for generation, prompt in zip(generations, prompts, strict=True)]
+    return _judge(examples, asked)
 
 
 def answer(
@@ -126,7 +132,8 @@ def answer(
     model: str,
     dataset: str,
 ) -> EvalReport:
-    """Answers to `examples` in one go, judged, not stored; `weights` and fingerprints are the caller's to fill."""
+    """Answers to `examples` in one go, judged, not scored nor stored; `weights` and fingerprints are the caller's to
+    fill."""
     generations = write(examples, prompts, loaded, decoding, stop_ids=stop_ids)
     return EvalReport(
         model=model,

@@ -2,7 +2,7 @@
 
 The base answers first; then the adapter is merged into the same weights (float32, cast once) or, for a full
 fine-tuning, the trained weights are loaded, and the same code answers again. Answers are kept as they are made
-(journal.py) and used again under the same key (questions.py).
+(journal.py) and used again under the same key (questions.py); what is judged and scored is computed anew.
 """
 
 from __future__ import annotations
@@ -14,25 +14,26 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from whet import cache
-from whet.data.pipeline import prepare
-from whet.data.templates import prompts
+from whet.data.pipeline import PreparedData, prepare
 from whet.errors import StorageError
-from whet.evaluation import answer_cache, nemo_rows
+from whet.evaluation import answer_cache, metrics, nemo_rows, scoring
 from whet.evaluation.answers import answer, answer_rest, judge_again
 from whet.evaluation.compare import compare
+from whet.evaluation.gold_answers import GoldAnswers
 from whet.evaluation.journal import Answers, Journal
-from whet.evaluation.questions import AnswerKey, Questions, answer_key
+from whet.evaluation.likelihood import GoldLikelihood, gold_likelihoods
+from whet.evaluation.questions import AnswerKey, Questions, answer_key, render_questions
+from whet.evaluation.seen_rows import seen_rows
 from whet.evaluation.store import read_eval_report, write_comparison, write_eval_report
 from whet.evaluation.time_box import TimeBox
-from whet.inference.decoding import Decoding
 from whet.inference.tuned import final_weights, load_tuned
 from whet.kernels import attention
 from whet.models.adapters import ADAPTER_CONFIG
 from whet.models.load import LoadedModel, load_pretrained
 from whet.parallel.env import choose_device, read_env
 from whet.recipe import load_recipe
-from whet.recipe.schema import Recipe
-from whet.types import Comparison, EvalReport
+from whet.recipe.schema import Evaluate, Recipe
+from whet.types import Comparison, EvalReport, Generation
 
 __all__ = ["EvaluateOptions", "answer", "evaluate_run"]
 
@@ -48,6 +49,10 @@ class EvaluateOptions:
     max_seconds: float | None = None
     """time for everything, loading included: base and tuned answer the same first rows of each set that fit (and at
     least 8 each)"""
+    max_rows: int | None = None
+    """most rows of each set, the first ones"""
+    base_only: bool = False
+    """answer with the base alone: nothing is compared, and the run needs no final weights"""
     nemo_rows: Path | None = None
     """file for NeMo's rows of {input, label, prediction}: tuned's; base's beside it as NAME.base"""
     progress: Callable[[str, int, int], None] = lambda _what, _num_done, _num_rows: None
@@ -57,15 +62,18 @@ class EvaluateOptions:
 def evaluate_run(
     run_folder: Path, *, say: Say, fresh: bool = False, options: EvaluateOptions | None = None
 ) -> list[Comparison]:
-    """Answer every evaluation set of the run with base and tuned, judge, compare, and store all of it.
+    """Answer every evaluation set of the run with base and tuned, judge, score, compare, and store all of it.
 
     Answers that are there already under the same key (weights, rows, decoding, code) are used again unless `fresh`:
     the run's own, those of an evaluation that was cut short, and for the base those of any other run. Raises
-    StorageError when the run has no final weights yet.
+    StorageError when the run has no final weights yet; RecipeError or HubError, before a model is loaded, when a
+    metric lacks a library or its encoder.
     """
     options = replace(options or EvaluateOptions(), fresh=fresh or (options is not None and options.fresh))
     recipe = load_recipe(run_folder / "recipe.yaml")
-    final_weights(run_folder)
+    if not options.base_only:
+        final_weights(run_folder)
+    scoring.require(recipe.evaluate)
     with cache.one_writer(_answers_folder(run_folder) / "answers.lock"):
         return _Evaluation(run_folder, recipe, options, say).compare_all()
 
@@ -94,6 +102,8 @@ class _Answered:
     key: AnswerKey
     journal: Journal
     answers: Answers
+    likelihoods: list[GoldLikelihood | None] | None
+    """of the gold answers of the same rows; None where no metric asks for them"""
 
 
 class _Evaluation:
@@ -104,56 +114,88 @@ class _Evaluation:
         self._started = time.monotonic()
         self._loaded = load_pretrained(recipe.model, device=choose_device(recipe.train.device, read_env()))
         attention.install(self._loaded.model)
-        self._sets = _render_sets(recipe, self._loaded)
+        self._data = prepare(recipe, self._loaded.tokenizer, end_ids=self._loaded.stop_ids, base_folder=Path.cwd())
+        self._sets = _render_sets(recipe, self._data, self._loaded)
+        self._seen = {} if options.base_only else seen_rows(
+            recipe, self._data, self._sets, folder=run_folder / "evaluations", base_folder=Path.cwd()
+        )  # fmt: skip
         self._ready = time.monotonic()
 
     def compare_all(self) -> list[Comparison]:
         weights = _name_base(self._loaded)
         base = [
-            self._answer("base", weights, questions, len(questions), self._box(0.5, number))
+            self._answer("base", weights, questions, self._most_rows(questions), _Turn(0.5, number))
             for number, questions in enumerate(self._sets)
         ]
+        if self._options.base_only:
+            for questions, answered in zip(self._sets, base, strict=True):
+                self._store(questions, answered, len(answered.answers))
+            return []
         load_tuned(self._loaded, self._run_folder)
         weights = f"{weights}, with {_name_tuned(self._run_folder)} merged"
         comparisons = []
         for number, questions in enumerate(self._sets):
-            num_rows = len(base[number].answers)
-            tuned = self._answer("tuned", weights, questions, num_rows, self._box(1.0, number))
+            num_rows = min(len(base[number].answers), self._most_rows(questions))
+            tuned = self._answer("tuned", weights, questions, num_rows, _Turn(1.0, number))
             comparisons.append(self._compare(questions, base[number], tuned))
         return comparisons
 
-    def _box(self, share: float, number: int) -> TimeBox:
-        """The time up to `share` of what loading left, dealt evenly to the sets that are still to come."""
-        if self._options.max_seconds is None:
-            return TimeBox(None)
-        left = max(0.0, self._started + self._options.max_seconds - self._ready)
-        now, end = time.monotonic(), self._ready + share * left
-        return TimeBox(now + (end - now) / (len(self._sets) - number))
+    def _most_rows(self, questions: Questions) -> int:
+        return min(len(questions), self._options.max_rows or len(questions))
 
-    def _answer(self, model: str, weights: str, questions: Questions, num_rows: int, box: TimeBox) -> _Answered:
+    def _box(self, turn: _Turn, entry: Evaluate, known: Answers) -> TimeBox:
+        """The stricter one of two limits. The command line's: the time up to the turn's share of what loading left,
+        dealt evenly to the sets that are still to come. The recipe's: for this model and set, what `known` answers
+        took included, so that evaluating once more does not reach further."""
+        now, deadlines = time.monotonic(), []
+        if self._options.max_seconds is not None:
+            left = max(0.0, self._started + self._options.max_seconds - self._ready)
+            deadlines.append(now + (self._ready + turn.share * left - now) / (len(self._sets) - turn.number))
+        spent = sum(generation.seconds for generation, _ in known)
+        if entry.max_seconds is not None:
+            deadlines.append(now + entry.max_seconds - spent)
+        box = TimeBox(min(deadlines, default=None))
+        if entry.max_seconds is not None and known:
+            box.measured(len(known), spent)
+        return box
+
+    def _answer(self, model: str, weights: str, questions: Questions, num_rows: int, turn: _Turn) -> _Answered:
         key = answer_key(questions, weights)
         journal = Journal(self._folder(questions), model, key)
-        written = [] if self._options.fresh else journal.read()
-        known = written if self._options.fresh else max(written, self._known(model, key, questions), key=len)
+        known = [] if self._options.fresh else self._known(model, key, questions, journal)
         if len(known) < num_rows:
             journal.begin(known)
+        golds = self._golds(model, key, questions)
         answers = answer_rest(
-            known, questions, self._loaded, journal, box=box, num_rows=num_rows,
+            known, questions, self._loaded, journal, box=self._box(turn, questions.entry, known), num_rows=num_rows,
             progress=lambda done, rows: self._options.progress(f"{questions.name}: {model}", done, rows),
+            also=golds.reach if golds else lambda _num_answered: None,
         )  # fmt: skip
+        likelihoods = golds.reach(len(answers)) if golds else None
         self._say(_describe(f"{questions.name}: {model}", questions, len(known), answers))
-        if model == "base" and len(answers) > len(known):
-            self._share(key, answers)
-        return _Answered(model=model, key=key, journal=journal, answers=answers)
+        if model == "base" and (golds or len(answers) > len(known)):
+            self._share(key, answers, golds)
+        return _Answered(model=model, key=key, journal=journal, answers=answers, likelihoods=likelihoods)
 
-    def _known(self, model: str, key: AnswerKey, questions: Questions) -> Answers:
-        """Answers under this key from the run's own report, or for a base from the user's cache."""
+    def _golds(self, model: str, key: AnswerKey, questions: Questions) -> GoldAnswers | None:
+        """The likelihoods of the set's gold answers, where a metric asks for them."""
+        if not metrics.need_likelihoods(questions.entry.metrics):
+            return None
+        return GoldAnswers(
+            self._folder(questions), model, key, questions.examples,
+            lambda examples: gold_likelihoods(self._loaded, self._data.template, examples),
+            fresh=self._options.fresh,
+        )  # fmt: skip
+
+    def _known(self, model: str, key: AnswerKey, questions: Questions, journal: Journal) -> Answers:
+        """Answers under this key, judged now: of an evaluation that was cut short, from the run's own report, or for a
+        base from the user's cache."""
         report = self._stored(model, key, questions)
-        found = list(zip(report.generations, report.judgements, strict=True)) if report else []
+        found: Sequence[Generation] = report.generations if report else ()
+        found = max(found, [generation for generation, _ in journal.read()], key=len)
         if model == "base" and len(found) < len(questions):
-            kept = judge_again(answer_cache.find_answers(key), questions, self._loaded)
-            found = max(found, kept, key=len)
-        return found
+            found = max(found, answer_cache.find_answers(key), key=len)
+        return judge_again(found, questions, self._loaded)
 
     def _stored(self, model: str, key: AnswerKey, questions: Questions) -> EvalReport | None:
         folder = self._folder(questions)
@@ -170,19 +212,25 @@ class _Evaluation:
         )  # fmt: skip
         return report if is_ours else None
 
-    def _share(self, key: AnswerKey, answers: Answers) -> None:
+    def _share(self, key: AnswerKey, answers: Answers, golds: GoldAnswers | None) -> None:
         try:
             answer_cache.keep_answers(key, [generation for generation, _ in answers])
+            if golds:
+                golds.share()
         except StorageError as error:
             self._say(f"other runs cannot use these answers: {error.where}: {error.what}")
 
     def _compare(self, questions: Questions, base: _Answered, tuned: _Answered) -> Comparison:
         """Both on the rows that both answered."""
-        num_rows = min(len(base.answers), len(tuned.answers))
+        num_rows = min(len(base.answers), len(tuned.answers), self._most_rows(questions))
         reports = [self._store(questions, answered, num_rows) for answered in (base, tuned)]
         comparison = compare(*reports, seed=self._recipe.seed)
         if num_rows < len(questions):
-            reached = f"Time was limited: the first {num_rows} of {len(questions)} rows were answered and compared."
+            is_wish = num_rows == self._options.max_rows
+            reached = (
+                f"{'As asked for' if is_wish else 'Time was limited'}: the first {num_rows} of {len(questions)} rows "
+                "were answered and compared."
+            )
             comparison = replace(comparison, sentences=(reached, *comparison.sentences))
         write_comparison(self._folder(questions), comparison)
         if self._options.nemo_rows is not None:
@@ -192,63 +240,72 @@ class _Evaluation:
     def _store(self, questions: Questions, answered: _Answered, num_rows: int) -> EvalReport:
         """The report over the first `num_rows`; answers that are not in it, or to which more may come, stay in the
         journal."""
-        answers = answered.answers[:num_rows]
-        report = EvalReport(
-            model=answered.model,
-            dataset=questions.name,
-            decoding=answered.key.decoding,
-            rows_fingerprint=questions.fingerprint(num_rows),
-            generations=tuple(generation for generation, _ in answers),
-            judgements=tuple(judgement for _, judgement in answers),
-            seconds=sum(generation.seconds for generation, _ in answers),
-            weights=answered.key.weights,
-            code=answered.key.code,
-            num_rows_of_set=len(questions),
-        )
+        report = self._report(questions, answered, num_rows)
         if num_rows < len(questions):
             answered.journal.begin(answered.answers)
         stored = None if self._options.fresh else self._stored(answered.model, answered.key, questions)
-        if stored is None or len(stored.generations) != num_rows:
+        if stored != report:
             write_eval_report(self._folder(questions), report)
         if num_rows == len(questions):
             answered.journal.remove()
         return report
 
+    def _report(self, questions: Questions, answered: _Answered, num_rows: int) -> EvalReport:
+        examples = questions.examples[:num_rows]
+        generations = tuple(generation for generation, _ in answered.answers[:num_rows])
+        judgements = tuple(judgement for _, judgement in answered.answers[:num_rows])
+        likelihoods = answered.likelihoods and answered.likelihoods[:num_rows]
+        rows = scoring.answered_rows(examples, generations, judgements, likelihoods)
+        categories = tuple(example.category for example in examples)
+        seen = set() if answered.model == "base" else {*self._seen[questions.name]}
+        return EvalReport(
+            model=answered.model,
+            dataset=questions.name,
+            decoding=answered.key.decoding,
+            rows_fingerprint=questions.fingerprint(num_rows),
+            generations=generations,
+            judgements=judgements,
+            seconds=sum(generation.seconds for generation in generations),
+            weights=answered.key.weights,
+            code=answered.key.code,
+            num_rows_of_set=len(questions),
+            scores=scoring.score_rows(questions.entry.metrics, rows),
+            figures=scoring.score_set(questions.entry.metrics, rows),
+            categories=categories if any(categories) else (),
+            seen_in_training=tuple(example.id for example in examples if example.id in seen),
+            role=questions.entry.role,
+        )
+
     def _write_nemo_rows(self, path: Path, questions: Questions, base: EvalReport, tuned: EvalReport) -> None:
         if len(self._sets) > 1:
             path = path.with_name(f"{path.stem}.{questions.name}{path.suffix}")
         examples = questions.examples[: len(tuned.generations)]
-        nemo_rows.write_nemo_rows(path, examples, tuned)
-        nemo_rows.write_nemo_rows(path.with_name(f"{path.stem}.base{path.suffix}"), examples, base)
-        self._say(f"{questions.name}: NeMo's rows in {path}")
+        for target, report in ((path, tuned), (path.with_name(f"{path.stem}.base{path.suffix}"), base)):
+            rows = nemo_rows.nemo_rows(examples, report)
+            nemo_rows.write_rows(target, rows)
+            self._say(f"{questions.name}: NeMo's rows of {report.model} in {target}")
+            self._say(f"  {nemo_rows.metric_line(rows)}")
 
     def _folder(self, questions: Questions) -> Path:
         return self._run_folder / "evaluations" / questions.name
 
 
-def _render_sets(recipe: Recipe, loaded: LoadedModel) -> list[Questions]:
-    data = prepare(recipe, loaded.tokenizer, end_ids=loaded.stop_ids, base_folder=Path.cwd())
+@dataclass(frozen=True, slots=True)
+class _Turn:
+    """Whose turn it is under a time limit."""
+
+    share: float
+    """of the whole time, up to which this model may go on"""
+    number: int
+    """of the set, from 0"""
+
+
+def _render_sets(recipe: Recipe, data: PreparedData, loaded: LoadedModel) -> list[Questions]:
+    context = int(loaded.model.config.max_position_embeddings)
     return [
-        Questions(
-            name=entry.name,
-            examples=tuple(data.evaluate[entry.name]),
-            prompts=(rendered := tuple(tuple(p) for p in prompts(data.template, data.evaluate[entry.name]))),
-            decoding=Decoding(
-                max_new_tokens=entry.max_new_tokens,
-                batch_rows=entry.batch_rows,
-                max_total_tokens=_tight_context(loaded, rendered, entry.max_new_tokens),
-            ),
-            stop_ids=data.template.end_ids,
-        )
+        render_questions(entry, data.evaluate[entry.name], data.template, context=context, seed=recipe.seed)
         for entry in recipe.evaluate
     ]
-
-
-def _tight_context(loaded: LoadedModel, rendered: Sequence[Sequence[int]], max_new_tokens: int) -> int | None:
-    """What the model can read, in tokens, where a row may come up to it."""
-    context = int(loaded.model.config.max_position_embeddings)
-    longest = max((len(prompt) for prompt in rendered), default=0)
-    return context if longest + max_new_tokens > context else None
 
 
 def _name_base(loaded: LoadedModel) -> str:

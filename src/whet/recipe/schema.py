@@ -242,6 +242,10 @@ class Evaluate:
     metrics: tuple[MetricName, ...] = ("answer_accuracy",)
     """How answers are scored. The first is the primary metric, on which the verdict rests; p-values are adjusted for
     all of them (Holm). Which rows a metric can score and what must be installed stands in `whet.evaluation.metrics`."""
+    judge: Literal["own", "math_verify"] = "own"
+    """Who says whether an answer is right. `own`: the dataset's extraction and comparison (numbers, or text).
+    `math_verify`: for answers that are formulas as in MATH (fractions, roots, intervals, sets), the library math-verify
+    (`pip install 'whet[math]'`) in a child process with limits; the gold is what the row's answer marks as its own."""
     role: Literal["main", "other", "guard"] = "main"
     """`main`: the verdict of the run rests on this set. `guard`: rows of another kind, on which tuning must not lose.
     `other`: reported only."""

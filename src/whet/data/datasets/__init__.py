@@ -5,9 +5,20 @@ A task module has `extract(text) -> (extracted, has_format)` and `is_correct(ext
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Protocol
 
-from whet.data.datasets import dolly, fiqa, generated, gsm8k, math_answer, metamathqa, plain_answer, squad
+from whet.data.datasets import (
+    dolly,
+    fiqa,
+    generated,
+    gsm8k,
+    math_answer,
+    metamathqa,
+    plain_answer,
+    squad,
+    symbolic_answer,
+)
 from whet.data.datasets.nemo_split import SplitRule
 from whet.data.reading import Format
 from whet.recipe.schema import Source
@@ -40,6 +51,7 @@ TASKS: dict[str, Task] = {
     "plain_answer": plain_answer,
     "math_answer": math_answer,
     "generated": generated,
+    "symbolic_answer": symbolic_answer,
 }
 
 DATASETS: dict[str, Dataset] = {
@@ -77,6 +89,19 @@ def part_size(name: str | None, split: str, num_rows: int) -> int:
     """Rows that a split has of a set of `num_rows`: a part where the dataset's rule cuts it, else all of them."""
     rule = SPLIT_RULES.get(name) if name else None
     return len(rule.cut(num_rows)[split]) if rule and split in rule.parts else num_rows
+
+
+def with_judge(example: Example, judge: str) -> Example:
+    """The example as it is judged with `evaluate[].judge`; its id stays."""
+    if judge == "own":
+        return example
+    return replace(example, task="symbolic_answer", golds=symbolic_answer.golds_of(example.messages[-1].content))
+
+
+def require_judge(judge: str) -> None:
+    """RecipeError where what judges is not installed."""
+    if judge == "math_verify":
+        symbolic_answer.require()
 
 
 def judge(example: Example, text: str) -> Judgement:

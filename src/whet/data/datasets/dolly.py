@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from whet.data.datasets.nemo_split import SplitRule, train_test_split
-from whet.data.reading import Format, Reading, get_text, pair
+from whet.data.reading import Format, Reading, get_category, get_text, pair
 
 HUB_ID = "databricks/databricks-dolly-15k"
 CONFIG: str | None = None
@@ -31,7 +31,8 @@ def read(row: dict[str, Any]) -> Reading:
         instruction = question.strip()
         parts = (context, instruction) if _is_context_first(context, instruction) else (instruction, context)
         question = "\n\n".join(parts)
-    return Reading(messages=pair(question, response), task="plain_answer", golds=(response,))
+    category = get_category(row, "category")
+    return Reading(messages=pair(question, response), task="plain_answer", golds=(response,), category=category)
 
 
 def _is_context_first(context: str, instruction: str) -> bool:
@@ -54,7 +55,7 @@ SPLIT_RULE = SplitRule(
 
 FORMAT = Format(
     keys=("instruction", "response"),
-    optional_keys=("context",),
+    optional_keys=("context", "category"),
     sample={"instruction": "Who wrote it?", "context": "Emma is by Jane Austen.", "response": "Jane Austen"},
     read=read,
 )

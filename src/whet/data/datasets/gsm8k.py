@@ -13,13 +13,20 @@ ROWS = {"train": 7_473, "test": 1_319}
 
 
 def read(row: dict[str, Any]) -> Reading:
-    """Question and answer as they are, calculator marks (`<<48/2=24>>`) included; the gold is the last line's."""
+    """Question and answer as they are, calculator marks (`<<48/2=24>>`) included; the gold is the last line's, and the
+    category how many calculations the answer marks (`2 steps`)."""
     question, answer = get_text(row, "question"), get_text(row, "answer")
     if not math_answer.has_final_line(answer):
         last_line = answer.rstrip().rpartition("\n")[2]
         raise RowError("no final answer", field="answer", found=f"the last line {last_line[:40]!r}",
                        expected="a last line `#### 72` (format: question_answer reads rows without)")  # fmt: skip
-    return Reading(messages=pair(question, answer), task="math_answer", golds=(math_answer.extract(answer)[0],))
+    num_steps = answer.count("<<")
+    return Reading(
+        messages=pair(question, answer),
+        task="math_answer",
+        golds=(math_answer.extract(answer)[0],),
+        category=f"{num_steps} step{'' if num_steps == 1 else 's'}" if num_steps else "",
+    )
 
 
 def _is_own(row: dict[str, Any]) -> bool:

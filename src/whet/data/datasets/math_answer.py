@@ -33,8 +33,8 @@ def extract(text: str) -> tuple[str, bool]:
     counts, else the last closed `\\boxed{}` (as MATH is scored, arXiv:2103.03874), else the first `Answer:`; else what
     follows `The answer is:`; else the last number. A mark without a number gives none: the model said something else.
     """
-    text = number_text.to_plain(_own_answer(text[: answer_line.MAX_CHARACTERS]))
-    marked = _find_marked(text)
+    text = number_text.to_plain(own_answer(text))
+    marked = find_marked(text)
     if marked is None:
         return number_text.last_number(text), False
     number = number_text.stated_number(marked)
@@ -57,16 +57,18 @@ def is_correct(extracted: str, golds: tuple[str, ...], *, origin: str = "") -> b
     return value is not None and any(value == number_text.to_value(gold) for gold in golds)
 
 
-def _own_answer(text: str) -> str:
-    _, thought_end, answer = text.partition(_END_OF_THOUGHT)
-    text = answer if thought_end else text
+def own_answer(text: str) -> str:
+    """The part of a text that counts: behind a thought, before a question that the model made up, and bounded."""
+    _, thought_end, answer = text[: answer_line.MAX_CHARACTERS].partition(_END_OF_THOUGHT)
+    text = answer if thought_end else text[: answer_line.MAX_CHARACTERS]
     following = _NEXT_QUESTION.search(text)
     # a question that is restated before anything was answered is no end
     is_end = following is not None and re.search(r"[0-9]", text[: following.start()])
     return text[: following.start()] if following and is_end else text
 
 
-def _find_marked(text: str) -> str | None:
+def find_marked(text: str) -> str | None:
+    """What stands behind the mark that counts (the rule is `extract`'s); None where there is no mark."""
     claim = _CLAIM.search(text)
     head = text[: claim.start()] if claim else text
     if final := _FINAL_LINE.search(head):

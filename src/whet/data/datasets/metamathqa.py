@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from whet.data.datasets import math_answer
-from whet.data.reading import Format, Reading, get_text, pair
+from whet.data.reading import Format, Reading, get_category, get_text, pair
 
 HUB_ID = "meta-math/MetaMathQA"
 CONFIG: str | None = None
@@ -22,11 +22,17 @@ def read(row: dict[str, Any]) -> Reading:
     query, response = get_text(row, "query"), get_text(row, "response")
     _, mark, answer = response.rpartition(_MARK)
     gold = math_answer.bare_number(answer) if mark else ""
-    return Reading(messages=pair(query, response), task="math_answer", golds=(gold,) if gold else ())
+    return Reading(
+        messages=pair(query, response),
+        task="math_answer",
+        golds=(gold,) if gold else (),
+        category=get_category(row, "type"),
+    )
 
 
 FORMAT = Format(
     keys=("query", "response"),
+    optional_keys=("type",),
     sample={"query": "What is 24 times 2?", "response": "24*2 = 48\n#### 48\nThe answer is: 48"},
     read=read,
 )

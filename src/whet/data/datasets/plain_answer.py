@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 
 from whet.data.datasets import answer_line
 
+_NEXT_QUESTION = re.compile(r"(?<=\S)\s{0,20}\n[ \t]{0,4}question[ \t]?\d{0,4}:", re.IGNORECASE)
+
 
 def extract(text: str) -> tuple[str, bool]:
-    """The answer and whether it has the asked-for format: no format is asked for, so any visible text has it."""
+    """The answer and whether it has the asked-for format: no format is asked for, so any visible text has it.
+
+    A `Question:` that a model makes up behind its answer ends the answer: the `Answer:` that follows it is another's.
+    """
+    text = text[: answer_line.MAX_CHARACTERS]
+    following = _NEXT_QUESTION.search(text)
+    text = text[: following.start()] if following else text
     answer = answer_line.find_answer(text)
     if answer is None:
-        answer = text[: answer_line.MAX_CHARACTERS].strip()
+        answer = text.strip()
     return answer, bool(answer)
 
 

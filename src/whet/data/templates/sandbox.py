@@ -5,14 +5,8 @@ One child per process, started at the first conversation, ended with its parent.
 
 from __future__ import annotations
 
-import atexit
 import json
-import os
-import selectors
-import signal
-import subprocess
 import sys
-import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,10 +16,10 @@ from typing import Any
 import jinja2
 import markupsafe
 
-from whet.errors import RecipeError, WhetError
+from whet.data.limited_child import LimitedChild
+from whet.errors import RecipeError
 
 _CHILD = Path(__file__).with_name("sandbox_child.py")
-_START_SECONDS = 60.0
 _SECONDS_PER_TEXT = 0.01
 _CHARACTERS_PER_CHARACTER = 16
 _FREE_CHARACTERS = 100_000
@@ -61,115 +55,12 @@ class Job:
     origin: str
 
 
-class _Child:
-    """The child process and what it answers; ends it at every irregularity, so that the next request starts anew."""
-
-    def __init__(self) -> None:
-        self._process: subprocess.Popen[bytes] | None = None
-        self._lock = threading.Lock()
-
-    def ask(self, request: bytes, num_answers: int, max_seconds: float, max_bytes: int) -> list[bytes]:
-        """The lines that the child answers with: fewer than `num_answers` when time, room or its life ran out."""
-        with self._lock:
-            process = self._start()
-            lines: list[bytes] = []
-            try:
-                lines = _exchange(process, request, num_answers, max_seconds, max_bytes)
-            finally:
-                if len(lines) < num_answers:
-                    self._end()
-            return lines
-
-    def end(self) -> None:
-        """End the child, if there is one."""
-        with self._lock:
-            self._end()
-
-    def forget(self) -> None:
-        """In a forked copy of this process: the child is the original's, a new one will be started."""
-        self._lock = threading.Lock()
-        if self._process is not None:
-            self._close_pipes(self._process)
-            self._process.returncode = 0  # nothing to wait for here
-            self._process = None
-
-    def _start(self) -> subprocess.Popen[bytes]:
-        if self._process is not None and self._process.poll() is None:
-            return self._process
-        self._end()
-        folders = {str(Path(module.__file__ or "").parents[1]) for module in (jinja2, markupsafe)}
-        self._process = subprocess.Popen(  # noqa: S603 - this Python and a file of ours
-            [sys.executable, "-I", "-S", "-B", str(_CHILD), *sorted(folders)],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, bufsize=0,
-            env={key: os.environ[key] for key in ("LD_LIBRARY_PATH",) if key in os.environ},
-            start_new_session=True,  # an interrupt at the terminal is the parent's business
-        )  # fmt: skip
-        for pipe in (self._process.stdin, self._process.stdout):
-            assert pipe is not None
-            os.set_blocking(pipe.fileno(), False)
-        if _exchange(self._process, b"", 1, _START_SECONDS, 100) != [b"ready"]:
-            status = self._process.poll()
-            self._end()
-            raise WhetError(
-                f"the process that renders chat templates did not start ({_describe_end(status)})",
-                mend=f"run `{sys.executable} -I -S {_CHILD} {' '.join(sorted(folders))}` and see what it says",
-            )
-        return self._process
-
-    def _end(self) -> None:
-        if self._process is None:
-            return
-        self._process.kill()
-        self._process.wait()
-        self._close_pipes(self._process)
-        self._process = None
-
-    @staticmethod
-    def _close_pipes(process: subprocess.Popen[bytes]) -> None:
-        for pipe in (process.stdin, process.stdout):
-            assert pipe is not None
-            pipe.close()
+def _command() -> list[str]:
+    folders = {str(Path(module.__file__ or "").parents[1]) for module in (jinja2, markupsafe)}
+    return [sys.executable, "-I", "-S", "-B", str(_CHILD), *sorted(folders)]
 
 
-_CHILD_PROCESS = _Child()
-atexit.register(_CHILD_PROCESS.end)
-os.register_at_fork(after_in_child=_CHILD_PROCESS.forget)
-
-
-def _exchange(
-    process: subprocess.Popen[bytes], request: bytes, num_lines: int, max_seconds: float, max_bytes: int
-) -> list[bytes]:
-    """Write the request and read that many lines; fewer when the child is silent for too long, talks too much or ends.
-
-    Reading and writing take turns, so that neither side can wait for the other for ever.
-    """
-    assert process.stdin is not None and process.stdout is not None
-    unsent, received, num_received = memoryview(request), bytearray(), 0
-    deadline = time.monotonic() + max_seconds
-    with selectors.DefaultSelector() as selector:
-        selector.register(process.stdout, selectors.EVENT_READ)
-        if unsent:
-            selector.register(process.stdin, selectors.EVENT_WRITE)
-        while num_received < num_lines and len(received) <= max_bytes:
-            remaining = deadline - time.monotonic()
-            ready = selector.select(max(0.0, remaining))
-            if not ready or remaining < 0:
-                break
-            for key, _ in ready:
-                if key.fileobj is process.stdin:
-                    try:
-                        unsent = unsent[os.write(key.fd, unsent) :]
-                    except BrokenPipeError:
-                        unsent = unsent[:0]  # its end is noticed at the other pipe
-                    if not unsent:
-                        selector.unregister(process.stdin)
-                    continue
-                chunk = os.read(key.fd, 1 << 16)
-                if not chunk:
-                    return bytes(received).split(b"\n")[:-1]
-                received += chunk
-                num_received += chunk.count(b"\n")
-    return bytes(received).split(b"\n")[:-1]
+_CHILD_PROCESS = LimitedChild(_command, "renders chat templates")
 
 
 def render_jobs(template: ChatTemplate, jobs: Sequence[Job]) -> list[list[str] | str]:
@@ -215,15 +106,6 @@ def _conversation(job: Job) -> dict[str, Any]:
     }
 
 
-def _describe_end(status: int | None) -> str:
-    if status is None:
-        return "no answer"
-    if status >= 0:
-        return f"exit code {status}"
-    return f"signal {signal.Signals(-status).name}"
-
-
 def child_id() -> int | None:
     """Process id of the child, for tests."""
-    process = _CHILD_PROCESS._process
-    return None if process is None else process.pid
+    return _CHILD_PROCESS.id

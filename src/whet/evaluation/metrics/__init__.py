@@ -1,11 +1,11 @@
-"""Metrics of generated answers by name: a plain table, one line per metric, each a small file of its own.
+"""Metrics of answered rows by name: a plain table, one line per metric, each a small file of its own.
 
 Every metric scores row by row, so that two models can be compared on the same rows (evaluation/statistics.py).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal
@@ -15,17 +15,25 @@ from whet.evaluation.metrics import (
     answer_length,
     bleu,
     exact_match,
+    loss,
+    perplexity,
     rouge,
     seconds_per_example,
     semantic_similarity,
     stop_rate,
+    token_accuracy,
     token_f1,
 )
 from whet.evaluation.metrics.answered_row import AnsweredRow, ScoreRows, by_row, by_text
+from whet.evaluation.metrics.encoder_weights import fetch_encoder
 
-__all__ = ["METRICS", "AnsweredRow", "Metric", "Need", "mean"]
+__all__ = ["METRICS", "AnsweredRow", "Metric", "Need", "mean", "need_likelihoods", "require"]
 
-Need = Literal["golds", "judgement", "stop", "seconds", "metrics extra", "encoder"]
+Need = Literal["golds", "judgement", "stop", "seconds", "likelihood", "metrics extra", "encoder"]
+
+
+def _nothing() -> None:
+    """Most metrics take nothing but the rows."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +49,9 @@ class Metric:
     """what a row must carry, and what must be installed or fetched (`metrics extra`: pip install 'whet[metrics]')"""
     source: str
     """whose definition and whose code"""
+    require: Callable[[], object] = _nothing
+    """Fetches or imports what scoring takes, so that nothing is missing when the answers are there; RecipeError or
+    HubError says how to get it."""
 
 
 def _rouge(kind: rouge.Kind, what: str) -> Metric:
@@ -50,6 +61,7 @@ def _rouge(kind: rouge.Kind, what: str) -> Metric:
         higher_is_better=True,
         needs=("golds", "metrics extra"),
         source=f"{what} F with Porter stemmer, best gold; Lin 2004, rouge-score",
+        require=rouge.require,
     )
 
 
@@ -84,6 +96,7 @@ METRICS: dict[str, Metric] = {
         higher_is_better=True,
         needs=("golds", "metrics extra"),
         source="sentence BLEU-4, 13a tokens, exponential smoothing, all golds as references; sacrebleu",
+        require=bleu.require,
     ),
     "semantic_similarity": Metric(
         score_rows=semantic_similarity.score_rows,
@@ -91,6 +104,28 @@ METRICS: dict[str, Metric] = {
         higher_is_better=True,
         needs=("golds", "encoder"),
         source="all-MiniLM-L6-v2 (first 256 word pieces), best gold; arXiv:1908.10084",
+        require=fetch_encoder,
+    ),
+    "loss": Metric(
+        score_rows=by_row(loss.score),
+        unit="nats per token",
+        higher_is_better=False,
+        needs=("likelihood",),
+        source="gold answer and end of turn, teacher-forced; whet",
+    ),
+    "perplexity": Metric(
+        score_rows=by_row(perplexity.score),
+        unit="choices per token, 1 or more",
+        higher_is_better=False,
+        needs=("likelihood",),
+        source="exp of the row's loss; whet",
+    ),
+    "token_accuracy": Metric(
+        score_rows=by_row(token_accuracy.score),
+        unit="share, 0 to 1",
+        higher_is_better=True,
+        needs=("likelihood",),
+        source="most probable token, gold answer and end of turn, teacher-forced; whet",
     ),
     "answer_length": Metric(
         score_rows=by_row(answer_length.score),
@@ -120,3 +155,14 @@ def mean(scores: Sequence[float | None]) -> float | None:
     """Mean of the scores that there are; None where there are none."""
     scored = [score for score in scores if score is not None]
     return sum(scored) / len(scored) if scored else None
+
+
+def require(names: Iterable[str]) -> None:
+    """Fail now where one of these metrics lacks a library or the encoder, with how to get it."""
+    for name in names:
+        METRICS[name].require()
+
+
+def need_likelihoods(names: Iterable[str]) -> bool:
+    """Whether one of these metrics looks at the probabilities of the gold answers."""
+    return any("likelihood" in METRICS[name].needs for name in names)

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from whet.evaluation.likelihood import GoldLikelihood
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,6 +23,8 @@ class AnsweredRow:
     """whether the model ended by itself; False: it was cut off at the length limit"""
     seconds: float | None = None
     """wall time of this row's answer, its share of the batch"""
+    gold: GoldLikelihood | None = None
+    """how likely the model finds the gold answer; measured only where a metric asks for it"""
 
 
 ScoreRows = Callable[[Sequence[AnsweredRow]], list[float | None]]

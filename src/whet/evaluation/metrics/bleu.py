@@ -32,6 +32,11 @@ def score_corpus(rows: Sequence[AnsweredRow]) -> tuple[float, str]:
     return float(found.score), str(bleu.get_signature())
 
 
+def require() -> None:
+    """RecipeError where sacrebleu is not installed."""
+    _bleu(effective_order=True)
+
+
 def _bleu(*, effective_order: bool) -> Any:
     try:
         from sacrebleu.metrics.bleu import BLEU

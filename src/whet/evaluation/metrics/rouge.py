@@ -22,12 +22,18 @@ def score(text: str, golds: tuple[str, ...], *, kind: Kind) -> float:
     return max(float(scorer.score(gold, text)[kind].fmeasure) for gold in golds)
 
 
+def require() -> None:
+    """RecipeError where rouge-score is not installed."""
+    _scorer("rougeL")
+
+
 @lru_cache
 def _scorer(kind: Kind) -> Any:
     try:
         from rouge_score.rouge_scorer import RougeScorer
     except ImportError as error:
         raise RecipeError(
-            f"the metric {kind} needs rouge-score, which is not installed", mend="pip install 'whet[metrics]'"
+            "the metrics rouge1, rouge2 and rougeL need rouge-score, which is not installed",
+            mend="pip install 'whet[metrics]'",
         ) from error
     return RougeScorer([kind], use_stemmer=True)

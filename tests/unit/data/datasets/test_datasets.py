@@ -58,7 +58,7 @@ def test_fiqa_teaches_the_first_ground_truth_whole_and_keeps_all():
 
 def test_dolly_joins_context_and_instruction_by_a_coin_that_the_rows_content_throws():
     first, again = dolly.read(CONTEXT_ROW), dolly.read({**CONTEXT_ROW, "category": "closed_qa"})
-    assert first == again and _texts(first)[1] == "Austen"
+    assert first == again._replace(category="") and _texts(first)[1] == "Austen"
     heads = [_texts(dolly.read({**CONTEXT_ROW, "instruction": f"Question {n}?"}))[0] for n in range(400)]
     parts = [("Emma is by Jane Austen.", f"Question {n}?") for n in range(400)]
     assert all(text in (f"{a}\n\n{b}", f"{b}\n\n{a}") for text, (a, b) in zip(heads, parts, strict=True))

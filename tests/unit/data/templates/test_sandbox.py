@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from transformers import PreTrainedTokenizerFast
 
-from whet.data import templates
+from whet.data import limited_child, templates
 from whet.data.templates import sandbox
 from whet.data.templates.sandbox import ChatTemplate, Job, child_id, render_jobs
 from whet.errors import RecipeError
@@ -143,14 +143,14 @@ def test_an_error_on_the_values_of_a_row_concerns_that_row():
 
 def test_a_killed_child_is_an_error_and_the_next_request_has_a_new_one(monkeypatch):
     _render(HARMLESS)
-    exchange = sandbox._exchange
+    exchange = limited_child.exchange
 
     def kill_first(process, request, *limits):
         if request:
             os.kill(process.pid, signal.SIGKILL)
         return exchange(process, request, *limits)
 
-    monkeypatch.setattr(sandbox, "_exchange", kill_first)
+    monkeypatch.setattr(limited_child, "exchange", kill_first)
     with pytest.raises(RecipeError, match=r"rows.jsonl:1: the test's template ended the process that renders it"):
         _render(HARMLESS)
     monkeypatch.undo()
