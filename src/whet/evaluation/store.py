@@ -1,21 +1,23 @@
 """EvalReport and Comparison <-> files of `<run>/evaluations/<dataset>/`.
 
-`base.jsonl` and `tuned.jsonl` hold one line per row, `*.summary.json` what all rows share, `comparison.json` the
-verdict. The report of the model called `base` is stored as base, any other as tuned. Times stand in the summary only:
-the same model answers the same rows with the same lines, however often it was interrupted.
+`base.jsonl` and `tuned.jsonl` hold one line per row with its scores, `*.summary.json` what all rows share and the means
+of the metrics, `comparison.json` the verdict. The report of the model called `base` is stored as base, any other as
+tuned. Times stand in the summary only: the same model answers the same rows with the same lines, however often it was
+interrupted.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from dataclasses import asdict
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from whet import atomic
 from whet.errors import StorageError
-from whet.types import Comparison, EvalReport, Generation, Interval, Judgement
+from whet.evaluation.metrics import METRICS, mean
+from whet.types import Comparison, EvalReport, Generation, Judgement, SetRole
+from whet.verdict import from_document, to_document
 
 _SUMMARY_FIELDS = {
     "model": str,
@@ -27,9 +29,21 @@ _SUMMARY_FIELDS = {
     "num_rows": int,
     "code": str,
     "num_rows_of_set": int,
+    "role": str,
+    "seen_in_training": list,
+    "figures": dict,
+    "metrics": dict,
+    "row_seconds": list,
 }
 # files of earlier versions do not say these
-_SUMMARY_DEFAULTS = {"code": "", "num_rows_of_set": 0}
+_SUMMARY_DEFAULTS: dict[str, Any] = {
+    "code": "", "num_rows_of_set": 0, "role": "main", "seen_in_training": [], "figures": {}, "metrics": {},
+    "row_seconds": [],
+}  # fmt: skip
+_NOT_OF_THE_REPORT = ("num_rows", "metrics", "row_seconds")
+_EXTRA_FIELDS = {"scores": dict, "category": str}
+_EXTRA_DEFAULTS: dict[str, Any] = {"scores": {}, "category": ""}
+_TIMED = "seconds_per_example"
 _ROW_FIELDS = {
     "id": str,
     "prompt": str,
@@ -41,25 +55,7 @@ _ROW_FIELDS = {
     "is_correct": bool,
     "has_format": bool,
 }
-_COMPARISON_FIELDS = {
-    "dataset": str,
-    "num_rows": int,
-    "base_accuracy": dict,
-    "tuned_accuracy": dict,
-    "difference": dict,
-    "wins": int,
-    "losses": int,
-    "p_value": (int, float),
-    "verdict": str,
-    "base_format_rate": (int, float),
-    "tuned_format_rate": (int, float),
-    "base_stop_rate": (int, float),
-    "tuned_stop_rate": (int, float),
-    "sentences": list,
-}
-_INTERVAL_FIELDS = {"estimate": (int, float), "low": (int, float), "high": (int, float), "level": (int, float)}
 _ENDS = ("stop_token", "stop_string", "length")
-_VERDICTS = ("better", "worse", "not distinguishable")
 
 
 def list_datasets(run_folder: Path) -> list[str]:
@@ -73,13 +69,33 @@ def write_eval_report(folder: Path, report: EvalReport) -> None:
     A comparison made from the replaced rows is removed.
     """
     stem = _stem(report.model)
-    rows = [row_document(g, j) for g, j in zip(report.generations, report.judgements, strict=True)]
-    summary = {name: getattr(report, name) for name in _SUMMARY_FIELDS if name != "num_rows"}
-    summary |= {"num_rows": len(rows), "accuracy": report.accuracy}
+    rows = [
+        row_document(generation, judgement) | _scores_document(report, number)
+        for number, (generation, judgement) in enumerate(zip(report.generations, report.judgements, strict=True))
+    ]
+    summary = {name: getattr(report, name) for name in _SUMMARY_FIELDS if name not in _NOT_OF_THE_REPORT}
+    summary |= {
+        "num_rows": len(rows),
+        "accuracy": report.accuracy,
+        "metrics": {name: _metric_document(name, scores) for name, scores in report.scores.items()},
+        "row_seconds": [generation.seconds for generation in report.generations],
+    }
     atomic.remove(folder / "comparison.json")
     atomic.remove(folder / f"{stem}.summary.json")
     atomic.write_text(folder / f"{stem}.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
     atomic.write_text(folder / f"{stem}.summary.json", json.dumps(summary, indent=2) + "\n")
+
+
+def _scores_document(report: EvalReport, number: int) -> dict[str, Any]:
+    """What a row's line says besides answer and judgement."""
+    scores = {name: scores[number] for name, scores in report.scores.items() if name != _TIMED}
+    category = report.categories[number] if report.categories else ""
+    return ({"category": category} if category else {}) | ({"scores": scores} if scores else {})
+
+
+def _metric_document(name: str, scores: Sequence[float | None]) -> dict[str, Any]:
+    num_scored = sum(score is not None for score in scores)
+    return {"mean": mean(scores), "unit": METRICS[name].unit, "num_rows": num_scored}
 
 
 def row_document(generation: Generation, judgement: Judgement) -> dict[str, Any]:
@@ -102,24 +118,55 @@ def read_eval_report(folder: Path, model: str) -> EvalReport:
     stem = _stem(model)
     summary_path, rows_path = folder / f"{stem}.summary.json", folder / f"{stem}.jsonl"
     summary = _parse(_read(summary_path), str(summary_path), _SUMMARY_FIELDS, _SUMMARY_DEFAULTS)
+    _check_numbers(summary["figures"], f"{summary_path} figures")
+    if summary["role"] not in get_args(SetRole):
+        raise _broken(str(summary_path), f"role must be one of {', '.join(get_args(SetRole))}")
     lines = _read(rows_path).split("\n")
     if lines[-1] != "":
         raise _broken(f"{rows_path}:{len(lines)}", "the last line is torn")
-    seconds = summary["seconds"] / max(1, len(lines) - 1)
-    rows = [parse_row(line, f"{rows_path}:{number}", seconds) for number, line in enumerate(lines[:-1], start=1)]
-    if len(rows) != summary["num_rows"]:
-        raise _broken(str(rows_path), f"{len(rows)} rows, but {summary_path.name} says {summary['num_rows']}")
+    num_rows = len(lines) - 1
+    if num_rows != summary["num_rows"]:
+        raise _broken(str(rows_path), f"{num_rows} rows, but {summary_path.name} says {summary['num_rows']}")
+    seconds = _read_seconds(summary, str(summary_path))
+    documents, rows = [], []
+    for number, line in enumerate(lines[:-1]):
+        where = f"{rows_path}:{number + 1}"
+        documents.append(_parse(line, where, _ROW_FIELDS | _EXTRA_FIELDS, _EXTRA_DEFAULTS))
+        _check_numbers(documents[-1]["scores"], f"{where} scores")
+        rows.append(_read_row(documents[-1], where, seconds[number]))
+    categories = tuple(document["category"] for document in documents)
     return EvalReport(
-        **{name: summary[name] for name in _SUMMARY_FIELDS if name != "num_rows"},
+        **{name: summary[name] for name in _SUMMARY_FIELDS if name not in (*_NOT_OF_THE_REPORT, "seen_in_training")},
+        seen_in_training=tuple(str(id_) for id_ in summary["seen_in_training"]),
         generations=tuple(generation for generation, _ in rows),
         judgements=tuple(judgement for _, judgement in rows),
+        scores={
+            name: tuple(seconds) if name == _TIMED else tuple(row["scores"].get(name) for row in documents)
+            for name in summary["metrics"]
+        },
+        categories=categories if any(categories) else (),
     )
+
+
+def _read_seconds(summary: dict[str, Any], where: str) -> list[float]:
+    """Seconds of each row; of an earlier version's file each row's share."""
+    num_rows, seconds = summary["num_rows"], summary["row_seconds"]
+    if not seconds:
+        return [summary["seconds"] / max(1, num_rows)] * num_rows
+    if len(seconds) != num_rows or not all(type(value) in (int, float) for value in seconds):
+        raise _broken(where, "`row_seconds` must hold a number for each row")
+    return [float(value) for value in seconds]
+
+
+def _check_numbers(values: dict[str, Any], where: str) -> None:
+    if not all(value is None or type(value) in (int, float) for value in values.values()):
+        raise _broken(where, "numbers or null are expected")
 
 
 def write_comparison(folder: Path, comparison: Comparison) -> None:
     """Write `comparison.json`; a file that already says the same is left alone."""
     path = folder / "comparison.json"
-    text = json.dumps(asdict(comparison), indent=2) + "\n"
+    text = json.dumps(to_document(comparison), indent=2) + "\n"
     if not path.is_file() or _read(path) != text:
         atomic.write_text(path, text)
 
@@ -127,14 +174,10 @@ def write_comparison(folder: Path, comparison: Comparison) -> None:
 def read_comparison(folder: Path) -> Comparison:
     """Read what `write_comparison` wrote; StorageError says what is malformed."""
     path = folder / "comparison.json"
-    fields = _parse(_read(path), str(path), _COMPARISON_FIELDS)
-    if fields["verdict"] not in _VERDICTS:
-        raise _broken(str(path), f"verdict must be one of {', '.join(_VERDICTS)}")
-    for name in ("base_accuracy", "tuned_accuracy", "difference"):
-        _check(fields[name], f"{path} {name}", _INTERVAL_FIELDS)
-        fields[name] = Interval(**{key: fields[name][key] for key in _INTERVAL_FIELDS})
-    fields["sentences"] = tuple(str(sentence) for sentence in fields["sentences"])
-    return Comparison(**{name: fields[name] for name in _COMPARISON_FIELDS})
+    try:
+        return from_document(_parse(_read(path), str(path), {}))
+    except ValueError as error:
+        raise _broken(str(path), str(error)) from error
 
 
 def _stem(model: str) -> str:
@@ -143,7 +186,10 @@ def _stem(model: str) -> str:
 
 def parse_row(line: str, where: str, seconds: float) -> tuple[Generation, Judgement]:
     """What `row_document` wrote, `seconds` its share of the time; StorageError names what is malformed."""
-    row = _parse(line, where, _ROW_FIELDS)
+    return _read_row(_parse(line, where, _ROW_FIELDS), where, seconds)
+
+
+def _read_row(row: dict[str, Any], where: str, seconds: float) -> tuple[Generation, Judgement]:
     if row["stopped"] not in _ENDS:
         raise _broken(where, f"stopped must be one of {', '.join(_ENDS)}")
     generation = Generation(
