@@ -70,8 +70,9 @@ class RowCache:
                 layer_values[row, :, :length] = values[0, :, start : start + length]
                 start += length
             return keys, values
-        layer_keys[self._rows_B, :, self._positions_B] = keys[:, :, 0]
-        layer_values[self._rows_B, :, self._positions_B] = values[:, :, 0]
+        # under autocast values come out narrower than the weights
+        layer_keys[self._rows_B, :, self._positions_B] = keys[:, :, 0].to(layer_keys.dtype)
+        layer_values[self._rows_B, :, self._positions_B] = values[:, :, 0].to(layer_values.dtype)
         num_rows = len(self._positions_B)
         return layer_keys[:num_rows], layer_values[:num_rows]
 
