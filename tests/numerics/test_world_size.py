@@ -78,6 +78,18 @@ def test_five_validation_rows_over_two_ranks_are_each_counted_once(launched, alo
         assert found[0] == pytest.approx(loss, abs=1e-10 if is_wide else 1e-5)
 
 
+def test_answers_in_training_and_what_they_decide_do_not_depend_on_the_number_of_ranks(launched):
+    alone = rank_cases.live_answers(Env())
+    assert alone["measured"][0] != alone["measured"][-1], "training changes the answers"
+    first, second = (document["live"] for document, _ in launched)
+    assert first == second, "the same bits on all ranks"
+    assert first["decided"] == alone["decided"]
+    assert first["state"] == alone["state"] | {"best_metric": pytest.approx(alone["state"]["best_metric"], rel=1e-10)}
+    for found, expected in zip(first["measured"], alone["measured"], strict=True):
+        rounded = {name: pytest.approx(expected[name], rel=1e-10) for name in ("loss", "rows/loss")}
+        assert found == expected | rounded
+
+
 @pytest.mark.parametrize("case", rank_cases.CASES)
 def test_all_ranks_hold_the_same_bits(launched, case):
     first, *others = [updates[case] for _, updates in launched]

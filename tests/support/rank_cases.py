@@ -6,6 +6,7 @@ MASTER_PORT), which leaves rank-N.safetensors and rank-N.json in FOLDER.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import sys
@@ -16,14 +17,17 @@ from unittest import mock
 import torch
 from safetensors.torch import save_file
 from tiny import LORA, attach, build_training, make_plan, make_samples, run_steps, tiny_llama, values
+from tiny_live import make_live, make_rows
 from torch import Tensor
 
 from whet.parallel import env as parallel_env
 from whet.parallel.env import Env
 from whet.parallel.reduce import all_reduce_step, broadcast_from_main, broadcast_text, gather_texts, sum_over_ranks
 from whet.recipe.schema import Adapter, Callback, Optim
+from whet.train.best import Best
 from whet.train.callbacks import Requests
-from whet.train.loop import evaluate_loss, train_step
+from whet.train.held_out import evaluate_loss, measure
+from whet.train.loop import train_step
 from whet.train.on_spectral import Spectral
 from whet.train.signals import StopRequest
 
@@ -70,13 +74,13 @@ def results(env: Env) -> tuple[dict[str, dict], dict[str, Tensor]]:
             for step in range(3):
                 records += run_steps(training, [step])
                 training.callbacks.after_step(records[-1])
-        evaluated = evaluate_loss(training, 3)
+        evaluated = evaluate_loss(training)
         numbers[name] = {
             "losses": [r.loss for r in records],
             "norms": [r.grad_norm for r in records],
             "taught": [r.num_taught for r in records],
             "hashes": [r.batch_hash for r in records],
-            "eval": [evaluated.loss, evaluated.token_accuracy, evaluated.num_taught],
+            "eval": [evaluated["loss"], evaluated["token_accuracy"], evaluated["num_taught"]],
         }
         moved[name] = values(training) - start
     return numbers, moved
@@ -91,6 +95,28 @@ def other_processor() -> AbstractContextManager[object]:
         return -u, s, -vh
 
     return mock.patch.object(torch.linalg, "svd", turned)
+
+
+def live_answers(env: Env) -> dict:
+    """Answers in training after each of three steps, and what they decide; seven rows, so that a rank may have none."""
+    plan = make_plan(6, micro_batch=1, global_batch=4, world_size=env.world_size, total_steps=3)
+    training = build_training(
+        tiny_llama(torch.float64), make_samples(LENGTHS), plan, adapter=DROPOUT, optim=OPTIM, env=env,
+        validation=make_samples([9, 31, 4, 17, 6], seed=9),
+        best=Best(name="rows/loss", patience=2),
+    )  # fmt: skip
+    metrics = ("answer_length", "stop_rate", "exact_match", "loss")
+    rows = make_rows(["7", "", "\n\n", " Na", "5", "well", "9"])
+    live = make_live(training.model, rows, metrics=metrics, batch_rows=1, env=env, prefix="rows/", every=1)
+    training = dataclasses.replace(training, live=[live], plan=dataclasses.replace(plan, eval_every=1))
+    measured, decided = [], []
+    for step in range(3):
+        run_steps(training, [step])
+        record = measure(training, step + 1, is_asked=False)
+        assert record is not None
+        measured.append(record.metrics)
+        decided.append([training.best.note(record), training.best.is_out_of_patience])
+    return {"measured": measured, "decided": decided, "state": training.best.state()}
 
 
 def agreement(env: Env) -> dict:
@@ -127,7 +153,7 @@ def main(folder: Path) -> None:
     parallel_env.start(env, torch.device("cpu"))
     try:
         numbers, moved = results(env)
-        document = {"cases": numbers, "agreement": agreement(env)}
+        document = {"cases": numbers, "live": live_answers(env), "agreement": agreement(env)}
     finally:
         parallel_env.stop()
     save_file(moved, folder / f"rank-{env.rank}.safetensors")

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from whet.data.sampler import Order
+from whet.evaluation.live import LiveSet
 from whet.kernels import select
 from whet.kernels.dropout import DropoutState, StatelessDropout
 from whet.models.adapter_init import START_NAME
@@ -18,7 +19,8 @@ from whet.models.adapters import ADAPTER_NAME, Trainables, attach_lora, train_al
 from whet.optim.build import build_optimizer
 from whet.parallel.env import Env
 from whet.recipe.schema import Adapter, Optim
-from whet.train.callbacks import Best, Callback, Callbacks, Requests
+from whet.train.best import Best
+from whet.train.callbacks import Callback, Callbacks, Requests
 from whet.train.loop import Training, train_step
 from whet.train.loss import LossModel
 from whet.train.signals import StopRequest
@@ -115,6 +117,7 @@ def build_training(
     model: nn.Module, samples: Sequence[TokenizedSample], plan: RunPlan, *, adapter: Adapter | None = None,
     optim: Optim | None = None, seed: int = 0, env: Env | None = None, validation: Sequence[TokenizedSample] = (),
     callbacks: Sequence[Callback] = (), is_perturbed: bool = True, order: Order | None = None,
+    live: Sequence[LiveSet] = (), best: Best | None = None,
 ) -> Training:  # fmt: skip
     """What `whet.train.run` builds, for `model`: LoRA where `adapter` is given, else all weights."""
     optim = optim or Optim(lr=1e-3, schedule="constant", warmup=0)
@@ -136,8 +139,9 @@ def build_training(
         samples=samples,
         order=order or Order(np.array([s.num_tokens for s in samples], dtype=np.int32), seed=seed),
         validation=validation,
+        live=live,
         callbacks=Callbacks(callbacks),
-        best=Best(),
+        best=best or Best(),
         save=lambda step: Path(f"checkpoint-{step}"),
     )
 

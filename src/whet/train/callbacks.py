@@ -33,29 +33,13 @@ class Requests:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EvalRecord:
-    """One evaluation of the validation loss."""
+    """What was measured on held-out rows after one step. Invariant: the same on all ranks."""
 
     step: int
-    loss: float
-    """nats per taught token"""
-    token_accuracy: float
-    num_taught: int
+    metrics: dict[str, float]
+    """by name, as `recipe.measured` has them; of the validation rows also `num_taught`"""
     seconds: float
-
-
-@dataclass(slots=True, kw_only=True)
-class Best:
-    """The step with the lowest validation loss so far."""
-
-    step: int | None = None
-    loss: float = float("inf")
-
-    def note(self, record: EvalRecord) -> bool:
-        """Take `record` into account; True when it is the best so far."""
-        if not record.loss < self.loss:
-            return False
-        self.step, self.loss = record.step, record.loss
-        return True
+    """apart from the seconds of steps"""
 
 
 class Callback(Protocol):

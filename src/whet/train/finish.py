@@ -20,7 +20,9 @@ from whet.checkpoint.manifest import NAME
 from whet.checkpoint.save import storage_error, write_files
 from whet.errors import NonFiniteError
 from whet.models.load import LoadedModel
+from whet.recipe.measured import PREFIX
 from whet.tracking.jsonl import FILE_NAME as METRICS
+from whet.train.best import Best
 from whet.train.folder import SUMMARY, write_json
 from whet.train.loop import Training
 
@@ -82,8 +84,13 @@ def _put_in_place(draft: Path, run_folder: Path) -> None:
     write_text(run_folder / NAME, json.dumps({"format_version": 1, "sha256": sums}, indent=1) + "\n")
 
 
-def write_summary(run_folder: Path, training: Training, *, status: str, steps: int) -> None:
-    """summary.json: totals over all sessions of the run, read from metrics.jsonl."""
+def write_summary(
+    run_folder: Path, training: Training, *, status: str, steps: int, final_step: int | None = None
+) -> None:
+    """summary.json: totals over all sessions of the run, read from metrics.jsonl, and what it ended with.
+
+    `final_step` is the step of the final weights, if there are any.
+    """
     seconds = num_tokens = 0.0
     last_loss = None
     for line in (run_folder / METRICS).read_text(encoding="utf-8").splitlines():
@@ -100,13 +107,35 @@ def write_summary(run_folder: Path, training: Training, *, status: str, steps: i
         "tokens": int(num_tokens),
         "tokens_per_second": num_tokens / seconds if seconds else None,
         "last_train_loss": last_loss,
-        "best_step": training.best.step,
-        "best_validation_loss": training.best.loss if training.best.step is not None else None,
+        **_best_and_last(training.best, steps, final_step),
         "num_trainable": training.trainables.num_parameters,
         "peak_memory_bytes": peak_memory_bytes(training.device),
         "kernels": dict(training.kernels),
     }
     write_json(run_folder / SUMMARY, document)
+
+
+def _best_and_last(best: Best, steps: int, final_step: int | None) -> dict[str, Any]:
+    """Which step was best and by what, whether the run stopped early, whose weights it ended with; and all in words."""
+    name = f"{PREFIX}{best.name}"
+    stopped_early = None
+    sentences = [best.sentence()]
+    if final_step is not None and best.is_out_of_patience:
+        after = f"{best.num_without_improvement} measurements of {name} in a row brought nothing better"
+        sentence = f"stopped early after step {steps:,}: {after}"
+        stopped_early = {"step": steps, "metric": name, "patience": best.patience, "sentence": sentence}
+        sentences.append(sentence)
+    if final_step is not None and final_step != steps:
+        sentences.append(f"the final weights are those of step {final_step:,}, the best")
+    return {
+        "best_step": best.step,
+        "best_metric": name if best.step is not None else None,
+        "best_value": best.value,
+        "best_validation_loss": best.value if best.name == "loss" else None,
+        "stopped_early": stopped_early,
+        "final_step": final_step,
+        "sentences": [sentence for sentence in sentences if sentence],
+    }
 
 
 def peak_memory_bytes(device: torch.device) -> int:

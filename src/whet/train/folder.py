@@ -22,12 +22,15 @@ from whet.errors import RecipeError, StorageError
 from whet.estimate.disk import run_bytes
 from whet.models.families import find_shape, num_adapter_parameters, num_parameters
 from whet.recipe import load_recipe
+from whet.recipe.measured import best_name, measured_names
 from whet.recipe.schema import Recipe
 
 RECIPE = "recipe.yaml"
 SUMMARY = "summary.json"
-# These may change between an interrupted run and its continuation: no weight depends on them.
-FREE_TO_CHANGE = ("evaluate", "tracking", "train.keep", "train.threads", "output", "name")
+# These may change between an interrupted run and its continuation: no weight depends on them. So may `evaluate`,
+# but for the set that decides what is best.
+FREE_TO_CHANGE = ("tracking", "train.keep", "train.threads", "output", "name")
+_DECIDES = ("source", "max_new_tokens", "temperature", "top_p", "stop", "judge", "every", "max_rows")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,7 +137,7 @@ def refuse_other_recipe(folder: Path, recipe: Recipe) -> None:
     path = folder / RECIPE
     if not path.is_file():
         return
-    before, now = _flat(asdict(load_recipe(path))), _flat(asdict(recipe))
+    before, now = (_flat(asdict(each) | {"evaluate": _deciding_set(each)}) for each in (load_recipe(path), recipe))
     changed = [
         f"  {key}: {before.get(key)!r} then, {now.get(key)!r} now"
         for key in sorted(before.keys() | now.keys())
@@ -146,6 +149,17 @@ def refuse_other_recipe(folder: Path, recipe: Recipe) -> None:
             where=str(folder),
             mend="undo the change, choose another `output`, or start anew with --fresh (the old run is moved aside)",
         )
+
+
+def _deciding_set(recipe: Recipe) -> dict[str, Any]:
+    """What decides the values of `train.best_metric`, where an evaluation set gives them."""
+    name = best_name(recipe)
+    dataset = measured_names(recipe)[name].dataset if name is not None else None
+    return {
+        entry.name: {key: value for key, value in asdict(entry).items() if key in _DECIDES}
+        for entry in recipe.evaluate
+        if entry.name == dataset
+    }
 
 
 def _flat(value: Any, prefix: str = "") -> dict[str, Any]:

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
@@ -21,12 +22,17 @@ from whet.kernels.dropout import DropoutState
 from whet.models.adapters import Trainables
 from whet.optim.schedule import lr_at
 from whet.parallel.env import Env
-from whet.parallel.reduce import all_reduce_step, sum_over_ranks
+from whet.parallel.reduce import all_reduce_step
 from whet.recipe.schema import Optim
-from whet.train.callbacks import Best, Callbacks, EvalRecord, Requests
+from whet.train.best import Best
+from whet.train.callbacks import Callbacks, Requests
+from whet.train.held_out import is_due, measure
 from whet.train.loss import LossModel
 from whet.train.signals import StopRequest
 from whet.types import RunPlan, StepRecord, TokenizedSample
+
+if TYPE_CHECKING:
+    from whet.evaluation.live import LiveSet
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +55,8 @@ class Training:
     order: Order
     """which samples every step takes"""
     validation: Sequence[TokenizedSample]
+    live: Sequence[LiveSet]
+    """evaluation sets that the model answers while it trains"""
     callbacks: Callbacks
     best: Best
     save: Callable[[int], Path]
@@ -57,22 +65,24 @@ class Training:
 
 # docs: start-train
 def train(run: Training, *, first_step: int, stop: StopRequest) -> int:
-    """Train from 0-based step `first_step` to the end of the plan or a stop request; returns the steps done."""
+    """Train from 0-based step `first_step` to the end of the plan, until nothing gets better any more, or to a stop
+    request; returns the steps done."""
     plan = run.plan
     run.callbacks.on_start(run, first_step)
     done, asked = first_step, Requests()
-    for step in range(first_step, plan.total_steps):
-        record, agreed = train_step(run, step, asked=asked, stop=stop)
+    # patience is looked at here, so that a run that was killed after its last step does not go on when it is continued
+    while done < plan.total_steps and not run.best.is_out_of_patience:
+        record, agreed = train_step(run, done, asked=asked, stop=stop)
         done = record.step
         asked = run.callbacks.after_step(record)
 
-        improved = False
-        if run.validation and (agreed.evaluate or is_due(done, plan.eval_every, plan)):
-            evaluated = evaluate_loss(run, done)
-            improved = run.best.note(evaluated)
-            run.callbacks.on_evaluated(evaluated)
+        measured = measure(run, done, is_asked=agreed.evaluate)
+        improved = measured is not None and run.best.note(measured)
+        if measured is not None:
+            run.callbacks.on_evaluated(measured)
+        ends = agreed.stop or run.best.is_out_of_patience
         is_epoch_end = done % plan.steps_per_epoch == 0
-        if improved or is_epoch_end or agreed.save or agreed.stop or is_due(done, plan.save_every, plan):
+        if improved or ends or is_epoch_end or agreed.save or is_due(done, plan.save_every, plan):
             run.callbacks.on_checkpoint_saved(done, run.save(done))
         if agreed.stop:
             break
@@ -93,7 +103,8 @@ def train_step(run: Training, step: int, *, asked: Requests, stop: StopRequest) 
     started = time.monotonic()
     plan = run.plan
     this_step = run.order.step(plan, step)
-    samples = [run.samples[i] for i in this_step.indices]
+    read = {i: run.samples[i] for i in this_step.indices}
+    samples = [read[i] for i in this_step.indices]
     num_taught = sum(s.num_taught for s in samples)
 
     run.model.train()
@@ -102,7 +113,7 @@ def train_step(run: Training, step: int, *, asked: Requests, stop: StopRequest) 
     for one_pass in this_step.of_rank(run.env.rank, plan.world_size):
         if len(one_pass) == 0:
             continue
-        batch = pack([run.samples[i] for i in one_pass], run.device)
+        batch = pack([read[i] for i in one_pass], run.device)
         with run.dropout.micro_batch(step, batch):
             nll_sum = run.loss_model.nll_sum(batch)
             (nll_sum / num_taught).backward()
@@ -139,32 +150,6 @@ def train_step(run: Training, step: int, *, asked: Requests, stop: StopRequest) 
 
 
 # docs: end-step
-
-
-@torch.no_grad()
-def evaluate_loss(run: Training, step: int) -> EvalRecord:
-    """Loss over the validation rows: summed nll / taught tokens, so the batch size cannot change it."""
-    started = time.monotonic()
-    run.model.eval()
-    rows_per_batch = run.plan.micro_batch
-    starts = range(0, len(run.validation), rows_per_batch)
-    totals = [0.0, 0.0, 0.0]
-    for start in list(starts)[run.env.rank :: run.env.world_size]:
-        batch = pack(run.validation[start : start + rows_per_batch], run.device)
-        totals = [t + x for t, x in zip(totals, run.loss_model.evaluate(batch), strict=True)]
-    nll, num_taught, num_correct = sum_over_ranks(totals, run.device)
-    return EvalRecord(
-        step=step,
-        loss=nll / num_taught,
-        token_accuracy=num_correct / num_taught,
-        num_taught=int(num_taught),
-        seconds=time.monotonic() - started,
-    )
-
-
-def is_due(step: int, every: int, plan: RunPlan) -> bool:
-    """Whether something with cadence `every` (0 = never) happens after 1-based `step`; always at the last step."""
-    return every > 0 and (step % every == 0 or step == plan.total_steps)
 
 
 def _non_finite(step: int, loss: float, grad_norm: float, samples: Sequence[TokenizedSample]) -> NonFiniteError:

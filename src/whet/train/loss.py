@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -23,10 +23,13 @@ class LossModel:
     uses_autocast: bool
     """Trained float32 weights with products in `compute_dtype` (full fine-tuning in bfloat16)."""
 
+    def precision(self, device_type: str) -> AbstractContextManager[object]:
+        """Number format of the forward pass, in training, in evaluation and for answers in between."""
+        return torch.autocast(device_type, self.compute_dtype) if self.uses_autocast else nullcontext()
+
     def hidden(self, batch: PackedBatch) -> Tensor:
         """[T, E] hidden states after the last norm."""
-        context = torch.autocast(batch.ids_T.device.type, self.compute_dtype) if self.uses_autocast else nullcontext()
-        with context:
+        with self.precision(batch.ids_T.device.type):
             out = self.backbone(
                 input_ids=batch.ids_T[None],
                 position_ids=batch.positions_T[None],

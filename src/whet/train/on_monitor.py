@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from whet.parallel.env import Env
 from whet.recipe.schema import Recipe
 from whet.tracking import TrackedRun, TrackerGroup
+from whet.train.best import Best
 from whet.train.callbacks import EvalRecord, QuietCallback, Requests
 from whet.types import RunPlan, StepRecord
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 _PLAIN_LINES = 25
 _RECENT = 10
+_SHARES = ("answer_accuracy", "exact_match", "token_f1", "rouge1", "rouge2", "rougeL", "token_accuracy", "stop_rate")
 
 
 class Monitor(QuietCallback):
@@ -32,11 +34,12 @@ class Monitor(QuietCallback):
         self._say = say
         self._trackers = TrackerGroup(recipe.tracking)
         self._plan: RunPlan | None = None
+        self._best: Best | None = None
         self._recent: deque[StepRecord] = deque(maxlen=_RECENT)
         self._progress = _Bar() if env.is_main and sys.stderr.isatty() else None
 
     def on_start(self, run: Training, step: int) -> None:
-        self._plan = run.plan
+        self._plan, self._best = run.plan, run.best
         if self._is_main:
             self._trackers.start(TrackedRun(name=self._run.name, folder=self._run.folder, resume_step=step))
         if self._progress:
@@ -64,18 +67,19 @@ class Monitor(QuietCallback):
     def on_evaluated(self, record: EvalRecord) -> None:
         if not self._is_main:
             return
-        metrics = {
-            "loss": record.loss,
-            "token_accuracy": record.token_accuracy,
-            "num_taught": record.num_taught,
-            "seconds": record.seconds,
-        }
-        self._trackers.log_eval(record.step, metrics)
-        text = f"step {record.step}  validation loss {record.loss:.4f}  token accuracy {record.token_accuracy:.1%}"
+        self._trackers.log_eval(record.step, {**record.metrics, "seconds": record.seconds})
+        numbers = [text for name, value in record.metrics.items() if (text := _in_words(name, value))]
+        best = "  (best so far)" if self._best is not None and self._best.step == record.step else ""
+        text = f"step {record.step}  {'  '.join(numbers)}{best}"
         if self._progress and sys.stdout.isatty():
             self._progress.print_above(text)
         else:
             self._say(text)
+
+    def answering(self, name: str, num_done: int, num_rows: int) -> None:
+        """Answers to an evaluation set in the middle of training come in."""
+        if self._progress:
+            self._progress.describe(f"answering {name}: {min(num_done, num_rows)}/{num_rows}")
 
     def on_error(self, error: BaseException) -> None:
         if self._is_main:
@@ -112,12 +116,24 @@ class _Bar:
     def update(self, done: int, text: str) -> None:
         self._bar.update(self._task, completed=done, description=text)
 
+    def describe(self, text: str) -> None:
+        self._bar.update(self._task, description=text)
+
     def print_above(self, text: str) -> None:
         """A line on the same terminal without tearing the bar."""
         self._bar.console.print(text, markup=False, highlight=False)
 
     def stop(self) -> None:
         self._bar.stop()
+
+
+def _in_words(name: str, value: float) -> str:
+    """`answer accuracy 12.5%` of a share, `validation loss 0.5000` of another number; nothing of a count."""
+    if name == "num_taught":
+        return ""
+    metric = name.rsplit("/", 1)[-1]
+    words = "validation loss" if name == "loss" else name.replace("/", " ").replace("_", " ")
+    return f"{words} {value:.1%}" if metric in _SHARES else f"{words} {value:.4f}"
 
 
 def clock(seconds: float) -> str:

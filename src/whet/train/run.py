@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -17,6 +17,7 @@ from whet.checkpoint.retention import remove_leftovers
 from whet.data.pipeline import PreparedData, prepare
 from whet.data.sampler import Order, describe_packing, order_of
 from whet.errors import InterruptedRunError, RecipeError, StorageError
+from whet.evaluation.live import live_sets
 from whet.kernels import select
 from whet.kernels.dropout import DropoutState, StatelessDropout
 from whet.models.adapter_init import START_NAME
@@ -32,7 +33,8 @@ from whet.recipe import dump_recipe
 from whet.recipe.resolve import resolve
 from whet.recipe.schema import Recipe
 from whet.train import finish, folder, on_monitor, preflight
-from whet.train.callbacks import Best, Callbacks
+from whet.train.best import best_of
+from whet.train.callbacks import Callbacks
 from whet.train.chosen import chosen
 from whet.train.first_rows import first_losses
 from whet.train.fit import measure_step_seconds, steps_that_fit
@@ -100,6 +102,9 @@ def run_recipe(recipe: Recipe, options: Options | None = None) -> Outcome:
                 steps, was_finished = int(found.summary["steps"]), True
             else:
                 steps, was_finished = _train(recipe, options, env, device, run_folder, say), False
+            if env.is_main:
+                for sentence in folder.look(run_folder).summary.get("sentences", ()):
+                    say(sentence)
     finally:
         parallel_env.stop()
     return Outcome(
@@ -140,11 +145,15 @@ def _train(recipe: Recipe, options: Options, env: Env, device: torch.device, run
     training = _build_training(
         recipe, plan, env, device, loaded, data, order, callbacks, is_restored=checkpoint is not None
     )
+    live = live_sets(
+        recipe, data, loaded, precision=partial(training.loss_model.precision, device.type), env=env,
+        progress=monitor.answering,
+    )  # fmt: skip
     if recipe.train.fit_seconds is not None and checkpoint is None:
         plan = _fit(recipe, training)
         say(f"{plan.measured_seconds_per_step:.2f} s per step: {plan.total_steps} steps fit the time budget")
     saver = _saver(recipe, run_folder, training, plan, loaded, data)
-    training = replace(training, plan=plan, save=saver)
+    training = replace(training, plan=plan, save=saver, live=live)
     first_step = saver.restore(checkpoint) if checkpoint else 0
     barrier()  # every rank has looked into the folder; from here on rank 0 changes it
     if env.is_main:
@@ -153,7 +162,7 @@ def _train(recipe: Recipe, options: Options, env: Env, device: torch.device, run
     if env.is_main and checkpoint is not None:
         saver.go_on_from(checkpoint, say)
     say(f"{'continuing after' if first_step else 'training from'} step {first_step} of {plan.total_steps}")
-    return _loop_and_finish(training, first_step, run_folder, loaded, saver.files)
+    return _loop_and_finish(training, first_step, run_folder, loaded, saver, final=recipe.train.final)
 
 
 def _build_training(
@@ -183,26 +192,31 @@ def _build_training(
         samples=data.train.samples,
         order=order,
         validation=data.validation.samples if data.validation else (),
+        live=(),
         callbacks=callbacks,
-        best=Best(),
+        best=best_of(recipe),
         save=_not_saved,
     )
 
 
 def _loop_and_finish(
-    training: Training, first_step: int, run_folder: Path, loaded: LoadedModel, files: Mapping[str, bytes]
-) -> int:
+    training: Training, first_step: int, run_folder: Path, loaded: LoadedModel, saver: Saver,
+    *, final: Literal["last", "best"],
+) -> int:  # fmt: skip
     with listening() as stop:
         try:
             done = train(training, first_step=first_step, stop=stop)
         except BaseException as error:
             training.callbacks.on_error(error)
             raise
-    is_complete = done == training.plan.total_steps
+    is_complete = done == training.plan.total_steps or training.best.is_out_of_patience
     if training.env.is_main:
+        final_step = None
         if is_complete:
-            finish.write_final(run_folder, training, loaded, files)
-        finish.write_summary(run_folder, training, status="finished" if is_complete else "interrupted", steps=done)
+            final_step = saver.load_best() if final == "best" else done
+            finish.write_final(run_folder, training, loaded, saver.files)
+        status = "finished" if is_complete else "interrupted"
+        finish.write_summary(run_folder, training, status=status, steps=done, final_step=final_step)
     if not is_complete:
         raise InterruptedRunError(
             f"stopped after step {done} of {training.plan.total_steps} as asked; the state is saved",

@@ -9,16 +9,17 @@ from typing import Any
 
 import torch
 
-from whet.checkpoint.load import Checkpoint
+from whet.checkpoint.load import Checkpoint, open_checkpoint
 from whet.checkpoint.names import BEST, checkpoint_folder
 from whet.checkpoint.retention import prune, set_aside_later
 from whet.checkpoint.save import copy_checkpoint, save_checkpoint
-from whet.errors import StorageError
+from whet.errors import NonFiniteError, StorageError
 from whet.models.adapters import Trainables
 from whet.optim.build import load_optimizer_tensors, optimizer_tensors
 from whet.parallel.env import Env
 from whet.parallel.reduce import barrier
-from whet.train.callbacks import Best, Callbacks
+from whet.train.best import Best
+from whet.train.callbacks import Callbacks
 from whet.types import ModelIdentity, RunPlan
 
 OPTIMIZER = "optimizer.safetensors"
@@ -58,8 +59,7 @@ class Saver:
         state = {
             "global_step": step,
             "epoch": step / self.plan.steps_per_epoch,
-            "best_step": self.best.step,
-            "best_metric": None if self.best.step is None else self.best.loss,
+            **self.best.state(),
             "callbacks": self.callbacks.state(),
             "base": asdict(self.identity),
             "data_fingerprint": self.data_fingerprint,
@@ -95,6 +95,31 @@ class Saver:
         if moved := set_aside_later(self.run_folder, step=checkpoint.step):
             say(f"checkpoints after step {checkpoint.step} were moved to {moved.name}")
 
+    def load_best(self) -> int:
+        """Put the weights of checkpoint-best in the place of the last ones; returns its step.
+
+        NonFiniteError when no measurement was finite, so that there is none; StorageError when it was damaged.
+        """
+        if self.best.step is None:
+            raise NonFiniteError(
+                f"no measurement of {self.best.name} was finite, so no checkpoint is the best",
+                where=str(self.run_folder),
+                mend="train anew with train.final=last, or with a lower optim.lr (--fresh)",
+            )
+        checkpoint = open_checkpoint(self.run_folder / BEST)
+        if checkpoint.step != self.best.step:
+            raise StorageError(
+                f"is step {checkpoint.step}, but step {self.best.step} was the best",
+                where=str(checkpoint.folder),
+                mend="remove it and continue from the checkpoint of that step, or start anew with --fresh",
+            )
+        self._load_weights(checkpoint)
+        return checkpoint.step
+
+    def _load_weights(self, checkpoint: Checkpoint) -> None:
+        rounded = checkpoint.tensors(ROUNDED) if self.trainables.rounded() else {}
+        self.trainables.load(checkpoint.tensors(self.trainables.weights_file), rounded)
+
     def restore(self, checkpoint: Checkpoint) -> int:
         """Put a checkpoint's state back; returns the 0-based step to go on with.
 
@@ -114,11 +139,9 @@ class Saver:
                 where=str(checkpoint.folder),
                 mend="restore the data, or start anew with --fresh",
             )
-        rounded = checkpoint.tensors(ROUNDED) if self.trainables.rounded() else {}
-        self.trainables.load(checkpoint.tensors(self.trainables.weights_file), rounded)
+        self._load_weights(checkpoint)
         load_optimizer_tensors(self.optimizer, self.trainables.named, checkpoint.tensors(OPTIMIZER))
         torch.set_rng_state(checkpoint.tensors(RANDOM)["torch_cpu"])
         self.callbacks.load_state(state["callbacks"])
-        if state["best_step"] is not None:
-            self.best.step, self.best.loss = state["best_step"], state["best_metric"]
+        self.best.load_state(state)
         return int(state["global_step"])

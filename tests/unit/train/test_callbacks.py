@@ -1,7 +1,7 @@
 import itertools
 from pathlib import Path
 
-from whet.train.callbacks import Best, Callbacks, EvalRecord, QuietCallback, Requests
+from whet.train.callbacks import Callbacks, EvalRecord, QuietCallback, Requests
 
 
 class Noisy(QuietCallback):
@@ -26,7 +26,7 @@ class Noisy(QuietCallback):
 
 
 def _evaluated(step, loss):
-    return EvalRecord(step=step, loss=loss, token_accuracy=0.5, num_taught=10, seconds=0.1)
+    return EvalRecord(step=step, metrics={"loss": loss}, seconds=0.1)
 
 
 def test_every_event_reaches_every_callback_in_order():
@@ -62,19 +62,3 @@ def test_state_goes_back_to_its_own_callback_by_name():
     assert (a.loaded, b.loaded) == ({"of": "a"}, {"of": "b"})
     Callbacks([a]).load_state({})
     assert a.loaded == {}
-
-
-def test_the_best_is_the_lowest_loss_and_the_first_of_equals():
-    best = Best()
-    assert [best.note(_evaluated(step, loss)) for step, loss in enumerate([3.0, 2.0, 2.0, 2.5, 1.0])] == [
-        True, True, False, False, True,
-    ]  # fmt: skip
-    assert (best.step, best.loss) == (4, 1.0)
-    assert not best.note(_evaluated(9, float("nan")))
-    assert best.step == 4
-
-
-def test_a_first_loss_that_is_not_a_number_is_not_the_best():
-    best = Best()
-    assert not best.note(_evaluated(1, float("nan")))
-    assert best.step is None

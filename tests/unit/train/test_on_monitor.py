@@ -12,12 +12,13 @@ from tiny import make_plan
 
 from whet.parallel.env import Env
 from whet.recipe.schema import Data, Recipe, Source
+from whet.train.best import Best
 from whet.train.callbacks import EvalRecord
 from whet.train.on_monitor import Monitor, clock
 from whet.types import StepRecord
 
-RUN = SimpleNamespace(plan=make_plan(8, micro_batch=2, global_batch=2))
-EVALUATED = EvalRecord(step=2, loss=0.5, token_accuracy=0.25, num_taught=8, seconds=0.1)
+RUN = SimpleNamespace(plan=make_plan(8, micro_batch=2, global_batch=2), best=Best())
+EVALUATED = EvalRecord(step=2, metrics={"loss": 0.5, "token_accuracy": 0.25, "num_taught": 8}, seconds=0.1)
 
 
 def record(step: int, loss: float = 1.0) -> StepRecord:
@@ -56,6 +57,33 @@ def test_on_a_terminal_a_line_goes_above_the_bar_and_not_through_it(
     monitor.on_stop(2)
     assert above == ["step 2  validation loss 0.5000  token accuracy 25.0%"]
     assert said == []
+
+
+def test_answers_in_training_are_told_as_shares_and_a_new_best_is_marked(tmp_path: Path) -> None:
+    monitor, said = make_monitor(tmp_path)
+    best = Best(name="answer_accuracy", is_higher_better=True, step=4, value=0.125)
+    monitor.on_start(SimpleNamespace(plan=RUN.plan, best=best), 0)
+    metrics = {"answer_accuracy": 0.125, "guard/answer_length": 31.5}
+    for step in (4, 5):
+        monitor.on_evaluated(EvalRecord(step=step, metrics=metrics, seconds=0.5))
+    monitor.on_stop(5)
+    assert said == [
+        "step 4  answer accuracy 12.5%  guard answer length 31.5000  (best so far)",
+        "step 5  answer accuracy 12.5%  guard answer length 31.5000",
+    ]
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert lines[0] == {"kind": "eval", "step": 4, **metrics, "seconds": 0.5}
+
+
+def test_answers_that_come_in_are_counted_on_the_bar(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    monitor, said = make_monitor(tmp_path)
+    told: list[str] = []
+    monkeypatch.setattr(monitor._progress, "describe", told.append)
+    # two ranks count by twos, and the last row may be one rank's alone
+    for num_done in (2, 4):
+        monitor.answering("sums", num_done, 3)
+    assert told == ["answering sums: 2/3", "answering sums: 3/3"] and said == []
 
 
 def test_what_a_callback_did_is_a_line_of_metrics_and_nothing_on_the_screen(tmp_path: Path) -> None:
