@@ -225,13 +225,6 @@ class _Evaluation:
         num_rows = min(len(base.answers), len(tuned.answers), self._most_rows(questions))
         reports = [self._store(questions, answered, num_rows) for answered in (base, tuned)]
         comparison = compare(*reports, seed=self._recipe.seed)
-        if num_rows < len(questions):
-            is_wish = num_rows == self._options.max_rows
-            reached = (
-                f"{'As asked for' if is_wish else 'Time was limited'}: the first {num_rows} of {len(questions)} rows "
-                "were answered and compared."
-            )
-            comparison = replace(comparison, sentences=(reached, *comparison.sentences))
         write_comparison(self._folder(questions), comparison)
         if self._options.nemo_rows is not None:
             self._write_nemo_rows(self._options.nemo_rows, questions, *reports)

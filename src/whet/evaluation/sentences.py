@@ -23,7 +23,7 @@ class Facts:
 def sentences(c: Comparison, base: Side, tuned: Side, facts: Facts) -> tuple[str, ...]:
     """What was found, how sure it is, what was not excluded, and what a reader must know beside it."""
     said = [
-        *_time(c, base, tuned),
+        *_limited(c, base, tuned),
         _numbers(c, base, tuned),
         _test(c, base, tuned),
         *_seeds(c, base, tuned),
@@ -41,11 +41,11 @@ def sentences(c: Comparison, base: Side, tuned: Side, facts: Facts) -> tuple[str
     return tuple(said)
 
 
-def _time(c: Comparison, base: Side, tuned: Side) -> list[str]:
+def _limited(c: Comparison, base: Side, tuned: Side) -> list[str]:
     of_set = max(report.num_rows_of_set for report in (*base.reports, *tuned.reports))
     if c.num_rows >= of_set:
         return []
-    return [f"Time was limited: the first {c.num_rows} of {of_set} rows were answered and compared."]
+    return [f"Time or rows were limited: the first {c.num_rows} of {of_set} rows were answered and are compared."]
 
 
 def _numbers(c: Comparison, base: Side, tuned: Side) -> str:

@@ -253,7 +253,7 @@ def test_a_time_box_compares_the_first_rows_that_both_reached_and_more_time_goes
     assert "of 20: the time was up" in said[0]
     comparison = json.loads(contents(place / "run")[2])
     assert comparison["num_rows"] == 16
-    assert comparison["sentences"][0] == "Time was limited: the first 16 of 20 rows were answered and compared."
+    assert comparison["sentences"][0] == "Time or rows were limited: the first 16 of 20 rows were answered and are compared."
     asked.clear()
     evaluate(place / "run")
     assert len(asked) == 2 * (NUM_ROWS - 16)
