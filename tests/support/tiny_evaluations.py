@@ -15,8 +15,14 @@ adapter: {{method: {method}}}
 data: {{train: [{{source: {rows}/train.jsonl}}]}}
 train: {{device: cpu}}
 evaluate:
-  - {{name: sums, source: {{source: {rows}/test.jsonl, split: all}}, max_new_tokens: {new}, batch_rows: 4}}
+  - name: sums
+    source: {{source: {rows}/test.jsonl, split: all}}
+    max_new_tokens: {new}
+    batch_rows: 4
+    metrics: [{metrics}]
 """
+
+METRICS = "answer_accuracy"
 
 
 def write_rows(folder: Path, num_rows: int) -> None:
@@ -26,15 +32,24 @@ def write_rows(folder: Path, num_rows: int) -> None:
         (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
 
 
-def write_run(folder: Path, *, num_rows: int = 20, max_new_tokens: int = 12, is_full: bool = False) -> Path:
+def write_run(
+    folder: Path, *, num_rows: int = 20, max_new_tokens: int = 12, is_full: bool = False, metrics: str = METRICS
+) -> Path:
     """A run in `folder/run` over a base in `folder/base`, whose answers to `num_rows` questions differ."""
     base = tiny_runs.write_base(folder / "base")
     write_rows(folder, num_rows)
-    return add_run(folder, "run", base, max_new_tokens=max_new_tokens, is_full=is_full)
+    return add_run(folder, "run", base, max_new_tokens=max_new_tokens, is_full=is_full, metrics=metrics)
 
 
 def add_run(
-    folder: Path, name: str, base: Path, *, max_new_tokens: int = 12, is_full: bool = False, size: float = 0.3
+    folder: Path,
+    name: str,
+    base: Path,
+    *,
+    max_new_tokens: int = 12,
+    is_full: bool = False,
+    size: float = 0.3,
+    metrics: str = METRICS,
 ) -> Path:
     """Another run over the same base and rows; `size`: how far tuning went."""
     run = folder / name
@@ -43,6 +58,6 @@ def add_run(
     else:
         tiny_runs.write_adapter_run(run, base, Adapter(rank=4, alpha=8.0), size=size)
     method = "none" if is_full else "lora"
-    text = RECIPE.format(run=run, base=base, rows=folder, new=max_new_tokens, method=method)
+    text = RECIPE.format(run=run, base=base, rows=folder, new=max_new_tokens, method=method, metrics=metrics)
     (run / "recipe.yaml").write_text(text, encoding="utf-8")
     return run

@@ -23,9 +23,24 @@ def evaluate(
             min=0,
         ),
     ] = None,
+    max_rows: Annotated[
+        int | None, typer.Option(help="Answer at most this many rows of each set, the first ones.", metavar="N", min=1)
+    ] = None,
+    plan_files: Annotated[
+        Path | None,
+        typer.Option(
+            help="Also write baseline_results.json, peft_results.json and comparison_report.json, the files of the "
+            "FiQA project's evaluation plan.",
+            metavar="FOLDER",
+        ),
+    ] = None,
     nemo_rows: Annotated[
         Path | None,
-        typer.Option(help="Also write {input, label, prediction} rows, as NeMo's scripts read them.", metavar="FILE"),
+        typer.Option(
+            help="Also write {input, label, prediction} rows, as NeMo's scripts read them, and say what its metric "
+            "script makes of them.",
+            metavar="FILE",
+        ),
     ] = None,
 ) -> None:
     """Answer the run's held-out rows with base and tuned model and say whether tuning helped.
@@ -33,13 +48,18 @@ def evaluate(
     Answers are kept as they are made: killed half-way, the same command goes on where it was.
     """
     from whet.cli.quiet import quiet_libraries
+    from whet.evaluation.plan_files import write_plan_files
     from whet.evaluation.run import EvaluateOptions, evaluate_run
     from whet.report import write_report
 
     quiet_libraries()
     with ProgressLine() as line:
-        options = EvaluateOptions(fresh=fresh, max_seconds=max_seconds, nemo_rows=nemo_rows, progress=line.tell)
+        options = EvaluateOptions(
+            fresh=fresh, max_seconds=max_seconds, max_rows=max_rows, nemo_rows=nemo_rows, progress=line.tell
+        )
         comparisons = evaluate_run(run, say=say, options=options)
     for comparison in comparisons:
         tell(comparison)
+    for path in write_plan_files(run, plan_files) if plan_files else ():
+        say(f"written: {path}")
     say(f"\nreport: {write_report(run)}")

@@ -9,6 +9,7 @@ as without the crash. A base's are shared with other runs like its answers (answ
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
@@ -104,7 +105,7 @@ def _lines(rows: Sequence[Any]) -> bytes:
 def _to_row(example: Example, found: GoldLikelihood | None) -> list[float] | None:
     if found is None:
         return None
-    if not float("-inf") < found.nll < float("inf"):
+    if not math.isfinite(found.nll):
         raise NonFiniteError(
             f"the likelihood of the gold answer is {found.nll}",
             where=example.origin,
@@ -120,5 +121,6 @@ def _to_likelihood(row: list[Any]) -> GoldLikelihood:
 def _is_row(row: Any) -> bool:
     if row is None:
         return True
-    is_triple = isinstance(row, list) and [type(value) for value in row] == [float, int, int]
-    return is_triple and row[1] > 0
+    if not isinstance(row, list) or [type(value) for value in row] != [float, int, int]:
+        return False
+    return math.isfinite(row[0]) and row[1] > 0

@@ -317,14 +317,16 @@ def _name_tuned(run_folder: Path) -> str:
 
 def _describe(who: str, questions: Questions, num_known: int, answers: Answers) -> str:
     num_rows = len(answers)
-    accuracy = sum(judgement.is_correct for _, judgement in answers) / max(1, num_rows)
+    right = ""
+    if "answer_accuracy" in questions.entry.metrics:
+        right = f", {sum(judgement.is_correct for _, judgement in answers) / max(1, num_rows):.1%} right"
     if num_known >= num_rows:
-        return f"{who} answered before, {accuracy:.1%} right"
+        return f"{who} answered before{right}"
     new = [generation for generation, _ in answers[num_known:]]
     seconds = max(1e-9, sum(generation.seconds for generation in new))
     before = f", {num_known} rows before" if num_known else ""
     reached = "" if num_rows == len(questions) else f" of {len(questions)}: the time was up"
     return (
         f"{who} answered {len(new)} rows in {seconds:.0f} s "
-        f"({sum(g.num_new_tokens for g in new) / seconds:.0f} tokens/s){before}{reached}, {accuracy:.1%} right"
+        f"({sum(g.num_new_tokens for g in new) / seconds:.0f} tokens/s){before}{reached}{right}"
     )

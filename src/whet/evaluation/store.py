@@ -78,12 +78,14 @@ def write_eval_report(folder: Path, report: EvalReport) -> None:
         "num_rows": len(rows),
         "accuracy": report.accuracy,
         "metrics": {name: _metric_document(name, scores) for name, scores in report.scores.items()},
-        "row_seconds": [generation.seconds for generation in report.generations],
     }
+    seconds = json.dumps([generation.seconds for generation in report.generations])
     atomic.remove(folder / "comparison.json")
     atomic.remove(folder / f"{stem}.summary.json")
     atomic.write_text(folder / f"{stem}.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
-    atomic.write_text(folder / f"{stem}.summary.json", json.dumps(summary, indent=2) + "\n")
+    # on one line, however many rows there are
+    text = json.dumps(summary, indent=2).removesuffix("\n}") + f',\n  "row_seconds": {seconds}\n}}\n'
+    atomic.write_text(folder / f"{stem}.summary.json", text)
 
 
 def _scores_document(report: EvalReport, number: int) -> dict[str, Any]:
