@@ -11,8 +11,8 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from whet.inspection import Inspection, SampleView, TokenView
-from whet.report.html import visible
 from whet.report.inspection_tables import Table, bars, build_tables
+from whet.report.visible import visible
 
 _BAR_CHARACTERS = 40
 

@@ -12,6 +12,8 @@ from html import escape
 from itertools import accumulate
 from typing import Literal
 
+from whet.report.visible import visible
+
 MAX_POINTS = 600
 Point = tuple[float, float]
 
@@ -101,16 +103,60 @@ def interval_chart(*, key: str, title: str, summary: str, rows: Sequence[tuple[s
     for i, (label, style, *shares) in enumerate(rows):
         middle, low, high = (f"{100 * min(max(share, 0.0), 1.0):.2f}%" for share in shares)
         y = row_height * i + 31
-        parts.append(f'<text class="name" x="6" y="{y - 13}">{escape(label)}</text>')
+        parts.append(f'<text class="name" x="6" y="{y - 13}">{_shown(label)}</text>')
         parts.append(f'<line class="interval {style}" x1="{low}" x2="{high}" y1="{y}" y2="{y}"/>')
         parts.append(f'<circle class="estimate {style}" cx="{middle}" cy="{y}" r="6"/>')
     return "".join([*parts, "</svg>"])
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Difference:
+    """One metric's difference on its own scale; to the right of the line is better."""
+
+    label: str
+    style: Literal["better", "worse", "even"]
+    estimate: float
+    low: float
+    high: float
+    missed: float
+    """differences of this size or smaller would mostly not be found; 0 where that is not known"""
+
+
+def difference_chart(*, key: str, title: str, summary: str, rows: Sequence[Difference]) -> str:
+    """Differences with their intervals around one line at zero, each row on a scale of its own."""
+    row_height, bottom = 46, 26
+    height = row_height * len(rows) + bottom
+    parts = [_open(key, title, summary, f'class="fluid" height="{height}"')]
+    parts.append(f'<line class="zero" x1="50%" x2="50%" y1="0" y2="{height - bottom}"/>')
+    for percent, anchor, text in ((0, "start", "base better"), (50, "middle", "0"), (100, "end", "tuned better")):
+        parts.append(f'<text x="{percent}%" y="{height - 6}" text-anchor="{anchor}">{text}</text>')
+    for i, row in enumerate(rows):
+        widest = max(abs(row.low), abs(row.high), row.missed) or 1.0
+        middle, low, high, left, right = (
+            f"{50 + 48 * _clipped(value / widest):.2f}%"
+            for value in (row.estimate, row.low, row.high, -row.missed, row.missed)
+        )
+        y = row_height * i + 31
+        parts.append(f'<text class="name" x="6" y="{y - 13}">{_shown(row.label)}</text>')
+        if row.missed:
+            parts.append(f'<line class="missed" x1="{left}" x2="{right}" y1="{y}" y2="{y}"/>')
+        parts.append(f'<line class="interval {row.style}" x1="{low}" x2="{high}" y1="{y}" y2="{y}"/>')
+        parts.append(f'<circle class="estimate {row.style}" cx="{middle}" cy="{y}" r="6"/>')
+    return "".join([*parts, "</svg>"])
+
+
+def _clipped(share: float) -> float:
+    return min(1.0, max(-1.0, share))
+
+
+def _shown(text: str) -> str:
+    return escape(str(visible(text)))
+
+
 def _open(key: str, title: str, summary: str, attributes: str) -> str:
     return (
         f'<svg {attributes} role="img" aria-labelledby="{key}-title {key}-desc">'
-        f'<title id="{key}-title">{escape(title)}</title><desc id="{key}-desc">{escape(summary)}</desc>'
+        f'<title id="{key}-title">{_shown(title)}</title><desc id="{key}-desc">{_shown(summary)}</desc>'
     )
 
 
@@ -133,7 +179,7 @@ class _Frame:
 
     def axes(self, x_label: str, y_label: str, count: int) -> str:
         x_end, y_end = self.width - self.right, self.height - self.bottom
-        parts = [f'<text class="unit" x="4" y="14">{escape(y_label)}</text>']
+        parts = [f'<text class="unit" x="4" y="14">{_shown(y_label)}</text>']
         for value in ticks(self.y_low, self.y_high, count):
             y = self.y(value)
             parts.append(f'<line class="grid" x1="{self.left}" x2="{x_end}" y1="{y:.1f}" y2="{y:.1f}"/>')
@@ -149,7 +195,7 @@ class _Frame:
         parts.append(f'<line class="axis" x1="{self.left}" x2="{x_end}" y1="{y_end}" y2="{y_end}"/>')
         middle = (self.left + x_end) / 2
         parts.append(
-            f'<text class="unit" x="{middle:.1f}" y="{self.height - 6}" text-anchor="middle">{escape(x_label)}</text>'
+            f'<text class="unit" x="{middle:.1f}" y="{self.height - 6}" text-anchor="middle">{_shown(x_label)}</text>'
         )
         return "".join(parts)
 

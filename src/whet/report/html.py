@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,23 +18,18 @@ from markupsafe import Markup
 
 from whet import atomic
 from whet.report import charts, ledger_section
-from whet.report.run_folder import Evaluation, RunView, finite, read_run_folder
-from whet.report.samples import choose_samples
+from whet.report.benchmark_section import benchmark_table
+from whet.report.live_charts import live_charts
+from whet.report.run_folder import RunView, finite, read_run_folder
+from whet.report.verdict_section import evaluation_section
+from whet.report.visible import visible
+from whet.verdict import overall
 
 FILE_NAME = "report.html"
 _HERE = Path(__file__).parent
-_MAX_TEXT = 20_000
 _MAX_EVENTS = 50
 _MAX_ENTRIES = 100
 _MIN_SMOOTHED = 10
-
-# control characters but tab and newline, soft hyphen, direction marks and overrides (U+202E turns text around),
-# zero-width characters but the joiners that scripts and emoji need, line separators, byte order mark, lone surrogates,
-# tag characters
-_INVISIBLE = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u115f\u1160\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\u3164"
-    "\ufeff\uffa0\ufff9-\ufffb\ud800-\udfff\U000e0000-\U000e007f]"
-)
 
 
 def write_report(run_folder: Path) -> Path:
@@ -76,7 +70,10 @@ def render(run: RunView) -> str:
         legend=_legend(run),
         loss_rows=_loss_rows(run),
         small_charts=_small_charts(run),
-        evaluations=[_evaluation(evaluation, i) for i, evaluation in enumerate(run.evaluations)],
+        live_charts=live_charts(run),
+        overall=_overall(run),
+        evaluations=[evaluation_section(evaluation, i) for i, evaluation in enumerate(run.evaluations)],
+        benchmarks=[benchmark_table(results) for results in run.benchmarks],
         token_table=ledger_section.token_table(run.data),
         ledger_statuses=ledger_section.STATUSES,
         ledger_table=ledger_section.ledger_table(run.ledger),
@@ -96,16 +93,6 @@ def render(run: RunView) -> str:
         events=run.events[-_MAX_EVENTS:],
         num_earlier_events=max(0, len(run.events) - _MAX_EVENTS),
     )
-
-
-def visible(value: object) -> object:
-    """Text with invisible and direction-changing characters written out (`<U+202E>`) and its length bounded."""
-    if isinstance(value, Markup) or not isinstance(value, str):
-        return value
-    text = value.replace("\r\n", "\n")
-    if len(text) > _MAX_TEXT:
-        text = f"{text[:_MAX_TEXT]} ... ({len(text) - _MAX_TEXT:,} more characters)"
-    return _INVISIBLE.sub(lambda match: f"<U+{ord(match[0]):04X}>", text)
 
 
 def _subtitle(run: RunView) -> list[str]:
@@ -128,9 +115,10 @@ def _facts(run: RunView) -> list[tuple[str, str]]:
     facts = []
     if losses:
         facts.append(("Training loss", f"{losses[0]:.3f} to {losses[-1]:.3f}"))
-    if run.evals:
-        best = min(run.evals, key=lambda point: point.loss)
-        facts.append(("Lowest validation loss", f"{best.loss:.3f} at step {best.step:,}"))
+    validation = _validation_losses(run)
+    if validation:
+        step, loss = min(validation, key=lambda point: point[1])
+        facts.append(("Lowest validation loss", f"{loss:.3f} at step {step:,.0f}"))
     if tokens is not None:
         facts.append(("Tokens trained on", f"{tokens:,.0f}"))
     if speed is not None:
@@ -150,7 +138,7 @@ def _with_mean(points: list[charts.Point]) -> list[charts.Series]:
 
 def _loss_chart(run: RunView) -> Markup:
     points = [(float(point.step), point.loss) for point in run.steps if point.loss is not None]
-    evals = [(float(point.step), point.loss) for point in run.evals]
+    evals = _validation_losses(run)
     summary = "; ".join(
         f"{name} loss from {found[0][1]:.3f} at step {found[0][0]:,.0f} to {found[-1][1]:.3f} at {found[-1][0]:,.0f}"
         for name, found in (("training", points), ("validation", evals))
@@ -167,19 +155,29 @@ def _loss_chart(run: RunView) -> Markup:
     return Markup(svg)  # noqa: S704 built from numbers and escaped labels
 
 
+def _validation_losses(run: RunView) -> list[charts.Point]:
+    return [(float(point.step), point.loss) for point in run.evals if point.loss is not None]
+
+
+def _overall(run: RunView) -> str:
+    """The line over all sets, where there are several."""
+    comparisons = [e.comparison for e in run.evaluations if e.comparison]
+    return overall(comparisons).sentence if len(comparisons) > 1 else ""
+
+
 def _legend(run: RunView) -> list[tuple[str, str]]:
     """(style, label) of what the loss chart draws."""
     num_losses = sum(point.loss is not None for point in run.steps)
     train = [("raw", "training, every step"), ("smooth", "training, smoothed")]
     if num_losses < _MIN_SMOOTHED:
         train = [("smooth", "training")] if num_losses else []
-    return train + ([("dots", "validation")] if run.evals else [])
+    return train + ([("dots", "validation")] if _validation_losses(run) else [])
 
 
 def _loss_rows(run: RunView) -> list[tuple[str, str, str]]:
     """About a dozen steps of the loss chart as a table, for those who do not see the chart."""
     train = {point.step: point.loss for point in run.steps if point.loss is not None}
-    evals = {point.step: point.loss for point in run.evals}
+    evals = {round(step): loss for step, loss in _validation_losses(run)}
     steps = sorted(train.keys() | evals.keys())
     wanted = {steps[round(i * (len(steps) - 1) / 11)] for i in range(12)} if steps else set()
 
@@ -210,52 +208,6 @@ def _small_charts(run: RunView) -> list[tuple[str, Markup]]:
         )
         found.append((title, Markup(svg)))  # noqa: S704 built from numbers and escaped labels
     return found
-
-
-def _evaluation(evaluation: Evaluation, index: int) -> dict[str, Any]:
-    comparison = evaluation.comparison
-    chart = ""
-    if comparison is not None:
-        rows = [
-            (
-                f"{name} {_percent(i.estimate)} ({_percent(i.low)} to {_percent(i.high)})",
-                name,
-                i.estimate,
-                i.low,
-                i.high,
-            )
-            for name, i in (("base", comparison.base_accuracy), ("tuned", comparison.tuned_accuracy))
-        ]
-        chart = charts.interval_chart(
-            key=f"accuracy-{index}",
-            title="Accuracy with 95 % intervals",
-            summary="; ".join(label for label, *_ in rows),
-            rows=rows,
-        )
-    return {
-        "dataset": evaluation.dataset,
-        "decoding": evaluation.decoding,
-        "comparison": comparison,
-        "chart": Markup(chart),  # noqa: S704 built from numbers and fixed labels
-        "rates": _rates(evaluation),
-        "groups": choose_samples(evaluation.pairs),
-        "num_pairs": len(evaluation.pairs),
-    }
-
-
-def _rates(evaluation: Evaluation) -> list[tuple[str, str, str, str]]:
-    """(what, base, tuned, change in points)"""
-    c = evaluation.comparison
-    if c is None:
-        return []
-    return [
-        (what, _percent(base), _percent(tuned), f"{100 * (tuned - base):+.1f}")
-        for what, base, tuned in (
-            ("Right answers", c.base_accuracy.estimate, c.tuned_accuracy.estimate),
-            ("In the asked-for format", c.base_format_rate, c.tuned_format_rate),
-            ("Ended by itself", c.base_stop_rate, c.tuned_stop_rate),
-        )
-    ]
 
 
 def _commands(run: RunView) -> str:
@@ -294,10 +246,6 @@ def _list(value: object) -> list[Any]:
 
 def _texts(value: object) -> Sequence[str]:
     return [str(item) for item in _list(value)[:_MAX_ENTRIES]]
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.1f} %"
 
 
 def _duration(seconds: float) -> str:

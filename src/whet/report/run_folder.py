@@ -14,13 +14,12 @@ from typing import Any
 
 from whet.errors import RecipeError, StorageError
 from whet.recipe import parse_recipe
-from whet.types import Comparison, Interval
+from whet.types import Comparison
+from whet.verdict import from_document
 
 _MARKS = ("recipe.yaml", "run_plan.json", "metrics.jsonl", "summary.json", "evaluations")
-_VERDICTS = ("better", "worse", "not distinguishable")
-_INTERVALS = ("base_accuracy", "tuned_accuracy", "difference")
-_COUNTS = ("num_rows", "wins", "losses")
-_RATES = ("p_value", "base_format_rate", "tuned_format_rate", "base_stop_rate", "tuned_stop_rate")
+_BENCHMARKS = "results.json"
+_NOT_PLOTTED = ("step", "epoch", "seconds")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,10 +35,15 @@ class StepPoint:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EvalPoint:
-    """Validation loss after `step`, in nats per taught token."""
+    """What was measured in training after `step`: numbers by name."""
 
     step: int
-    loss: float
+    values: dict[str, float]
+
+    @property
+    def loss(self) -> float | None:
+        """Of the validation rows, in nats per taught token."""
+        return self.values.get("loss")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,6 +85,8 @@ class Evaluation:
     decoding: str
     comparison: Comparison | None
     pairs: tuple[Pair, ...]
+    figures: tuple[tuple[str, float, float], ...] = ()
+    """(name, base, tuned) of what only the whole set has, such as a corpus BLEU"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,6 +105,8 @@ class RunView:
     evals: tuple[EvalPoint, ...]
     events: tuple[Event, ...]
     evaluations: tuple[Evaluation, ...]
+    benchmarks: tuple[dict[str, Any], ...]
+    """what each tool of standard benchmarks wrote"""
     problems: tuple[str, ...]
     """one sentence per file that is damaged"""
 
@@ -127,6 +135,7 @@ def read_run_folder(folder: Path) -> RunView:
         evals=evals,
         events=events,
         evaluations=_main_first(_read_evaluations(folder / "evaluations", problems), recipe),
+        benchmarks=_read_benchmarks(folder / "evaluations", problems),
         problems=tuple(problems),
     )
 
@@ -192,7 +201,7 @@ def _read_metrics(
     path: Path, problems: list[str]
 ) -> tuple[tuple[StepPoint, ...], tuple[EvalPoint, ...], tuple[Event, ...]]:
     steps: dict[int, StepPoint] = {}
-    evals: dict[int, EvalPoint] = {}
+    evals: dict[int, dict[str, float]] = {}
     events = []
     for line in _read_lines(path, problems):
         step, kind, loss = line.get("step"), line.get("kind"), finite(line.get("loss"))
@@ -206,12 +215,24 @@ def _read_metrics(
                 grad_norm=finite(line.get("grad_norm")),
                 tokens_per_second=finite(line.get("tokens_per_second")),
             )
-        elif kind == "eval" and loss is not None:
-            evals[step] = EvalPoint(step=step, loss=loss)
+        elif kind == "eval":
+            # validation rows and evaluation sets are logged in lines of their own
+            evals.setdefault(step, {}).update(_plotted(line))
         elif kind == "event":
             events.append(Event(step=step, text=str(line.get("text", ""))))
     in_order = tuple(steps[step] for step in sorted(steps))
-    return in_order, tuple(evals[step] for step in sorted(evals)), tuple(events)
+    measured = tuple(EvalPoint(step=step, values=evals[step]) for step in sorted(evals) if evals[step])
+    return in_order, measured, tuple(events)
+
+
+def _plotted(line: dict[str, Any]) -> dict[str, float]:
+    """The finite numbers of a line that are measurements: not its place, its time or a count."""
+    return {
+        name: number
+        for name, value in line.items()
+        if (last := name.rsplit("/", 1)[-1]) not in _NOT_PLOTTED and not last.startswith("num_")
+        if (number := finite(value)) is not None
+    }
 
 
 def _read_evaluations(folder: Path, problems: list[str]) -> tuple[Evaluation, ...]:
@@ -219,21 +240,36 @@ def _read_evaluations(folder: Path, problems: list[str]) -> tuple[Evaluation, ..
         return ()
     found = []
     for path in sorted(child for child in folder.iterdir() if child.is_dir()):
+        if (path / _BENCHMARKS).exists():
+            continue
         rows = {model: _read_answers(path / f"{model}.jsonl", problems) for model in ("base", "tuned")}
-        summary = _read_object(path / "tuned.summary.json", problems)
+        summaries = [_read_object(path / f"{model}.summary.json", problems) for model in ("base", "tuned")]
         found.append(
             Evaluation(
                 dataset=path.name,
-                decoding=str(summary.get("decoding", "")),
+                decoding=str(summaries[1].get("decoding", "")),
                 comparison=_read_comparison(path / "comparison.json", problems),
                 pairs=tuple(
                     Pair(id=id, prompt=row["prompt"], golds=row["golds"], base=row["answer"], tuned=other["answer"])
                     for id, row in rows["base"].items()
                     if (other := rows["tuned"].get(id)) is not None
                 ),
+                figures=_figures(*summaries),
             )
         )
     return tuple(found)
+
+
+def _figures(base: dict[str, Any], tuned: dict[str, Any]) -> tuple[tuple[str, float, float], ...]:
+    """Numbers that both summaries have under `figures`."""
+    ours, theirs = ({} if not isinstance(found := side.get("figures"), dict) else found for side in (base, tuned))
+    both = ((name, finite(ours[name]), finite(theirs[name])) for name in ours if name in theirs)
+    return tuple((name, b, t) for name, b, t in both if b is not None and t is not None)
+
+
+def _read_benchmarks(folder: Path, problems: list[str]) -> tuple[dict[str, Any], ...]:
+    paths = sorted(folder.glob(f"*/{_BENCHMARKS}"))
+    return tuple(found for path in paths if (found := _read_object(path, problems)))
 
 
 def _main_first(evaluations: tuple[Evaluation, ...], recipe: str) -> tuple[Evaluation, ...]:
@@ -273,24 +309,7 @@ def _read_comparison(path: Path, problems: list[str]) -> Comparison | None:
     if not value:
         return None
     try:
-        if value["verdict"] not in _VERDICTS:
-            raise ValueError("unknown verdict")
-        fields: dict[str, Any] = {name: _interval(value[name]) for name in _INTERVALS}
-        fields |= {name: int(_number(value[name])) for name in _COUNTS}
-        fields |= {name: _number(value[name]) for name in _RATES}
-        sentences = tuple(str(sentence) for sentence in value.get("sentences", ()))
-        return Comparison(dataset=str(value["dataset"]), verdict=value["verdict"], sentences=sentences, **fields)
-    except (KeyError, TypeError, ValueError) as error:
+        return from_document(value)
+    except ValueError as error:
         problems.append(f"{path.parent.name}/{path.name} is malformed ({error}): no verdict is shown")
         return None
-
-
-def _interval(value: dict[str, object]) -> Interval:
-    return Interval(**{name: _number(value[name]) for name in ("estimate", "low", "high", "level")})
-
-
-def _number(value: object) -> float:
-    number = finite(value)
-    if number is None:
-        raise ValueError(f"{value!r:.40} is not a number")
-    return number

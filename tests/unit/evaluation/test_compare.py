@@ -75,7 +75,8 @@ def test_no_difference_says_what_the_rows_could_have_shown() -> None:
     assert found.verdict == "not distinguishable"
     # nothing changed: a gain on 18 % of 50 rows brings the 6 wins that McNemar needs at least four times in five
     assert 0.8 <= stats.binom.sf(5, 50, found.metrics[0].detectable) <= 0.93
-    assert "50 rows like these find a difference of 17.8 points or more" in " ".join(found.sentences)
+    size = f"{100 * found.metrics[0].detectable:.1f} points"
+    assert f"50 rows like these find a difference of {size} or more" in " ".join(found.sentences)
     assert "cannot show any difference" in " ".join(compare(*pair(0, 0, 1, 2), seed=1).sentences)
 
 

@@ -144,7 +144,7 @@ def test_a_comparison_with_an_unknown_verdict_is_refused(tmp_path: Path) -> None
     store.write_comparison(tmp_path, comparison())
     path = tmp_path / "comparison.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"verdict": "amazing"}))
-    with pytest.raises(StorageError, match="verdict must be one of"):
+    with pytest.raises(StorageError, match="`verdict`: Input should be 'better', 'worse'"):
         store.read_comparison(tmp_path)
 
 

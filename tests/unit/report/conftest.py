@@ -19,6 +19,9 @@ def _metrics(num_steps: int, text: str) -> str:
         loss = 0.3 + 2 * math.exp(-step / num_steps * 5) + 0.1 * math.sin(step)
         line = {"kind": "step", "step": step, "loss": loss, "lr": 1e-4, "grad_norm": 0.5, "tokens_per_second": 1000.0}
         lines.append(line | {"batch_hash": text})
+        if step == num_steps:
+            counts = {"num_rows": 8, "sums/num_rows": 8, "seconds": 3.0}
+            lines.append({"kind": "eval", "step": step, "sums/answer_accuracy": 0.5, f"score {text}": 1.0, **counts})
         if step % max(1, num_steps // 5) == 0:
             lines.append({"kind": "eval", "step": step, "loss": loss + 0.1, "num_taught": 10, "seconds": 1.0})
     lines.append({"kind": "event", "step": num_steps, "text": f"resumed {text}"})
@@ -63,7 +66,64 @@ def _comparison(text: str) -> dict:
         "base_stop_rate": 0.65,
         "tuned_stop_rate": 0.65,
         "sentences": [f"tuned answered 20 of 40 right, base 10. {text}", f"second sentence {text}"],
+        "role": "main",
+        "primary": "answer_accuracy",
+        "metrics": [
+            _metric("answer_accuracy", "share, 0 or 1", 0.25, verdict="better"),
+            _metric(f"seconds {text}", f"seconds {text}", -1.5, higher_is_better=False, verdict="better"),
+            _metric("answer_length", "words", 30.0, higher_is_better=None, adjusted_p=None, detectable=None),
+        ],
+        "categories": [
+            {key: value for key, value in _metric(f"{name} {text}", "", 0.1).items() if key in _OF_CATEGORIES}
+            for name in ("open", "closed")
+        ],
+        "gains": [{"example_id": f"row-{i} {text}", "base": 0.0, "tuned": 1.0} for i in (6, 2)],
+        "setbacks": [{"example_id": f"row-3 {text}", "base": 1.0, "tuned": 0.5}],
+        "seen_in_training": [f"row-1 {text}"],
+        "verdict_without_seen": "better",
+        "base_name": f"base {text}",
+        "tuned_name": f"tuned {text}",
     }
+
+
+_OF_CATEGORIES = (
+    "name", "num_rows", "num_left_out", "base_mean", "tuned_mean", "difference", "p_value", "adjusted_p", "verdict",
+)  # fmt: skip
+
+
+def _metric(name: str, unit: str, difference: float, **changes: object) -> dict:
+    found = {
+        "name": name,
+        "unit": unit,
+        "higher_is_better": True,
+        "num_rows": 38,
+        "num_left_out": 2,
+        "base_mean": 0.25,
+        "tuned_mean": 0.25 + difference,
+        "difference": {"estimate": difference, "low": difference - 0.1, "high": difference + 0.1, "level": 0.95},
+        "p_value": 0.002,
+        "adjusted_p": 0.004,
+        "detectable": 0.125,
+        "verdict": None,
+    }
+    return found | changes
+
+
+def _benchmarks(text: str) -> dict:
+    tasks = [
+        {
+            "task": f"gsm8k {text}",
+            "metric": f"exact_match {text}",
+            "unit": "share, 0 to 1",
+            "num_rows": 1319,
+            "base": {"value": 0.031, "stderr": 0.0048},
+            "tuned": {"value": 0.052, "stderr": None},
+            "difference": {"estimate": 0.021, "low": 0.005, "high": 0.037},
+            "p_value": 0.01,
+        },
+        {"task": text, "metric": text, "unit": text, "base": None, "tuned": {}, "difference": None, "p_value": None},
+    ]
+    return {"tasks": tasks, "tool": f"lm-eval 0.4.9 {text}", "notes": [text]}
 
 
 @pytest.fixture
@@ -88,9 +148,13 @@ def make_run(tmp_path: Path) -> Callable[..., Path]:
         (folder / "metrics.jsonl").write_text(_metrics(num_steps, text))
         sums = folder / "evaluations" / "sums"
         _write(sums / "comparison.json", _comparison(text))
+        _write(folder / "evaluations" / "lm-eval" / "results.json", _benchmarks(text))
         for model in ("base", "tuned"):
             (sums / f"{model}.jsonl").write_text(_answers(model, text))
-            _write(sums / f"{model}.summary.json", {"model": model, "decoding": f"greedy {text}"})
+            _write(
+                sums / f"{model}.summary.json",
+                {"model": model, "decoding": f"greedy {text}", "figures": {f"bleu {text}": 12.5}},
+            )
         return folder
 
     return make

@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 
 from whet.errors import StorageError
 from whet.report import write_report
-from whet.report.html import visible
+from whet.report.visible import visible
 
 HOSTILE = (
     "</script><script>alert(1)</script><ScRiPt src=//evil.example/x.js>"
@@ -111,7 +112,7 @@ def test_the_verdict_stands_first_with_its_counts(make_run) -> None:
     page = page_of(make_run())
     words = " ".join(page.text.split())
     assert words.index("Verdict Better on sums, 40 rows tuned answered 20 of 40 right") < words.index("Training")
-    for found in ("base 25.0 % (15.0 % to 35.0 %)", "tuned 50.0 %", "+100.0", "second sentence"):
+    for found in ("base plain 25.0 % (15.0 % to 35.0 %)", "tuned plain 50.0 %", "+100.0", "second sentence"):
         assert found in words
     for found in ("whet train recipe.yaml", "whet compare demo-run", "12,345", "resumed plain", "1.00 GiB"):
         assert found in words
@@ -211,7 +212,7 @@ def test_charts_can_be_read_aloud(make_run) -> None:
     assert len(ids) == len(set(ids))
     for names in re.findall(r'aria-labelledby="([^"]+)"', html):
         assert set(names.split()) <= set(ids)
-    assert html.count("<svg") == html.count('role="img"') == 5
+    assert html.count("<svg") == html.count('role="img"') == 8
     assert "training loss from 2." in html
     assert "Numbers of this chart" in html
 
@@ -238,3 +239,93 @@ def test_a_folder_that_is_no_run_is_refused_and_left_alone(tmp_path: Path) -> No
     with pytest.raises(StorageError, match="no such folder"):
         write_report(tmp_path / "absent")
     assert list(tmp_path.iterdir()) == []
+
+
+def words_of(folder: Path) -> str:
+    """The words of the page, those of neighbouring cells apart."""
+    text = write_report(folder).read_text(encoding="utf-8")
+    return " ".join(unescape(re.sub(r"<[^>]+>", " ", text[text.index("<main>") :])).split())
+
+
+def test_every_metric_stands_in_a_table_with_what_it_rests_on(make_run) -> None:
+    words = words_of(make_run("x"))
+    # rows, base, tuned, difference, interval, p, adjusted p, what would have shown, verdict
+    assert (
+        "answer_accuracy 38 (2 without a score) 25.0 % 50.0 % +25.0 points +15.0 to +35.0 0.002 0.004 12.5 better"
+        in words
+    )
+    assert "seconds x 38 (2 without a score) 0.25 seconds x -1.25 seconds x -1.5 seconds x" in words
+    assert "+29.9 to +30.1 0.002 - - no direction" in words
+    assert "open x 38 25.0 % 35.0 % +10.0 +0.0 to +20.0 0.004 -" in words
+    assert "bleu x of the whole set, without an interval 12.5 12.5 +0" in words
+
+
+def test_in_the_chart_of_differences_better_is_to_the_right_whichever_way_a_metric_counts(make_run) -> None:
+    html = write_report(make_run()).read_text(encoding="utf-8")
+    chart = html[html.index('id="differences-0-title"') :]
+    accuracy, seconds, length = re.findall(r'class="estimate (\w+)" cx="([\d.]+)%"', chart)
+    assert accuracy[0] == seconds[0] == "better" and length[0] == "even"
+    assert float(accuracy[1]) > 75 and float(seconds[1]) > 75
+
+
+def test_the_largest_changes_are_shown_with_both_texts_and_their_scores(make_run) -> None:
+    words = words_of(make_run("x"))
+    gains = words[words.index("Largest gains 10 rows, 2 shown") : words.index("Largest losses")]
+    assert gains.index("row-6 x") < gains.index("row-2 x")
+    assert "answer_accuracy: 0.0 % to 100.0 %" in gains
+    assert gains.count("base says x") == gains.count("tuned says x") == 2
+    assert "row-3 x / answer_accuracy: 100.0 % to 50.0 %" in words
+
+
+def test_what_was_measured_while_training_has_a_chart_each_and_counts_have_none(make_run) -> None:
+    html = write_report(make_run("x")).read_text(encoding="utf-8")
+    shown = html[html.index("Measured while training") :]
+    assert re.findall(r"<figcaption>([^<]*)</figcaption>", shown) == ["sums/answer_accuracy", "score x"]
+    assert "num_rows" not in shown.split("<h2")[0]
+
+
+def test_standard_benchmarks_stand_apart_with_their_own_errors(make_run) -> None:
+    folder = make_run("x")
+    words = words_of(folder)
+    assert "Standard benchmarks, by lm-eval 0.4.9 x" in words
+    assert "gsm8k x exact_match x 1,319 3.1 % +- 0.5 5.2 % +2.1 points +0.5 to +3.7 0.01" in words
+    assert "x x - - - - - -" in words
+    assert "Before and after: lm-eval" not in words
+    (folder / "evaluations" / "lm-eval" / "results.json").write_text('{"tasks": 3, "notes": {}}')
+    assert "Standard benchmarks" not in words_of(folder)
+
+
+def test_a_lost_guard_stands_in_the_first_line(make_run) -> None:
+    folder = make_run()
+    assert "worse on the guard" not in words_of(folder)
+    shutil.copytree(folder / "evaluations" / "sums", folder / "evaluations" / "talk")
+    path = folder / "evaluations" / "talk" / "comparison.json"
+    guard = {"dataset": "talk", "role": "guard", "verdict": "worse"}
+    path.write_text(json.dumps(json.loads(path.read_text()) | guard))
+    words = words_of(folder)
+    assert "Verdict Better on sums plain, but worse on the guard set talk." in words
+    assert "on talk, 40 rows, a guard: nothing may be lost here" in words
+
+
+def test_a_comparison_of_an_earlier_version_is_shown_by_its_accuracy(make_run) -> None:
+    folder = make_run()
+    path = folder / "evaluations" / "sums" / "comparison.json"
+    new = ("metrics", "categories", "gains", "setbacks", "role", "primary", "base_name", "tuned_name")
+    path.write_text(
+        json.dumps({name: value for name, value in json.loads(path.read_text()).items() if name not in new})
+    )
+    words = words_of(folder)
+    assert "Better on sums, 40 rows" in words
+    assert "answer_accuracy 40 25.0 % 50.0 % +25.0 points +15.0 to +35.0 0.002 0.002 - better" in words
+    assert "Only tuned is right" in words
+
+
+def test_answers_that_are_not_judged_right_or_wrong_are_not_marked_so(make_run) -> None:
+    folder = make_run()
+    path = folder / "evaluations" / "sums" / "comparison.json"
+    comparison = json.loads(path.read_text())
+    comparison["metrics"] = comparison["metrics"][1:]
+    path.write_text(json.dumps(comparison))
+    page = page_of(folder)
+    assert not [tag for tag, attributes in page.tags if (attributes.get("class") or "").startswith("mark")]
+    assert "taken as the answer" not in page.text

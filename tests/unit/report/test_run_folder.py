@@ -24,7 +24,7 @@ def test_a_step_logged_twice_counts_once_and_the_later_line_wins(make_run) -> No
     run = read_run_folder(folder)
     assert [point.step for point in run.steps] == [1, 2, 3, 4, 5]
     assert run.steps[2].loss == 9.0
-    assert run.problems == ("1 unreadable line was left out, the first is demo-run/metrics.jsonl:13",)
+    assert run.problems == ("1 unreadable line was left out, the first is demo-run/metrics.jsonl:14",)
 
 
 def test_answers_are_paired_by_id(make_run) -> None:
