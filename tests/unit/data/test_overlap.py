@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from whet.data.overlap import OverlapCounter, report_overlap
+from whet.data.overlap import OverlapCounter, find_seen_rows, report_overlap
 from whet.types import Example, Message
 
 
@@ -33,6 +33,28 @@ def test_gsm8k_shares_80_test_questions_by_8_words_and_3_by_13_whatever_the_inst
     # the instruction has 13 words
     assert [each.num_boilerplate for each in report.ngrams] == ([6, 1] if instruction else [0, 0])
     assert [pair.kind for pair in report.pairs] == ["13-gram"] * 3 + ["8-gram"] * 5
+
+
+def test_three_rows_of_gsm8k_are_seen_in_training(test_data):
+    train, held = (_rows(test_data / "gsm8k" / f"{name}.jsonl") for name in ("train", "test"))
+    assert len(find_seen_rows(iter(train), {"gsm8k": held})["gsm8k"]) == 3
+    assert find_seen_rows(held[7:8], {"gsm8k": held})["gsm8k"] == (held[7].id,)
+
+
+def test_rows_are_seen_by_question_by_what_they_are_made_from_or_by_thirteen_words_each_set_for_itself():
+    thirteen = "a train leaves the old station at noon and rides for three hours"
+    twelve = "she bought two bottles of cold milk for one dollar and left"
+    train = [_example(f"{thirteen} more", "t1"), _example(f"{twelve} then", "t2"), _example("ONE  two?", "t3")]
+    train.append(replace(_example("Sum 1 and 2", "t4", "key"), task="generated"))
+    a = [_example(f"now {thirteen}", "a1"), _example(f"now {twelve}", "a2"), _example("one TWO?", "a3")]
+    b = [replace(_example("Add 1, 2", "b1", "key"), task="generated"), _example("else", "b2")]
+    assert find_seen_rows(train, {"a": a, "b": b, "c": []}) == {"a": ("a1", "a3"), "b": ("b1",), "c": ()}
+
+
+def test_boilerplate_of_thirteen_words_shows_nothing():
+    words = f"{INSTRUCTION} Then stop at once and say so."
+    train = [_example(f"{words} {n} apples?", f"t{n}") for n in range(50)]
+    assert find_seen_rows(train, {"held": [_example(f"{words} 99 pears?", "e")]}) == {"held": ()}
 
 
 def test_each_set_is_reported_on_its_own():

@@ -2,22 +2,31 @@
 
 import re
 import sys
+from typing import get_args
 
 import numpy as np
 import pytest
 
 from whet.errors import RecipeError
 from whet.evaluation import metrics
+from whet.evaluation.likelihood import GoldLikelihood
 from whet.evaluation.metrics import METRICS, AnsweredRow, bleu, rouge, semantic_similarity
+from whet.recipe.schema import MetricName
 
 GOLDS = ("The cat sat on the mat.", "A cat was sitting on a mat")
 ROWS = [
-    AnsweredRow(text="The cat sat on the mat", golds=GOLDS, is_correct=True, has_stopped=True, seconds=0.5),
-    AnsweredRow(text="Dogs bark loudly at night", golds=GOLDS, is_correct=False, has_stopped=False, seconds=1.5),
+    AnsweredRow(
+        text="The cat sat on the mat", golds=GOLDS, is_correct=True, has_stopped=True, seconds=0.5,
+        gold=GoldLikelihood(nll=3.0, num_tokens=6, num_correct=5),
+    ),
+    AnsweredRow(
+        text="Dogs bark loudly at night", golds=GOLDS, is_correct=False, has_stopped=False, seconds=1.5,
+        gold=GoldLikelihood(nll=12.0, num_tokens=6, num_correct=0),
+    ),
     AnsweredRow(text="", golds=GOLDS, is_correct=False, has_stopped=True, seconds=0.1),
     AnsweredRow(text="the cat sat on the mat, the cat sat on the mat", golds=GOLDS[:1], is_correct=True, seconds=0.2),
     AnsweredRow(text="no gold"),
-]
+]  # fmt: skip
 
 
 class WordBag:
@@ -78,6 +87,10 @@ def test_judgements_stops_and_seconds_are_the_rows_own():
     assert METRICS["stop_rate"].score_rows(ROWS) == [1.0, 0.0, 1.0, None, None]
     assert METRICS["seconds_per_example"].score_rows(ROWS) == [0.5, 1.5, 0.1, 0.2, None]
     assert METRICS["answer_length"].score_rows(ROWS) == [6.0, 5.0, 0.0, 12.0, 2.0]
+
+
+def test_the_table_has_every_metric_that_a_recipe_may_name_and_no_other():
+    assert set(METRICS) == set(get_args(MetricName))
 
 
 def test_the_mean_is_over_the_rows_that_have_a_score():
