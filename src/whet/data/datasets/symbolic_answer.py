@@ -3,7 +3,8 @@ r"""Answers that are formulas, as in MATH (`\boxed{\frac{\sqrt{3}}{2}}`, `[0, \i
 Chosen with `evaluate[].judge: math_verify`. What a text marks as its answer is found as for numbers (math_answer.py).
 Equal texts and equal numbers are equal without the library. Everything else goes to math-verify, which hands LaTeX to
 sympy, in a child process with limits (symbolic_child.py), and only if it can be a formula of a person: at most 300
-characters, known signs and commands, no number of more than 30 digits, no power above three digits or of a power, no
+characters, known signs and commands, brackets that close and are
+at most eight deep, no number of more than 30 digits, no power above three digits or of a power, no
 factorial. What is refused, takes more than five seconds or ends the child is not right.
 """
 
@@ -33,6 +34,7 @@ _SIGNS = re.compile(
 )
 _COMMAND = re.compile(r"\\([A-Za-z]+)")
 _TOO_MUCH = re.compile(r"\d{31}|\*\*|__|\^\s*\{?\s*[+-]?\s*[\d.,]{4}|e[+-]?\d{4}|\^[^\s^]{0,60}\^", re.IGNORECASE)
+_MAX_DEPTH = 8
 _LINE_END = " \t\r\n.,;:$"
 
 
@@ -71,7 +73,18 @@ def may_be_formula(text: str) -> bool:
         and all(_COMMANDS.fullmatch(command) for command in _COMMAND.findall(text))
         and _TOO_MUCH.search(text) is None
         and text.count("^") <= 8
+        and _is_nested_well(text)
     )
+
+
+def _is_nested_well(text: str) -> bool:
+    """Whether every bracket is closed, none is too deep; `[` may be closed by `)`, as in intervals."""
+    depth = 0
+    for sign in text:
+        depth += (sign in "([{") - (sign in ")]}")
+        if not 0 <= depth <= _MAX_DEPTH:
+            return False
+    return depth == 0
 
 
 def _trim(text: str) -> str:
