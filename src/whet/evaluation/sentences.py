@@ -23,9 +23,9 @@ class Facts:
 def sentences(c: Comparison, base: Side, tuned: Side, facts: Facts) -> tuple[str, ...]:
     """What was found, how sure it is, what was not excluded, and what a reader must know beside it."""
     said = [
-        *_limited(c, base, tuned),
         _numbers(c, base, tuned),
         _test(c, base, tuned),
+        *_limited(c, base, tuned),
         *_seeds(c, base, tuned),
         *_seen(c, facts.rest),
         *_possible(c),

@@ -19,6 +19,7 @@ from whet.verdict import from_document
 
 _MARKS = ("recipe.yaml", "run_plan.json", "metrics.jsonl", "summary.json", "evaluations")
 _BENCHMARKS = "results.json"
+_ROLES = ("main", "guard", "other")
 _NOT_PLOTTED = ("step", "epoch", "seconds")
 
 
@@ -273,17 +274,22 @@ def _read_benchmarks(folder: Path, problems: list[str]) -> tuple[dict[str, Any],
 
 
 def _main_first(evaluations: tuple[Evaluation, ...], recipe: str) -> tuple[Evaluation, ...]:
-    """The sets that the verdict rests on first, then the recipe's own order.
+    """The sets that the verdict rests on first, then guards, then others; among them in the recipe's own order.
 
-    Beside a recipe that cannot be read (its text is shown all the same) they stay in the order of their names.
+    Beside a recipe that cannot be read (its text is shown all the same) the comparisons say the roles.
     """
     try:
         entries = parse_recipe(recipe, "recipe.yaml").evaluate
     except RecipeError:
-        return evaluations
-    names = [e.name for e in sorted(entries, key=lambda e: e.role != "main")]
-    place = {name: i for i, name in enumerate(names)}
-    return tuple(sorted(evaluations, key=lambda e: place.get(e.dataset, len(place))))
+        entries = ()
+    roles = {e.dataset: e.comparison.role for e in evaluations if e.comparison} | {e.name: e.role for e in entries}
+    place = {e.name: i for i, e in enumerate(entries)}
+
+    def rank(evaluation: Evaluation) -> tuple[int, int]:
+        role = roles.get(evaluation.dataset, "other")
+        return _ROLES.index(role), place.get(evaluation.dataset, len(place))
+
+    return tuple(sorted(evaluations, key=rank))
 
 
 def _read_answers(path: Path, problems: list[str]) -> dict[str, dict[str, Any]]:

@@ -10,7 +10,7 @@ from whet.report import charts
 from whet.report.run_folder import Evaluation
 from whet.report.samples import choose_samples
 from whet.types import CategoryComparison, Comparison, MetricComparison
-from whet.verdict.words import amount, change, short_unit
+from whet.verdict.words import amount, change, is_share, short_unit
 
 ACCURACY = "answer_accuracy"
 
@@ -61,33 +61,39 @@ def metrics_of(c: Comparison) -> tuple[MetricComparison, ...]:
     )
 
 
-def _metric_row(m: MetricComparison) -> list[str]:
-    """name, rows, base, tuned, difference, interval, p, adjusted p, what would have shown, verdict"""
-    rows = f"{m.num_rows:,}" + (f" ({m.num_left_out:,} without a score)" if m.num_left_out else "")
-    return [
-        m.name,
-        rows,
-        amount(m.base_mean, m.unit),
-        amount(m.tuned_mean, m.unit),
-        _with_unit(m.difference.estimate, m.unit),
+def _metric_row(m: MetricComparison) -> dict[str, Any]:
+    """name, what it counts in and on, and the cells: verdict, difference, interval, p, adjusted p, what would have
+    shown, base, tuned, rows"""
+    left_out = f", {m.num_left_out:,} rows without a score" if m.num_left_out else ""
+    cells = [
+        m.verdict or "no direction",
+        change(m.difference.estimate, m.unit),
         _interval(m.difference.low, m.difference.high, m.unit),
         f"{m.p_value:.2g}",
         "-" if m.adjusted_p is None else f"{m.adjusted_p:.2g}",
         "-" if m.detectable is None else change(m.detectable, m.unit).lstrip("+"),
-        m.verdict or "no direction",
+        _plain(m.base_mean, m.unit),
+        _plain(m.tuned_mean, m.unit),
+        f"{m.num_rows:,}",
     ]
+    return {"name": m.name, "note": short_unit(m.unit) + left_out, "cells": cells}
+
+
+def _plain(value: float, unit: str) -> str:
+    """Without the unit where it is no share: the metric's name carries it."""
+    return amount(value, unit) if is_share(unit) else f"{value:.4g}"
 
 
 def _category_row(category: CategoryComparison, unit: str) -> list[str]:
     return [
         category.name or "(no category)",
-        f"{category.num_rows:,}",
-        amount(category.base_mean, unit),
-        amount(category.tuned_mean, unit),
+        category.verdict or "-",
         change(category.difference.estimate, unit),
         _interval(category.difference.low, category.difference.high, unit),
         f"{category.adjusted_p:.2g}",
-        category.verdict or "-",
+        _plain(category.base_mean, unit),
+        _plain(category.tuned_mean, unit),
+        f"{category.num_rows:,}",
     ]
 
 
