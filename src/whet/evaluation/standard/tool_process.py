@@ -1,6 +1,6 @@
 """Another program's run: started with a list of arguments, watched while it works, its last words kept for the error.
 
-The program's progress bars (tqdm) become calls of `progress`. Where it fails, the kind of error decides the exit code.
+The program's progress bars become calls of `progress`. Where it fails, the kind of error decides the exit code.
 """
 
 from __future__ import annotations
@@ -16,7 +16,10 @@ from typing import IO
 
 from whet.errors import HubError, OutOfMemoryError, RecipeError, StorageError, WhetError
 
-_BAR = re.compile(r"^(?P<what>[^|]{0,80}?):?\s*\d{1,3}%\|[^|]*\|\s*(?P<done>\d+)/(?P<all>\d+)\s")
+# `Running requests:  50%|#####     | 2/4 [` of tqdm, `... progress: 6/6 (100.0%)` of NeMo Evaluator
+_BAR = re.compile(
+    r"(?:^(?P<what>[^|]{0,80}?):?\s*\d{1,3}%\|[^|]*\||^.{0,120}\bprogress:)\s*(?P<done>\d+)/(?P<all>\d+)\s"
+)
 _LAST_LINES = 12
 _LONGEST_LINE = 4096
 _SECONDS_TO_END = 10.0
@@ -92,7 +95,7 @@ def run_tool(
             for line in _lines(process.stdout):
                 shown = _without(line, secrets).rstrip()
                 if bar := _BAR.match(shown):
-                    progress(f"{what}: {bar['what'].strip()}".rstrip(": "), int(bar["done"]), int(bar["all"]))
+                    progress(f"{what}: {(bar['what'] or '').strip()}".rstrip(": "), int(bar["done"]), int(bar["all"]))
                 elif shown:
                     last.append(shown)
                     log_file.write(f"{shown}\n")
