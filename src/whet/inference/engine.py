@@ -7,6 +7,7 @@ leave the batch and waiting prompts take their places, so the batch stays full u
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -20,10 +21,13 @@ from whet.inference.growing_text import Decode, GrowingText
 from whet.inference.row_cache import RowCache
 from whet.inference.sampling import row_stream, sample
 from whet.kernels.attention import CacheLayout, DocumentLayout
+from whet.kernels.packed_linear import packed_linears
 
 __all__ = ["Completion", "Decoding", "Ended", "generate", "refuse_long_prompts"]
 
 Ended = Literal["stop_token", "stop_string", "length"]
+# Packing the weights takes about as long as one step saves a few times over.
+STEPS_WORTH_PACKING = 8
 # Prompts read in one forward pass: enough rows for the matrix products, little enough memory.
 TOKENS_PER_READ = 2048
 
@@ -71,14 +75,14 @@ class _Decoder:
         config = model.config
         self._backbone: nn.Module = model.model  # type: ignore[assignment]
         self._head: nn.Module = model.get_output_embeddings()  # type: ignore[operator]
-        self._prompts, self._keys, self._stop_ids = prompts, keys, stop_ids
+        self.prompts, self._keys, self._stop_ids = prompts, keys, stop_ids
         self._decoding, self._decode = decoding, decode
         weight = next(model.parameters())
         self._device, self._dtype = weight.device, weight.dtype
-        self._num_slots = min(decoding.batch_rows, len(prompts))
+        self.num_slots = min(decoding.batch_rows, len(prompts))
         self._cache = RowCache(
             num_layers=config.num_hidden_layers,  # type: ignore[union-attr,arg-type]
-            num_rows=self._num_slots,
+            num_rows=self.num_slots,
             num_kv_heads=config.num_key_value_heads,  # type: ignore[union-attr,arg-type]
             head_dim=_head_dim(config),
             dtype=self._dtype,
@@ -87,7 +91,7 @@ class _Decoder:
         self.rows: list[_Row] = []
 
     def free_slots(self) -> int:
-        return self._num_slots - len(self.rows)
+        return self.num_slots - len(self.rows)
 
     def admit(self, indices: Sequence[int]) -> None:
         """Read prompts into free slots, several to a forward pass, and take each one's first new token."""
@@ -95,16 +99,16 @@ class _Decoder:
         while start < len(indices):
             stop, num_tokens = start, 0
             while stop < len(indices) and (stop == start or num_tokens < TOKENS_PER_READ):
-                num_tokens += len(self._prompts[indices[stop]])
+                num_tokens += len(self.prompts[indices[stop]])
                 stop += 1
             self._read(indices[start:stop])
             start = stop
 
     def _read(self, indices: Sequence[int]) -> None:
-        lengths = [len(self._prompts[i]) for i in indices]
+        lengths = [len(self.prompts[i]) for i in indices]
         first_row = len(self.rows)
         self._cache.read_prompts([(first_row + k, n) for k, n in enumerate(lengths)])
-        ids_T = torch.tensor([t for i in indices for t in self._prompts[i]], device=self._device)
+        ids_T = torch.tensor([t for i in indices for t in self.prompts[i]], device=self._device)
         positions_T = torch.cat([torch.arange(n) for n in lengths]).to(self._device)
         hidden_TE = self._forward(ids_T[None], positions_T[None], DocumentLayout(tuple(lengths)))[0]
         last = torch.tensor(lengths, device=self._device).cumsum(0) - 1
@@ -112,7 +116,7 @@ class _Decoder:
         self._take(self.rows[first_row:], hidden_TE[last])
 
     def _begin(self, index: int) -> _Row:
-        settings, length = self._decoding, len(self._prompts[index])
+        settings, length = self._decoding, len(self.prompts[index])
         room = settings.max_new_tokens if settings.max_total_tokens is None else settings.max_total_tokens - length
         return _Row(
             index=index,
@@ -217,11 +221,18 @@ def generate(
     names = list(keys) if keys is not None else [str(index) for index in range(len(prompts))]
     refuse_long_prompts(prompts, names, decoding)
     model.eval()
-    decoder = _Decoder(model, prompts, names, stop_ids, decoding, decode)
+    num_rows = min(decoding.batch_rows, len(prompts))
+    is_long = decoding.max_new_tokens >= STEPS_WORTH_PACKING
+    with packed_linears(model, num_rows=num_rows) if is_long else nullcontext():
+        return _write_all(_Decoder(model, prompts, names, stop_ids, decoding, decode), on_finished)
+
+
+def _write_all(decoder: _Decoder, on_finished: Callable[[int, int], None]) -> list[Completion]:
+    prompts = decoder.prompts
     waiting = sorted(range(len(prompts)), key=lambda i: (-len(prompts[i]), i))
     finished: dict[int, Completion] = {}
     # reading a handful of prompts at once costs little more than reading one
-    refill = max(1, min(decoding.batch_rows, len(prompts)) // 4)
+    refill = max(1, decoder.num_slots // 4)
     while waiting or decoder.rows:
         free = decoder.free_slots()
         if waiting and (free >= min(refill, len(waiting)) or not decoder.rows):

@@ -46,7 +46,7 @@ class RowCache:
             extra = (missing + BLOCK - 1) // BLOCK * BLOCK
             for store in (self._keys, self._values):
                 for i, old in enumerate(store):
-                    store[i] = torch.nn.functional.pad(old, (0, 0, 0, extra))
+                    store[i] = torch.cat([old, old.new_zeros(*old.shape[:2], extra, old.shape[3])], dim=2)
 
     def read_prompts(self, documents: Sequence[tuple[int, int]]) -> None:
         """The next forward pass is one packed row of documents: (row, length) each, in order."""
