@@ -7,41 +7,60 @@ from typing import Annotated
 
 import typer
 
+from whet.cli import standard
 from whet.cli.output import say, tell
 from whet.cli.progress import ProgressLine
 
 
+Fresh = Annotated[bool, typer.Option(help="Answer again even where stored answers still belong.")]
+MaxSeconds = Annotated[
+    float | None,
+    typer.Option(
+        help="Time for all of it: base and tuned answer the same first rows that fit (at least 8 of each set). "
+        "Without this later on, the other rows are answered too.",
+        metavar="S",
+        min=0,
+    ),
+]
+MaxRows = Annotated[
+    int | None, typer.Option(help="Answer at most this many rows of each set, the first ones.", metavar="N", min=1)
+]
+PlanFiles = Annotated[
+    Path | None,
+    typer.Option(
+        help="Also write baseline_results.json, peft_results.json and comparison_report.json, the files of the "
+        "FiQA project's evaluation plan.",
+        metavar="FOLDER",
+    ),
+]
+NemoRows = Annotated[
+    Path | None,
+    typer.Option(
+        help="Also write {input, label, prediction} rows, as NeMo's scripts read them, and say what its metric "
+        "script makes of them.",
+        metavar="FILE",
+    ),
+]
+
+
 def evaluate(
     run: Annotated[Path, typer.Argument(help="Run folder.", metavar="RUN")],
-    fresh: Annotated[bool, typer.Option(help="Answer again even where stored answers still belong.")] = False,
-    max_seconds: Annotated[
-        float | None,
-        typer.Option(
-            help="Time for all of it: base and tuned answer the same first rows that fit (at least 8 of each set). "
-            "Without this later on, the other rows are answered too.",
-            metavar="S",
-            min=0,
-        ),
-    ] = None,
-    max_rows: Annotated[
-        int | None, typer.Option(help="Answer at most this many rows of each set, the first ones.", metavar="N", min=1)
-    ] = None,
-    plan_files: Annotated[
-        Path | None,
-        typer.Option(
-            help="Also write baseline_results.json, peft_results.json and comparison_report.json, the files of the "
-            "FiQA project's evaluation plan.",
-            metavar="FOLDER",
-        ),
-    ] = None,
-    nemo_rows: Annotated[
-        Path | None,
-        typer.Option(
-            help="Also write {input, label, prediction} rows, as NeMo's scripts read them, and say what its metric "
-            "script makes of them.",
-            metavar="FILE",
-        ),
-    ] = None,
+    fresh: Fresh = False,
+    max_seconds: MaxSeconds = None,
+    max_rows: MaxRows = None,
+    plan_files: PlanFiles = None,
+    nemo_rows: NemoRows = None,
+    lm_eval: standard.LmEvalTasks = None,
+    lm_eval_tasks_folder: standard.LmEvalFolder = None,
+    lm_eval_limit: standard.LmEvalLimit = None,
+    lm_eval_chat: standard.LmEvalChat = False,
+    lm_eval_python: standard.LmEvalPython = None,
+    nemo_evaluator: standard.NemoTasks = None,
+    endpoint: standard.Endpoint = None,
+    endpoint_models: standard.EndpointModels = None,
+    base_endpoint: standard.BaseEndpoint = None,
+    nemo_limit: standard.NemoLimit = None,
+    nemo_python: standard.NemoPython = None,
 ) -> None:
     """Answer the run's held-out rows with base and tuned model and say whether tuning helped.
 
@@ -53,6 +72,10 @@ def evaluate(
     from whet.report import write_report
 
     quiet_libraries()
+    measurements = [
+        *standard.ask_lm_eval(lm_eval, lm_eval_tasks_folder, lm_eval_limit, lm_eval_chat, lm_eval_python, fresh=fresh),
+        *standard.ask_nemo_evaluator(nemo_evaluator, endpoint, endpoint_models, base_endpoint, nemo_limit, nemo_python),
+    ]
     with ProgressLine() as line:
         options = EvaluateOptions(
             fresh=fresh, max_seconds=max_seconds, max_rows=max_rows, nemo_rows=nemo_rows, progress=line.tell
@@ -62,4 +85,7 @@ def evaluate(
         tell(comparison)
     for path in write_plan_files(run, plan_files) if plan_files else ():
         say(f"written: {path}")
+    with ProgressLine() as line:
+        for measure in measurements:
+            say(f"written: {measure(run, line.tell)}")
     say(f"\nreport: {write_report(run)}")

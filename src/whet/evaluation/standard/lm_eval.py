@@ -57,6 +57,8 @@ class LmEvalOptions:
     """whether prompts are written as turns; by default as the task writes them"""
     python: str = sys.executable
     """interpreter of the environment that lm-eval is installed in"""
+    fresh: bool = False
+    """measure again even where the figures are there"""
 
 
 def check_lm_eval(options: LmEvalOptions) -> dict[str, str]:
@@ -136,9 +138,9 @@ class _LmEval:
         name = _slug(task)
         here = self._folder / model / name
         shared = cache.cache_folder() / FOLDER / hashlib.sha256(json.dumps(key).encode()).hexdigest()[:32]
-        if _holds(here, key):
+        if not self._options.fresh and _holds(here, key):
             self._say(f"lm-eval: {task}: {model} was measured before")
-        elif model == "base" and _holds(shared, key):
+        elif not self._options.fresh and model == "base" and _holds(shared, key):
             self._say(f"lm-eval: {task}: base was measured before, for another run")
             _place(here, lambda draft: shutil.copytree(shared, draft, dirs_exist_ok=True))
         else:

@@ -1,6 +1,7 @@
 """lm-eval is asked for the right models once, and its files are read for what they say (a fake plays lm-eval)."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import fake_lm_eval
@@ -86,8 +87,10 @@ def test_a_base_is_measured_once_for_all_runs_and_each_run_once(place, tmp_path)
     assert len(fake_lm_eval.calls(tmp_path / "fake")) == 4
     again, said = measure(place / "run", asked)
     assert again == first and len(fake_lm_eval.calls(tmp_path / "fake")) == 4
+    assert measure(place / "run", replace(asked, fresh=True))[0] == first
+    assert len(fake_lm_eval.calls(tmp_path / "fake")) == 8
     other, said = measure(place / "other", asked)
-    assert len(fake_lm_eval.calls(tmp_path / "fake")) == 6
+    assert len(fake_lm_eval.calls(tmp_path / "fake")) == 10
     assert "lm-eval: gsm8k: base was measured before, for another run" in said
     assert other["tasks"][0]["base"] == first["tasks"][0]["base"] and other["tasks"] != first["tasks"]
 
