@@ -11,7 +11,6 @@ from whet.cli import standard
 from whet.cli.output import say, tell
 from whet.cli.progress import ProgressLine
 
-
 Fresh = Annotated[bool, typer.Option(help="Answer again even where stored answers still belong.")]
 MaxSeconds = Annotated[
     float | None,
