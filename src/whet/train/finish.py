@@ -22,7 +22,6 @@ from whet.errors import NonFiniteError
 from whet.models.load import LoadedModel
 from whet.recipe.measured import PREFIX
 from whet.tracking.jsonl import FILE_NAME as METRICS
-from whet.train.best import Best
 from whet.train.folder import SUMMARY, write_json
 from whet.train.loop import Training
 
@@ -107,7 +106,7 @@ def write_summary(
         "tokens": int(num_tokens),
         "tokens_per_second": num_tokens / seconds if seconds else None,
         "last_train_loss": last_loss,
-        **_best_and_last(training.best, steps, final_step),
+        **_best_and_last(training, steps, final_step),
         "num_trainable": training.trainables.num_parameters,
         "peak_memory_bytes": peak_memory_bytes(training.device),
         "kernels": dict(training.kernels),
@@ -115,12 +114,13 @@ def write_summary(
     write_json(run_folder / SUMMARY, document)
 
 
-def _best_and_last(best: Best, steps: int, final_step: int | None) -> dict[str, Any]:
+def _best_and_last(training: Training, steps: int, final_step: int | None) -> dict[str, Any]:
     """Which step was best and by what, whether the run stopped early, whose weights it ended with; and all in words."""
+    best = training.best
     name = f"{PREFIX}{best.name}"
     stopped_early = None
     sentences = [best.sentence()]
-    if final_step is not None and best.is_out_of_patience:
+    if final_step is not None and steps < training.plan.total_steps:
         after = f"{best.num_without_improvement} measurements of {name} in a row brought nothing better"
         sentence = f"stopped early after step {steps:,}: {after}"
         stopped_early = {"step": steps, "metric": name, "patience": best.patience, "sentence": sentence}
