@@ -15,12 +15,17 @@ import tiny_evaluations
 
 from whet.atomic import write_text
 
-# 40 rows in portions of 8, answered twice
+# 40 rows in portions of 8, answered twice; gold answers in blocks of 16
 KILLED = """
 import os, signal, sys
 from whet.cli.main import main
-from whet.evaluation import answers
+from whet.evaluation import answers, run
 generate, left = answers.generate, int(sys.argv.pop(1))
+measure = run.gold_likelihoods
+def measuring(loaded, template, examples):
+    print("measured", len(examples), flush=True)
+    return measure(loaded, template, examples)
+run.gold_likelihoods = measuring
 def counting(model, prompts, *, on_finished, **others):
     def finished(index, num_finished):
         global left
@@ -34,12 +39,13 @@ answers.generate = counting
 main()
 """
 FILES = ("base.jsonl", "tuned.jsonl", "comparison.json")
+KINDS = ("summary.json", "likelihoods.jsonl")
 
 
 @pytest.fixture(scope="module")
 def original(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("killed")
-    tiny_evaluations.write_run(folder, num_rows=40)
+    tiny_evaluations.write_run(folder, num_rows=40, metrics="answer_accuracy, loss, rougeL")
     return folder
 
 
@@ -59,7 +65,8 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 def summaries(folder: Path) -> list[dict[str, object]]:
     texts = [(folder / "evaluations" / "sums" / f"{model}.summary.json").read_text() for model in ("base", "tuned")]
-    return [{k: v for k, v in json.loads(text).items() if k != "seconds"} for text in texts]
+    times = ("seconds", "row_seconds")
+    return [{k: v for k, v in json.loads(text).items() if k not in times} for text in texts]
 
 
 def test_a_killed_evaluation_goes_on_and_ends_with_the_same_files(original, tmp_path):
@@ -76,10 +83,14 @@ def test_a_killed_evaluation_goes_on_and_ends_with_the_same_files(original, tmp_
     assert "16 rows before" in said
     code, asked, said = evaluate(run, tmp_path / "cache")
     assert (code, asked) == (0, 32), said
+    # the base's and the tuned model's first blocks were on the disk
+    assert said.count("measured 16") + said.count("measured 8") == 2, said
     assert contents(run) == whole
     assert summaries(run) == facts
     left = {path.name for path in (run / "evaluations" / "sums").iterdir()}
-    assert left == {*FILES, "base.summary.json", "tuned.summary.json"}
+    assert left == {*FILES, *(f"{model}.{kind}" for model in ("base", "tuned") for kind in KINDS)}
+    rows = [json.loads(line) for line in whole["tuned.jsonl"].splitlines()]
+    assert all(list(row["scores"]) == ["answer_accuracy", "loss", "rougeL"] for row in rows)
 
 
 def test_nothing_fits_into_no_time_but_the_first_rows_and_nemo_s_rows_are_written(original, tmp_path):
@@ -88,7 +99,7 @@ def test_nothing_fits_into_no_time_but_the_first_rows_and_nemo_s_rows_are_writte
         run, tmp_path / "cache", "--max-seconds", "0", "--nemo-rows", str(tmp_path / "peft.jsonl")
     )
     assert (code, asked) == (0, 16), said
-    assert "the first 8 of 40 rows were answered and compared" in said
+    assert "the first 8 of 40 rows were answered and are compared" in said
     rows = [json.loads(line) for line in (tmp_path / "peft.jsonl").read_text().splitlines()]
     assert [set(row) for row in rows] == [{"input", "label", "prediction"}] * 8
 

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import tiny_runs
 
+from whet.evaluation import answers
+from whet.evaluation.run import EvaluateOptions, evaluate_run
 from whet.recipe.schema import Adapter
 
 RECIPE = """
@@ -23,6 +25,8 @@ evaluate:
 """
 
 METRICS = "answer_accuracy"
+NUM_ROWS = 20
+FILES = ("base.jsonl", "tuned.jsonl", "comparison.json")
 
 
 def write_rows(folder: Path, num_rows: int) -> None:
@@ -61,3 +65,34 @@ def add_run(
     text = RECIPE.format(run=run, base=base, rows=folder, new=max_new_tokens, method=method, metrics=metrics)
     (run / "recipe.yaml").write_text(text, encoding="utf-8")
     return run
+
+
+class InterruptedError(BaseException):
+    """What ends an evaluation in the middle."""
+
+
+def evaluate(folder: Path, **options) -> list[str]:
+    """What it said."""
+    said: list[str] = []
+    evaluate_run(folder, say=said.append, options=EvaluateOptions(**options))
+    return said
+
+
+def contents(folder: Path) -> list[bytes]:
+    return [(folder / "evaluations" / "sums" / name).read_bytes() for name in FILES]
+
+
+def interrupt_at(monkeypatch, num_rows: int) -> None:
+    """End the evaluation when this many rows have been finished, in the middle of a portion or at its end."""
+    generate, finished = answers.generate, []
+
+    def stop(model, prompts, *, on_finished, **others):
+        def count(index, num_finished):
+            on_finished(index, num_finished)
+            finished.append(index)
+            if len(finished) == num_rows:
+                raise InterruptedError
+
+        return generate(model, prompts, on_finished=count, **others)
+
+    monkeypatch.setattr(answers, "generate", stop)

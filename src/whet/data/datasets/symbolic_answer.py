@@ -3,9 +3,9 @@ r"""Answers that are formulas, as in MATH (`\boxed{\frac{\sqrt{3}}{2}}`, `[0, \i
 Chosen with `evaluate[].judge: math_verify`. What a text marks as its answer is found as for numbers (math_answer.py).
 Equal texts and equal numbers are equal without the library. Everything else goes to math-verify, which hands LaTeX to
 sympy, in a child process with limits (symbolic_child.py), and only if it can be a formula of a person: at most 300
-characters, known signs and commands, brackets that close and are
-at most eight deep, no number of more than 30 digits, no power above three digits or of a power, no
-factorial. What is refused, takes more than five seconds or ends the child is not right.
+characters, known signs and commands, brackets that close and are at most eight deep, no number of more than 30 digits,
+no power above three digits or of a power, no factorial. What is refused, takes more than five seconds or ends the child
+is not right.
 """
 
 from __future__ import annotations
