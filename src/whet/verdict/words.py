@@ -10,7 +10,7 @@ def is_share(unit: str) -> bool:
 
 def amount(value: float, unit: str) -> str:
     """`41.3 %`, `12.5 words`, `0.713 cosine`."""
-    return f"{100 * value:.1f} %" if is_share(unit) else f"{value:.4g} {short_unit(unit)}"
+    return f"{100 * value:.1f} %" if is_share(unit) else f"{value:.4g} {short_unit(unit)}".rstrip()
 
 
 def change(value: float, unit: str) -> str:

@@ -4,46 +4,10 @@ from dataclasses import replace
 
 import pytest
 from scipy import stats
+from tiny_reports import pair, report
 
 from whet.errors import RecipeError
 from whet.evaluation.compare import compare
-from whet.types import EvalReport, Generation, Judgement
-
-
-def report(model: str, correct: list[bool], **changes: object) -> EvalReport:
-    num_rows = len(correct)
-    num_formatted, num_cut = changes.pop("num_formatted", num_rows), changes.pop("num_cut", 0)
-    generations = [
-        Generation(
-            example_id=f"row-{i}",
-            prompt=f"question {i}",
-            text="answer",
-            num_new_tokens=3,
-            stopped="length" if i < num_cut else "stop_token",
-        )
-        for i in range(num_rows)
-    ]
-    judgements = [
-        Judgement(example_id=f"row-{i}", extracted="1", golds=("1",), is_correct=ok, has_format=i < num_formatted)
-        for i, ok in enumerate(correct)
-    ]
-    plain = EvalReport(
-        model=model,
-        dataset="sums",
-        decoding="greedy max_new_tokens=8",
-        rows_fingerprint="f",
-        generations=tuple(generations),
-        judgements=tuple(judgements),
-        seconds=1.0,
-        weights=model,
-    )
-    return replace(plain, **changes)
-
-
-def pair(wins: int, losses: int, both: int, neither: int) -> tuple[EvalReport, EvalReport]:
-    base = [False] * wins + [True] * losses + [True] * both + [False] * neither
-    tuned = [True] * wins + [False] * losses + [True] * both + [False] * neither
-    return report("base", base), report("demo", tuned)
 
 
 def test_counts_rates_and_p_are_those_of_the_table() -> None:
