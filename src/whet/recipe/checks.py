@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 
+from whet.recipe.answering_checks import decoding_is_meant, metrics_are_a_list
 from whet.recipe.cadence import acts_at_all
 from whet.recipe.fields import field_infos
 from whet.recipe.measuring_checks import best_is_measured, rows_in_training
@@ -344,6 +345,8 @@ CHECKS: tuple[Callable[[Recipe], Iterator[Finding]], ...] = (
     _one_length,
     _cadence_has_rows,
     _evaluation_names,
+    decoding_is_meant,
+    metrics_are_a_list,
     rows_in_training,
     best_is_measured,
     _lists_without_doubles,
