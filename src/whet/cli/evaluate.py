@@ -68,6 +68,7 @@ def evaluate(
     from whet.cli.quiet import quiet_libraries
     from whet.evaluation.plan_files import write_plan_files
     from whet.evaluation.run import EvaluateOptions, evaluate_run
+    from whet.parallel.env import read_env
     from whet.report import write_report
 
     quiet_libraries()
@@ -80,6 +81,8 @@ def evaluate(
             fresh=fresh, max_seconds=max_seconds, max_rows=max_rows, nemo_rows=nemo_rows, progress=line.tell
         )
         comparisons = evaluate_run(run, say=say, options=options)
+    if not read_env().is_main:
+        return  # it has written its share of the answers
     for comparison in comparisons:
         tell(comparison)
     for path in write_plan_files(run, plan_files) if plan_files else ():

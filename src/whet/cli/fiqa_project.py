@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from whet.cli.output import say, say_on_main, tell
+from whet.cli.output import say, say_on_main, tell_all
 
 if TYPE_CHECKING:
     from whet.cli.preview import Preview
@@ -61,6 +61,7 @@ def run_project(path: Path, overrides: list[str], *, fresh: bool, evaluate: bool
         folder.refuse_other_recipe(run_folder, recipe)
     with interruptible():
         quiet_libraries()
+        from whet.evaluation.run import evaluate_run
         from whet.parallel.env import read_env
         from whet.train.run import Options, run_recipe
 
@@ -70,6 +71,8 @@ def run_project(path: Path, overrides: list[str], *, fresh: bool, evaluate: bool
             _after_training(recipe, preview, evaluate=evaluate)
             state = "was finished before" if outcome.was_finished_before else f"finished in {outcome.seconds:.0f} s"
             say(f"{recipe.name}: {outcome.steps:,} steps, {state}")
+        elif evaluate and recipe.evaluate:
+            evaluate_run(run_folder, say=say)  # this rank's share of the answers
 
 
 def _before_training(recipe: Recipe) -> Preview:
@@ -129,8 +132,7 @@ def _after_training(recipe: Recipe, preview: Preview, *, evaluate: bool) -> None
             say(f"  {key.replace('_', ' ')}: {summary[key]:.4g}")
     if evaluate and recipe.evaluate:
         release_memory()
-        for comparison in evaluate_run(run_folder, say=say):
-            tell(comparison)
+        tell_all(evaluate_run(run_folder, say=say))
     elif recipe.evaluate:
         say(f"  whether it helped: whet evaluate {run_folder}")
     say(f"  report: {write_report(run_folder)}; TensorBoard: tensorboard --logdir {LOGS}")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from whet.cli.output import say, say_on_main, tell
+from whet.cli.output import say, say_on_main, tell_all
 
 if TYPE_CHECKING:
     from whet.recipe.schema import Recipe
@@ -58,13 +58,14 @@ def _train(recipe: Recipe, *, fresh: bool, resume: str | None, evaluate: bool) -
 
     quiet_libraries()
     outcome = run_recipe(recipe, Options(fresh=fresh, resume=resume, say=say))
-    if not outcome.is_main:
-        return
-    state = "was finished before" if outcome.was_finished_before else f"finished in {outcome.seconds:.0f} s"
-    say(f"{recipe.name}: {outcome.steps} steps, {state}")
+    if outcome.is_main:
+        state = "was finished before" if outcome.was_finished_before else f"finished in {outcome.seconds:.0f} s"
+        say(f"{recipe.name}: {outcome.steps} steps, {state}")
     if evaluate and recipe.evaluate:
         release_memory()
-        for comparison in evaluate_run(outcome.run_folder, say=say):
-            tell(comparison)
+        # every rank writes its share of the answers; the first one compares
+        tell_all(evaluate_run(outcome.run_folder, say=say))
+    if not outcome.is_main:
+        return
     report = write_report(outcome.run_folder)
     say(f"\nreport: {report}")

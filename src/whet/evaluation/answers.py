@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
+from typing import TYPE_CHECKING
 
 from whet.data.datasets import judge
 from whet.evaluation.journal import Answers, Journal
@@ -17,6 +18,9 @@ from whet.inference.text import answer_decoder, prompt_text
 from whet.models.load import LoadedModel
 from whet.types import EvalReport, Example, Generation
 
+if TYPE_CHECKING:
+    from whet.evaluation.writers import Writer
+
 Progress = Callable[[int, int], None]
 """told (rows answered, rows of the set)"""
 
@@ -27,7 +31,7 @@ PORTION_BATCHES = 2
 def answer_rest(
     known: Answers,
     questions: Questions,
-    loaded: LoadedModel,
+    writer: Writer,
     journal: Journal,
     *,
     box: TimeBox,
@@ -40,7 +44,7 @@ def answer_rest(
     `also` is told after each portion how many rows are answered, and its time counts like that of the answers.
     """
     answers = list(known)
-    portion = PORTION_BATCHES * questions.decoding.batch_rows
+    portion = PORTION_BATCHES * questions.decoding.batch_rows * writer.num_at_once
     while len(answers) < num_rows:
         start = len(answers)
         # portions begin at the same rows whether or not an earlier process answered some of them
@@ -49,14 +53,7 @@ def answer_rest(
             break
         started = time.monotonic()
         examples = questions.examples[start:end]
-        generations = write(
-            examples,
-            questions.prompts[start:end],
-            loaded,
-            questions.decoding,
-            stop_ids=questions.stop_ids,
-            progress=partial(_tell, progress, start, num_rows),
-        )
+        generations = writer.write(questions, range(start, end), progress=partial(_tell, progress, start, num_rows))
         new = _judge(examples, generations)
         journal.append(new)
         answers += new

@@ -26,11 +26,13 @@ from whet.evaluation.questions import AnswerKey, Questions, answer_key, render_q
 from whet.evaluation.seen_rows import seen_rows
 from whet.evaluation.store import read_eval_report, write_comparison, write_eval_report
 from whet.evaluation.time_box import TimeBox
-from whet.inference.tuned import final_weights, load_tuned
+from whet.evaluation.writers import LeadingWriter, OwnWriter, Writer, follow
+from whet.inference.tuned import final_weights
 from whet.kernels import attention
 from whet.models.adapters import ADAPTER_CONFIG
 from whet.models.load import LoadedModel, load_pretrained
 from whet.parallel.env import choose_device, read_env
+from whet.parallel.team import Team, joined
 from whet.recipe import load_recipe
 from whet.recipe.schema import Evaluate, Recipe
 from whet.types import Comparison, EvalReport, Generation
@@ -74,8 +76,22 @@ def evaluate_run(
     if not options.base_only:
         final_weights(run_folder)
     scoring.require(recipe.evaluate)
-    with cache.one_writer(_answers_folder(run_folder) / "answers.lock"):
-        return _Evaluation(run_folder, recipe, options, say).compare_all()
+    env = read_env()
+    with joined(env, choose_device(recipe.train.device, env)) as team:
+        if not env.is_main:
+            _follow(recipe, team)
+            return []
+        with cache.one_writer(_answers_folder(run_folder) / "answers.lock"):
+            return _Evaluation(run_folder, recipe, options, say, team).compare_all()
+
+
+def _follow(recipe: Recipe, team: Team) -> None:
+    """What every rank but the first does: load the same model and write its share of the answers."""
+    loaded = load_pretrained(recipe.model, device=choose_device(recipe.train.device, team.env))
+    attention.install(loaded.model)
+    data = prepare(recipe, loaded.tokenizer, end_ids=loaded.stop_ids, base_folder=Path.cwd())
+    sets = _render_sets(recipe, data, loaded)
+    follow(OwnWriter(loaded), team, {questions.name: questions for questions in sets})
 
 
 def _answers_folder(run_folder: Path) -> Path:
@@ -107,13 +123,17 @@ class _Answered:
 
 
 class _Evaluation:
-    """One model in memory: the base until `load_tuned`, the tuned one from then on."""
+    """One model in memory: the base until `take_tuned`, the tuned one from then on. Of several ranks, the leader's."""
 
-    def __init__(self, run_folder: Path, recipe: Recipe, options: EvaluateOptions, say: Say) -> None:
+    def __init__(
+        self, run_folder: Path, recipe: Recipe, options: EvaluateOptions, say: Say, team: Team
+    ) -> None:  # fmt: skip
         self._run_folder, self._recipe, self._options, self._say = run_folder, recipe, options, say
         self._started = time.monotonic()
         self._loaded = load_pretrained(recipe.model, device=choose_device(recipe.train.device, read_env()))
         attention.install(self._loaded.model)
+        own = OwnWriter(self._loaded)
+        self._writer: Writer = LeadingWriter(own, team) if team.env.world_size > 1 else own
         self._data = prepare(recipe, self._loaded.tokenizer, end_ids=self._loaded.stop_ids, base_folder=Path.cwd())
         self._sets = _render_sets(recipe, self._data, self._loaded)
         self._seen = {} if options.base_only else seen_rows(
@@ -122,6 +142,14 @@ class _Evaluation:
         self._ready = time.monotonic()
 
     def compare_all(self) -> list[Comparison]:
+        try:
+            answered = self._answer_all()
+        finally:
+            self._writer.end()
+        return [self._compare(questions, base, tuned) for questions, base, tuned in answered]
+
+    def _answer_all(self) -> list[tuple[Questions, _Answered, _Answered]]:
+        """(set, base's answers, tuned's), none where only the base was asked for."""
         weights = _name_base(self._loaded)
         base = [
             self._answer("base", weights, questions, self._most_rows(questions), _Turn(0.5, number))
@@ -131,14 +159,14 @@ class _Evaluation:
             for questions, answered in zip(self._sets, base, strict=True):
                 self._store(questions, answered, len(answered.answers))
             return []
-        load_tuned(self._loaded, self._run_folder)
+        self._writer.take_tuned(self._run_folder)
         weights = f"{weights}, with {_name_tuned(self._run_folder)} merged"
-        comparisons = []
+        both = []
         for number, questions in enumerate(self._sets):
             num_rows = min(len(base[number].answers), self._most_rows(questions))
             tuned = self._answer("tuned", weights, questions, num_rows, _Turn(1.0, number))
-            comparisons.append(self._compare(questions, base[number], tuned))
-        return comparisons
+            both.append((questions, base[number], tuned))
+        return both
 
     def _most_rows(self, questions: Questions) -> int:
         return min(len(questions), self._options.max_rows or len(questions))
@@ -167,7 +195,7 @@ class _Evaluation:
             journal.begin(known)
         golds = self._golds(model, key, questions)
         answers = answer_rest(
-            known, questions, self._loaded, journal, box=self._box(turn, questions.entry, known), num_rows=num_rows,
+            known, questions, self._writer, journal, box=self._box(turn, questions.entry, known), num_rows=num_rows,
             progress=lambda done, rows: self._options.progress(f"{questions.name}: {model}", done, rows),
             also=golds.reach if golds else lambda _num_answered: None,
         )  # fmt: skip

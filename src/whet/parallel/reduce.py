@@ -56,38 +56,36 @@ def broadcast_from_main(tensors: Iterable[Tensor]) -> None:
             dist.broadcast(t, src=0)
 
 
-def broadcast_text(text: str | None) -> str:
+def broadcast_text(text: str | None, group: dist.ProcessGroup | None = None) -> str:
     """Rank 0's text on every rank (plans and paths that only rank 0 decides)."""
     if not dist.is_initialized() or dist.get_world_size() == 1:
         assert text is not None
         return text
-    # NCCL moves CUDA tensors only
-    device = torch.device("cuda" if dist.get_backend() == "nccl" else "cpu")
+    device = _device_of(group)
     content = (text or "").encode()
     length = torch.tensor([len(content)], device=device)
-    dist.broadcast(length, src=0)
+    dist.broadcast(length, src=0, group=group)
     data = torch.zeros(int(length), dtype=torch.uint8, device=device)
     if dist.get_rank() == 0:
         data = torch.tensor(list(content), dtype=torch.uint8, device=device)
-    dist.broadcast(data, src=0)
+    dist.broadcast(data, src=0, group=group)
     return bytes(data.tolist()).decode()
 
 
-def gather_texts(text: str) -> list[str]:
+def gather_texts(text: str, group: dist.ProcessGroup | None = None) -> list[str]:
     """The texts of all ranks on every rank, in the order of the ranks; texts may differ in length.
 
     PeerLostError when a rank does not come.
     """
     if not dist.is_initialized() or dist.get_world_size() == 1:
         return [text]
-    # NCCL moves CUDA tensors only
-    device = torch.device("cuda" if dist.get_backend() == "nccl" else "cpu")
+    device = _device_of(group)
     content = np.frombuffer(text.encode(), dtype=np.uint8).copy()
     try:
-        lengths = _all_gather(torch.tensor([len(content)], device=device))
+        lengths = _all_gather(torch.tensor([len(content)], device=device), group)
         padded = torch.zeros(int(torch.cat(lengths).max()), dtype=torch.uint8, device=device)
         padded[: len(content)] = torch.from_numpy(content).to(device)
-        contents = _all_gather(padded)
+        contents = _all_gather(padded, group)
     except RuntimeError as error:
         raise PeerLostError(
             f"rank {dist.get_rank()} waited for what the others have to say: {error}",
@@ -98,10 +96,15 @@ def gather_texts(text: str) -> list[str]:
     ]
 
 
-def _all_gather(tensor: Tensor) -> list[Tensor]:
+def _all_gather(tensor: Tensor, group: dist.ProcessGroup | None) -> list[Tensor]:
     gathered = [torch.empty_like(tensor) for _ in range(dist.get_world_size())]
-    dist.all_gather(gathered, tensor)
+    dist.all_gather(gathered, tensor, group=group)
     return gathered
+
+
+def _device_of(group: dist.ProcessGroup | None) -> torch.device:
+    """NCCL moves CUDA tensors only."""
+    return torch.device("cuda" if dist.get_backend(group) == "nccl" else "cpu")
 
 
 def sum_over_ranks(numbers: Sequence[float], device: torch.device) -> list[float]:

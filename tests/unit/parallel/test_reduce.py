@@ -52,10 +52,10 @@ def test_a_lost_peer_is_named_as_such(monkeypatch, two_ranks):
 
 
 def test_a_peer_that_does_not_tell_its_text_is_named_as_lost(monkeypatch, two_ranks):
-    def fail(_gathered, _tensor):
+    def fail(_gathered, _tensor, group):
         raise RuntimeError("Connection closed by peer")
 
-    monkeypatch.setattr(reduce.dist, "get_backend", lambda: "gloo")
+    monkeypatch.setattr(reduce.dist, "get_backend", lambda _group: "gloo")
     monkeypatch.setattr(reduce.dist, "all_gather", fail)
     with pytest.raises(PeerLostError, match="rank 1 waited for what the others have to say"):
         reduce.gather_texts("a")
