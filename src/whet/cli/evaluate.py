@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from whet.cli import standard
-from whet.cli.output import say, tell
+from whet.cli.output import say, tell_all
 from whet.cli.progress import ProgressLine
 
 Fresh = Annotated[bool, typer.Option(help="Answer again even where stored answers still belong.")]
@@ -83,8 +83,7 @@ def evaluate(
         comparisons = evaluate_run(run, say=say, options=options)
     if not read_env().is_main:
         return  # it has written its share of the answers
-    for comparison in comparisons:
-        tell(comparison)
+    tell_all(comparisons)
     for path in write_plan_files(run, plan_files) if plan_files else ():
         say(f"written: {path}")
     with ProgressLine() as line:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from whet.cli.fiqa_project import CHECKPOINTS, FINAL_MODEL
-from whet.cli.output import say, tell
+from whet.cli.output import say, tell_all
 
 if TYPE_CHECKING:
     from whet.recipe.schema import Recipe
@@ -119,8 +119,7 @@ def _evaluate(run: Path, *, is_base_only: bool, max_samples: int | None) -> None
     with ProgressLine() as line:
         options = EvaluateOptions(max_rows=max_samples, base_only=is_base_only, progress=line.tell)
         comparisons = evaluate_run(run, say=say, options=options)
-    for comparison in comparisons:
-        tell(comparison)
+    tell_all(comparisons)
 
 
 def _write(run: Path, recipe: Recipe, output: Path, *, compare_base: bool, verbose: bool) -> None:

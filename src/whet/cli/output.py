@@ -41,9 +41,11 @@ def tell(comparison: Comparison) -> None:
         say(f"  {sentence}")
 
 
-def tell_overall(comparisons: Sequence[Comparison]) -> None:
-    """The verdict over all sets, where there are several."""
+def tell_all(comparisons: Sequence[Comparison]) -> None:
+    """Every verdict, then the one over all sets, where there are several."""
     from whet.verdict import overall
 
+    for comparison in comparisons:
+        tell(comparison)
     if len(comparisons) > 1:
         say(f"\n{overall(comparisons).sentence}")
