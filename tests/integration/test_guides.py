@@ -15,7 +15,8 @@ GUIDE = ROOT / "configs" / "Llama-3.1" / "llama3.1_8b_gsm8k.yaml"
 def guide_overrides(workplace) -> list[str]:
     return [
         f"model.id={workplace.model}", "model.dtype=float32", f"data.train.0.source={workplace.rows}",
-        "data.validation=[]", "evaluate=[]", f"output={workplace.folder / 'run'}", "train.device=cpu",
+        "data.validation=[]", "evaluate=[]", "train.best_metric=eval/loss", "train.final=last",
+        f"output={workplace.folder / 'run'}", "train.device=cpu",
         "train.save_every=1", "tracking=[]",
     ]  # fmt: skip
 

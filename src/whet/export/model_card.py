@@ -23,10 +23,12 @@ from whet.recipe import load_recipe
 from whet.recipe.schema import Recipe, Source
 from whet.recipe.splits import source_kind
 from whet.types import ModelIdentity
+from whet.verdict.words import change, short_unit
 
 NAME = "README.md"
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+", re.ASCII)
+_BOUNDS = ("estimate", "low", "high")
 _COUNTS = ("kept", "bad", "left out", "too long", "duplicate", "truncated")
 _SETTINGS = {
     "adapter": ("method", "rank", "alpha", "dropout", "targets", "init", "rslora"),
@@ -78,12 +80,20 @@ def write_model_card(folder: Path, card: Card) -> None:
         *_data(card.run_folder, recipe),
         "## Settings",
         _settings(recipe),
+        *_ending(card.run_folder),
         "## How to load it",
         _loading(folder, card.base),
         "## Licence",
         _licence_line(licence),
     ]
     write_text(folder / NAME, _front_matter(folder, card.base, licence) + "\n" + "\n\n".join(sections) + "\n")
+
+
+def _ending(run_folder: Path) -> list[str]:
+    """Which checkpoint was best and by what, and whose weights the run ended with."""
+    path = run_folder / "summary.json"
+    found = read_json(path).get("sentences", []) if path.is_file() else []
+    return [f"Of the run: {'; '.join(escape(sentence) for sentence in found)}."] if found else []
 
 
 def escape(text: object) -> str:
@@ -128,15 +138,18 @@ def _results(run_folder: Path, recipe: Recipe | None) -> list[str]:
         comparison = read_json(path)
         try:
             measured.add(str(comparison["dataset"]))
-            difference = {key: 100 * float(comparison["difference"][key]) for key in ("estimate", "low", "high")}
+            primary = next(iter(comparison.get("metrics", [])), {"name": "answer_accuracy", "unit": "share"})
+            metric, unit = escape(primary["name"].removeprefix("answer_")), str(primary["unit"])
+            estimate, low, high = (change(float(comparison["difference"][key]), unit) for key in _BOUNDS)
             level = 100 * float(comparison["difference"]["level"])
+            role = "" if comparison.get("role", "main") == "main" else f", {escape(comparison['role'])}"
             paragraphs.append(
-                f"**{escape(comparison['dataset'])}** ({int(comparison['num_rows']):,} rows): "
-                f"**{escape(comparison['verdict'])}**, {difference['estimate']:+.1f} points of accuracy "
-                f"({level:.0f} % interval {difference['low']:+.1f} to {difference['high']:+.1f})."
+                f"**{escape(comparison['dataset'])}** ({int(comparison['num_rows']):,} rows{role}): "
+                f"**{escape(comparison['verdict'])}**, {estimate} {escape(short_unit(unit))} of {metric} "
+                f"({level:.0f} % interval {low} to {high})."
             )
             paragraphs.append("\n".join(f"- {escape(sentence)}" for sentence in comparison["sentences"]))
-        except (KeyError, TypeError, ValueError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise StorageError(
                 f"is damaged ({type(error).__name__}: {error})", where=str(path), mend="evaluate this run again"
             ) from error

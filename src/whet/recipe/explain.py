@@ -11,6 +11,7 @@ from pydantic import TypeAdapter
 from pydantic.fields import FieldInfo
 
 from whet.recipe.fields import all_keys, describe, field_infos, field_types, list_type, section_of, type_at
+from whet.recipe.measured import PREFIX, answered_in_training, best_is_higher, best_name, chosen_on_verdict_rows
 from whet.recipe.problems import dotted
 from whet.recipe.schema import Adapter, Data, Recipe, Source
 from whet.recipe.splits import source_kind
@@ -45,11 +46,31 @@ def explain_recipe(recipe: Recipe) -> list[str]:
     ]
     if data.validation:
         sentences.append(f"Validation loss on {_all([_source(source) for source in data.validation])}.")
+    sentences += _in_training(recipe)
     for evaluate in recipe.evaluate:
         sentences.append(f"Base and tuned answer {_source(evaluate.source)} ({evaluate.name}).")
     if not recipe.evaluate:
         sentences.append("Nothing is evaluated: the run cannot say whether tuning helped.")
     return [*sentences, f"Writes to {recipe.output}."]
+
+
+def _in_training(recipe: Recipe) -> list[str]:
+    """What is answered in training, what is best, when training ends early, and with which weights."""
+    train = recipe.train
+    sentences = [
+        f"The model in training answers {entry.name} every {entry.every:,} steps"
+        f"{f' (its first {entry.max_rows:,} rows)' if entry.max_rows else ''}."
+        for entry in answered_in_training(recipe)
+    ]
+    name = best_name(recipe)
+    if name is None:
+        return sentences
+    by = f"{PREFIX}{name}, {'higher' if best_is_higher(recipe) else 'lower'} is better"
+    ends = f"; ends after {train.patience} measurements without a new best" if train.patience else ""
+    sentences.append(f"Keeps the best checkpoint by {by}{ends}; ends with the {train.final} weights.")
+    if (on := chosen_on_verdict_rows(recipe)) is not None:
+        sentences.append(f"Rows of {on} choose the weights and carry the verdict too, which so flatters.")
+    return sentences
 
 
 def _adapter(adapter: Adapter) -> str:

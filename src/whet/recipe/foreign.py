@@ -13,11 +13,16 @@ RENAMED: dict[str, str] = {
     # Hugging Face TrainingArguments
     "adam_epsilon": "optim.eps",
     "data_seed": "seed",
+    "early_stopping_patience": "train.patience",
+    "early_stopping_threshold": "train.min_improvement",
     "eval_steps": "train.eval_every",
+    "greater_is_better": "train.best_direction",
     "hub_revision": "model.revision",
     "learning_rate": "optim.lr",
+    "load_best_model_at_end": "train.final",
     "lr_scheduler_type": "optim.schedule",
     "max_seq_length": "data.max_length",
+    "metric_for_best_model": "train.best_metric",
     "model_name_or_path": "model.id",
     "no_cuda": "train.device",
     "num_epochs": "train.epochs",
@@ -39,6 +44,7 @@ RENAMED: dict[str, str] = {
     "dataset_streaming": "data.train.0.stream",
     "dataset_text_field": "data.train.0.fields",
     "dataset_train_split": "data.train.0.split",
+    "early_stopping_steps": "train.patience",
     "interleave_probs": "data.train.0.weight",
     "lora_rank": "adapter.rank",
     "lora_target": "adapter.targets",
@@ -68,6 +74,7 @@ RENAMED: dict[str, str] = {
     "base_model": "model.id",
     "clip_grad_norm": "optim.max_grad_norm",
     "gradient_clipping": "optim.max_grad_norm",
+    "load_best": "train.final",
     "lr_scheduler": "optim.schedule",
     "max_new_tokens": "evaluate.0.max_new_tokens",
     "system_prompt": "data.train.0.system",
@@ -140,7 +147,6 @@ _MIXING = (
     "`data.train.0.weight` (of every source) mixes sources; a source's rows are all used once before one comes again"
 )
 _WHEN = "set a number of steps in `train.eval_every` or `train.save_every`; without it, a tenth of the run"
-_BEST = "checkpoint-best (lowest validation loss) is kept whenever `data.validation` is given"
 _CODE = "code from the hub is never run"
 _PROMPT_LOSS = "the loss always covers the answer and its end, never the prompt"
 _COLUMNS = (
@@ -185,8 +191,6 @@ _ANSWERS: tuple[tuple[str, tuple[str, ...]], ...] = (
             *("total_eval_times", "evals_per_epoch", "saves_per_epoch"),
         ),
     ),
-    (_BEST, ("load_best_model_at_end", "load_best", "metric_for_best_model", "greater_is_better")),
-    ("runs have a fixed length; " + _BEST, ("early_stopping_patience",)),
     (
         _LOGGING,
         (
@@ -342,7 +346,7 @@ EXPLAINED: dict[str, str] = {name: sentence for sentence, names in _ANSWERS for 
 CHANGES_RESULT: frozenset[str] = frozenset(
     {
         *("label_smoothing_factor", "neftune_noise_alpha", "loss_type", "dataloader_drop_last", "lr_scheduler_kwargs"),
-        *("adafactor", "optim_args", "optim_target_modules", "early_stopping_patience", "push_to_hub", "hub_model_id"),
+        *("adafactor", "optim_args", "optim_target_modules", "push_to_hub", "hub_model_id"),
         *("bias", "lora_bias", "loftq_config", "eva_config", "corda_config", "lora_ga_config"),
         *("peft.lora_init_kwargs", "use_dora", "peft_use_dora", "use_qalora", "use_bdlora", "peft.variant"),
         *("alpha_pattern", "layer_replication", "load_in_4bit", "load_in_8bit", "quantization_bit"),

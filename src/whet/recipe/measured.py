@@ -78,6 +78,15 @@ def best_is_higher(recipe: Recipe) -> bool:
     return bool(name is not None and HIGHER_IS_BETTER[measured_names(recipe)[name].metric])
 
 
+def chosen_on_verdict_rows(recipe: Recipe) -> str | None:
+    """The main evaluation set whose rows choose the final weights too; None where the verdict's rows choose nothing."""
+    name, train = best_name(recipe), recipe.train
+    if name is None or (train.final == "last" and train.patience is None):
+        return None
+    dataset = measured_names(recipe)[name].dataset
+    return next((entry.name for entry in recipe.evaluate if entry.name == dataset and entry.role == "main"), None)
+
+
 def listed(names: Sequence[str]) -> str:
     """`eval/loss, eval/stop_rate`"""
     return ", ".join(f"{PREFIX}{name}" for name in names)

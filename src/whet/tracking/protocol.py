@@ -31,7 +31,7 @@ class Tracker(Protocol):
         """One optimizer step; called once per step, in order."""
 
     def log_eval(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Evaluation after `step`: `loss` in nats per taught token, `num_taught`, `seconds`."""
+        """What was measured on held-out rows after `step`, by name without `eval/`, and `seconds`; once per step."""
 
     def close(self) -> None:
         """Write out what is held back."""

@@ -47,10 +47,10 @@ class TensorboardTracker:
             self._scalar(tag, getattr(record, field), record.step)
 
     def log_eval(self, step: int, metrics: Mapping[str, float]) -> None:
-        """`eval/<name>` for every metric, and `eval/perplexity` = exp(loss)."""
+        """`eval/<name>` for every metric, and `eval/perplexity` = exp(loss) where it is not one of them."""
         for name, value in metrics.items():
             self._scalar(f"eval/{name}", value, step)
-        if "loss" in metrics:
+        if "loss" in metrics and "perplexity" not in metrics:
             self._scalar("eval/perplexity", _perplexity(metrics["loss"]), step)
 
     def close(self) -> None:

@@ -30,6 +30,7 @@ from whet.parallel import env as parallel_env
 from whet.parallel.env import Env
 from whet.parallel.reduce import barrier, broadcast_from_main, broadcast_text
 from whet.recipe import dump_recipe
+from whet.recipe.measured import chosen_on_verdict_rows
 from whet.recipe.resolve import resolve
 from whet.recipe.schema import Recipe
 from whet.train import finish, folder, on_monitor, preflight
@@ -129,6 +130,9 @@ def _train(recipe: Recipe, options: Options, env: Env, device: torch.device, run
     order = order_of(recipe, data.train)
     for note in (*data.notes, describe_packing(order, recipe.batch.micro_size)):
         say(note)
+    if (flattered := chosen_on_verdict_rows(recipe)) is not None:
+        say(f"{flattered}: its rows choose the weights and carry the verdict too, which so flatters; choose by a set "
+            "of its own, with role: other")  # fmt: skip
 
     plan = resolve(
         recipe,

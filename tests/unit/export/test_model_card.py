@@ -80,6 +80,17 @@ def test_every_row_of_the_ledger_is_accounted_for(card, tmp_path):
     assert "| adapter.targets | q\\_proj, v\\_proj |" in body
 
 
+def test_the_card_says_which_step_the_weights_are_of(card, tmp_path):
+    assert "Of the run" not in written(card, tmp_path / "before", "adapter_config.json")[1]
+    sentences = [
+        "checkpoint-best is step 9: eval/loss 1.5 (lower is better)",
+        "the final weights are those of step 9, the best",
+    ]
+    (card.run_folder / "summary.json").write_text(json.dumps({"sentences": sentences}), encoding="utf-8")
+    text = written(card, tmp_path / "after", "adapter_config.json")[1]
+    assert f"Of the run: {sentences[0]}; {sentences[1]}." in text
+
+
 def test_no_path_of_the_machine_is_published(card, tmp_path):
     _, body = written(card, tmp_path / "out", "adapter_config.json")
     assert "rows.jsonl (split train)" in body
@@ -147,3 +158,15 @@ def test_a_damaged_comparison_is_named(card, tmp_path):
     (card.run_folder / "evaluations" / "sums" / "comparison.json").write_text('{"dataset": "sums"}')
     with pytest.raises(StorageError, match=r"comparison\.json: is damaged"):
         written(card, tmp_path / "out")
+
+
+def test_another_primary_metric_is_told_in_its_own_unit(card, tmp_path):
+    change = {
+        "role": "guard",
+        "difference": {"estimate": -1.5, "low": -2.25, "high": 0.5, "level": 0.95},
+        "metrics": [{"name": "bleu", "unit": "BLEU points, 0 to 100"}],
+    }
+    (card.run_folder / "evaluations" / "sums" / "comparison.json").write_text(json.dumps(COMPARISON | change))
+    _, body = written(card, tmp_path / "out")
+    shown = "(128 rows, guard): **not distinguishable**, -1.5 BLEU points of bleu (95 % interval -2.25 to +0.5)."
+    assert f"**sums** {shown}" in body

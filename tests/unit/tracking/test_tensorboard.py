@@ -77,6 +77,16 @@ def test_a_huge_loss_has_an_infinite_perplexity_instead_of_an_overflow(tmp_path:
     assert read_back(tmp_path).Scalars("eval/perplexity")[0].value == math.inf
 
 
+def test_numbers_of_answers_are_tags_and_a_measured_perplexity_is_not_replaced(tmp_path: Path) -> None:
+    tracker = TensorboardTracker()
+    tracker.start(TrackedRun(name="demo", folder=tmp_path))
+    tracker.log_eval(1, {"answer_accuracy": 0.25, "guard/loss": 9.0, "loss": 2.0, "perplexity": 8.0})
+    tracker.close()
+    events = read_back(tmp_path)
+    found = {tag: events.Scalars(tag)[0].value for tag in events.Tags()["scalars"]}
+    assert found == {"eval/answer_accuracy": 0.25, "eval/guard/loss": 9.0, "eval/loss": 2.0, "eval/perplexity": 8.0}
+
+
 def test_without_the_package_the_error_says_how_to_install_it(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     with pytest.raises(ImportError, match="pip install tensorboard"):

@@ -75,6 +75,18 @@ def test_a_change_that_moves_weights_is_refused_and_others_are_not(tmp_path):
         folder.refuse_other_recipe(tmp_path, recipe(f"{RECIPE}seed: 7\n"))
 
 
+def test_the_set_that_decides_what_is_best_may_not_change_and_others_may(tmp_path):
+    one = "evaluate: [{name: sums, source: {source: sums.jsonl}, every: 5, max_rows: %d, batch_rows: %d}]\n"
+    by_answers = "train: {best_metric: eval/answer_accuracy}\n"
+    folder.begin(tmp_path, dump_recipe(recipe(RECIPE + one % (4, 8) + by_answers)))
+    folder.refuse_other_recipe(tmp_path, recipe(RECIPE + one % (4, 2) + by_answers))
+    with pytest.raises(RecipeError, match=r"evaluate\.sums\.max_rows: 4 then, 3 now"):
+        folder.refuse_other_recipe(tmp_path, recipe(RECIPE + one % (3, 8) + by_answers))
+    folder.begin(tmp_path, dump_recipe(recipe(RECIPE + one % (4, 8))))
+    folder.refuse_other_recipe(tmp_path, recipe(RECIPE + one % (3, 2)))
+    folder.refuse_other_recipe(tmp_path, recipe())
+
+
 def finish(run: Path) -> None:
     (run / "adapter_model.safetensors").touch()
     (run / "manifest.json").write_text(json.dumps({"sha256": {"adapter_model.safetensors": ""}}))

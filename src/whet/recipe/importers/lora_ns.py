@@ -61,6 +61,7 @@ def read(sheet: Sheet, world: World) -> None:
     sheet.drop("training.save_steps", "lora-ns ignores it too: total_eval_times decides there, a tenth of the run here")
     if "evaluate" in sheet.tree:
         sheet.map_whole("generation.max_new_tokens", "evaluate.0.max_new_tokens", None)
+    sheet.drop("early_stopping_patience", "lora-ns reads it for classification alone")
     read_training_arguments(sheet, _DIALECT, world)
     for section in ("sft.", "accelerate."):
         for key in sheet.keys(section):

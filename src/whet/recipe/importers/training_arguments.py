@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from whet.errors import RecipeError
+from whet.recipe.importers.best import read_best
 from whet.recipe.importers.sheet import Sheet
 
 _PLAIN_ADAMW = ("adamw_torch", "adamw_torch_fused", "adamw_hf", "adamw_apex_fused", "adamw_torch_xla", "adamw",
@@ -59,6 +60,7 @@ def read_training_arguments(sheet: Sheet, dialect: Dialect, world: World) -> Non
     _read_optimizer(sheet, prefix + dialect.optimizer_key)
     _read_precision(sheet, prefix)
     _read_cadence(sheet, prefix)
+    read_best(sheet, prefix)
     _read_trackers(sheet, f"{prefix}report_to")
     if "evaluate" in sheet.tree:
         sheet.map_whole(f"{prefix}per_device_eval_batch_size", "evaluate.0.batch_rows", None)

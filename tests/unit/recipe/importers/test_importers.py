@@ -425,3 +425,61 @@ def test_whets_own_recipes_and_other_texts_are_no_foreign_files(text):
 def test_anchors_and_doubled_keys_are_refused_with_their_line():
     with pytest.raises(RecipeError, match=r"f\.yaml:3 .*given twice"):
         of_text("model_name_or_path: a/b\noutput_dir: o\noutput_dir: p\n")
+
+
+# the best checkpoint
+
+TRAINER = """\
+model_name_or_path: m
+output_dir: o
+dataset_name: openai/gsm8k
+eval_strategy: steps
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", ("eval/loss", None, "last", 0.0)),
+        ("load_best_model_at_end: true\n", ("eval/loss", None, "best", 0.0)),
+        (
+            "load_best_model_at_end: true\nmetric_for_best_model: eval_loss\ngreater_is_better: false\n"
+            "early_stopping_patience: 4\nearly_stopping_threshold: 0.01\n",
+            ("eval/loss", 4, "best", 0.01),
+        ),
+        ("metric_for_best_model: eval_mean_token_accuracy\n", ("eval/token_accuracy", None, "last", 0.0)),
+        ("load_best_model_at_end: false\nearly_stopping_patience: 0\n", ("eval/loss", None, "last", 0.0)),
+    ],
+)
+def test_the_best_checkpoint_of_hugging_faces_trainer_is_the_best_here(text, expected):
+    result = of_text(TRAINER + text)
+    train = result.recipe.train
+    assert (train.best_metric, train.patience, train.final, train.min_improvement) == expected
+    assert not [entry.key for entry in result.unmapped]
+
+
+@pytest.mark.parametrize(
+    ("text", "unmapped"),
+    [
+        (
+            "load_best_model_at_end: true\nmetric_for_best_model: bleu_of_mine\ngreater_is_better: true\n",
+            ["load_best_model_at_end", "metric_for_best_model", "greater_is_better"],
+        ),
+        ("metric_for_best_model: loss\ngreater_is_better: true\n", ["greater_is_better"]),
+        ("load_best_model_at_end: true\neval_strategy: 'no'\nearly_stopping_patience: 3\n",
+         ["load_best_model_at_end", "early_stopping_patience"]),
+    ],
+)  # fmt: skip
+def test_a_best_that_nothing_here_measures_is_told_and_not_replaced(text, unmapped):
+    result = of_text((TRAINER + text).replace("eval_strategy: steps\n", "") if "'no'" in text else TRAINER + text)
+    assert sorted(entry.key for entry in result.unmapped) == sorted(unmapped)
+    assert result.recipe.train.final == "last" and result.recipe.train.patience is None
+
+
+def test_lora_ns_chooses_by_generated_answers_and_not_by_the_rows_of_the_verdict():
+    recipe = imported("lora_ns_metamath").recipe
+    assert (recipe.train.best_metric, recipe.train.final) == ("eval/answer_accuracy", "best")
+    main, choice = recipe.evaluate
+    assert (main.role, main.every, main.source.split) == ("main", None, "test[200:]")
+    assert (choice.role, choice.every, choice.source.split) == ("other", 100, "test[:200]")
+    assert choice.max_new_tokens == main.max_new_tokens
