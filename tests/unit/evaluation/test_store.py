@@ -168,3 +168,72 @@ def test_files_of_earlier_versions_are_read(tmp_path: Path) -> None:
     del summary["code"], summary["num_rows_of_set"]
     (tmp_path / "base.summary.json").write_text(json.dumps(summary))
     assert store.read_eval_report(tmp_path, "base") == replace(report(), code="", num_rows_of_set=0)
+
+
+def scored() -> EvalReport:
+    return replace(
+        report("tuned"),
+        scores={"loss": (0.5, None, 1e-9), "seconds_per_example": (0.5, 0.5, 0.5), "stop_rate": (0.0, 1.0, 1.0)},
+        figures={"corpus_perplexity": 3.25},
+        categories=("a", "", "b"),
+        seen_in_training=("r1",),
+        role="guard",
+    )
+
+
+def test_scores_categories_role_and_seen_rows_come_back_in_their_order(tmp_path: Path) -> None:
+    store.write_eval_report(tmp_path, scored())
+    found = store.read_eval_report(tmp_path, "tuned")
+    assert found == scored()
+    assert list(found.scores) == ["loss", "seconds_per_example", "stop_rate"]
+
+
+def test_times_stand_in_the_summary_alone_and_means_carry_their_unit(tmp_path: Path) -> None:
+    store.write_eval_report(tmp_path, scored())
+    rows = [json.loads(line) for line in (tmp_path / "tuned.jsonl").read_text().split("\n")[:-1]]
+    assert [row["scores"] for row in rows] == [
+        {"loss": 0.5, "stop_rate": 0.0}, {"loss": None, "stop_rate": 1.0}, {"loss": 1e-9, "stop_rate": 1.0}
+    ]  # fmt: skip
+    slower = replace(
+        scored(),
+        generations=tuple(replace(generation, seconds=9.0) for generation in scored().generations),
+        scores=scored().scores | {"seconds_per_example": (9.0, 9.0, 9.0)},
+    )
+    lines = (tmp_path / "tuned.jsonl").read_bytes()
+    store.write_eval_report(tmp_path, slower)
+    assert (tmp_path / "tuned.jsonl").read_bytes() == lines
+    summary = json.loads((tmp_path / "tuned.summary.json").read_text())
+    assert summary["metrics"]["loss"] == {"mean": 0.25 + 5e-10, "unit": "nats per token", "num_rows": 2}
+    assert summary["row_seconds"] == [9.0, 9.0, 9.0]
+    assert '\n  "row_seconds": [9.0, 9.0, 9.0]\n' in (tmp_path / "tuned.summary.json").read_text()
+
+
+def test_files_of_an_earlier_version_are_read_without_scores(tmp_path: Path) -> None:
+    store.write_eval_report(tmp_path, report())
+    path = tmp_path / "base.summary.json"
+    summary = json.loads(path.read_text())
+    for name in ("role", "seen_in_training", "figures", "metrics", "row_seconds"):
+        del summary[name]
+    path.write_text(json.dumps(summary))
+    # each row's share of the time is all that such a file says
+    assert store.read_eval_report(tmp_path, "base") == report()
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "what"),
+    [
+        ("tuned.summary.json", {"role": "boss"}, "role must be one of main, other, guard"),
+        ("tuned.summary.json", {"row_seconds": [1.0]}, "`row_seconds` must hold a number for each row"),
+        ("tuned.summary.json", {"figures": {"corpus_bleu": "high"}}, "figures: numbers or null are expected"),
+        ("tuned.jsonl", {"scores": {"loss": "low"}}, r"tuned.jsonl:1 scores: numbers or null are expected"),
+        ("tuned.jsonl", {"category": 3}, r"tuned.jsonl:1: `category` has the wrong type"),
+    ],
+)
+def test_a_damaged_score_role_or_time_is_refused_with_its_place(tmp_path, name, change, what) -> None:
+    store.write_eval_report(tmp_path, scored())
+    first, rest = (tmp_path / name).read_text(), ""
+    if name.endswith("l"):
+        first, _, rest = first.partition("\n")
+    (tmp_path / name).write_text(json.dumps(json.loads(first) | change) + "\n" + rest)
+    with pytest.raises(StorageError, match=what):
+        store.read_eval_report(tmp_path, "tuned")
