@@ -48,13 +48,24 @@ def gold_likelihoods(
     `loaded.model` has `kernels.attention` installed and is left in evaluation mode; about `batch_tokens` tokens are
     read at a time. A model whose trained weights are wider than `loaded.compute_dtype` is called under autocast.
     """
-    loaded.model.eval()
     samples = gold_samples(template, examples)
+    return sample_likelihoods(loaded, samples, batch_tokens=batch_tokens, progress=progress)
+
+
+def sample_likelihoods(
+    loaded: LoadedModel,
+    samples: Sequence[TokenizedSample | None],
+    *,
+    batch_tokens: int = 4096,
+    progress: Callable[[int], None] = lambda _num_done: None,
+) -> list[GoldLikelihood | None]:
+    """Per sample the likelihood of its taught tokens; None for None and for what is longer than the model reads."""
+    loaded.model.eval()
     longest = int(loaded.model.config.max_position_embeddings)
     rows = [row for row, sample in enumerate(samples) if sample is not None and sample.num_tokens <= longest]
     lengths = np.array([_at(samples, row).num_tokens for row in rows], dtype=np.int64)
-    found: list[GoldLikelihood | None] = [None] * len(examples)
-    num_done = len(examples) - len(rows)
+    found: list[GoldLikelihood | None] = [None] * len(samples)
+    num_done = len(samples) - len(rows)
     for part in plan_packs(lengths, max([batch_tokens, *lengths.tolist()])):
         members = [rows[index] for index in part.tolist()]
         measured = _measure(loaded, [_at(samples, row) for row in members])

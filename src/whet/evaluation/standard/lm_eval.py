@@ -11,9 +11,9 @@ import hashlib
 import json
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -57,6 +57,8 @@ class LmEvalOptions:
     """whether prompts are written as turns; by default as the task writes them"""
     python: str = sys.executable
     """interpreter of the environment that lm-eval is installed in"""
+    model_args: Mapping[str, bool | int | float | str] = field(default_factory=dict)
+    """more settings of lm-eval's `hf` model (`max_length`, `softmax_dtype`, ...)"""
     fresh: bool = False
     """measure again even where the figures are there"""
 
@@ -67,6 +69,8 @@ def check_lm_eval(options: LmEvalOptions) -> dict[str, str]:
         raise RecipeError("no task is named", where="--lm-eval", mend="for example --lm-eval gsm8k,arc_easy")
     if options.tasks_folder is not None and not options.tasks_folder.is_dir():
         raise RecipeError("no such folder", where=str(options.tasks_folder), mend="name the folder of the task files")
+    if taken := {"pretrained", "dtype", "trust_remote_code"} & options.model_args.keys():
+        raise RecipeError(f"model_args.{min(taken)} is set by whet", where="lm-eval", mend="leave it out")
     versions = interpreter_versions(
         options.python, ("lm_eval", "transformers", "torch"), where="--lm-eval-python", mend=_INSTALL
     )
@@ -163,6 +167,7 @@ class _LmEval:
             "files": [[path.name, cache.digest_of(path)] for path in files],
             "chat": self._options.uses_chat_template,
             "limit": self._options.limit,
+            "model_args": dict(sorted(self._options.model_args.items())),
             "tasks_folder": _fingerprint(self._options.tasks_folder),
             "dtype": self._dtype,
             "device": self._device,
@@ -198,6 +203,7 @@ class _LmEval:
         config: dict[str, Any] = {
             "model": "hf",
             "model_args": {
+                **self._options.model_args,
                 "pretrained": str(model_folder.resolve()), "dtype": self._dtype, "trust_remote_code": False,
             },
             "tasks": [task],

@@ -70,12 +70,13 @@ def test_base_and_tuned_are_measured_and_paired_by_the_tools_row_ids(place, tmp_
 
 
 def test_lm_eval_gets_the_bases_folder_and_an_export_and_may_run_no_code(place, tmp_path):
-    measure(place / "run", options(tmp_path, limit=5, uses_chat_template=True))
+    measure(place / "run", options(tmp_path, limit=5, uses_chat_template=True, model_args={"max_length": 99}))
     base, tuned = fake_lm_eval.calls(tmp_path / "fake")
     assert base["model_args"]["pretrained"] == str((place / "base").resolve())
     assert Path(tuned["model_args"]["pretrained"]).is_relative_to(place / "run" / "evaluations" / "lm-eval")
     for call in (base, tuned):
         assert call["trust_remote_code"] is False and call["model_args"]["trust_remote_code"] is False
+        assert call["model_args"]["max_length"] == 99
         assert call["model_args"]["dtype"] == "float32" and call["device"] == "cpu"
         assert call["log_samples"] is True and call["limit"] == 5 and call["apply_chat_template"] is True
     assert not Path(tuned["model_args"]["pretrained"]).exists()
@@ -95,13 +96,14 @@ def test_a_base_is_measured_once_for_all_runs_and_each_run_once(place, tmp_path)
     assert other["tasks"][0]["base"] == first["tasks"][0]["base"] and other["tasks"] != first["tasks"]
 
 
-@pytest.mark.parametrize("change", ["limit", "chat", "tasks", "version", "weights", "stop tokens"])
+@pytest.mark.parametrize("change", ["limit", "chat", "model_args", "tasks", "version", "weights", "stop tokens"])
 def test_whatever_decides_the_figures_makes_them_new(place, tmp_path, change):
     folder = tmp_path / "tasks"
     folder.mkdir()
     (folder / "rule.yaml").write_text("a: 1", encoding="utf-8")
     measure(place / "run", options(tmp_path, tasks_folder=folder))
-    changed: dict = {"limit": {"limit": 4}, "chat": {"uses_chat_template": True}}.get(change, {})
+    changed: dict = {"limit": {"limit": 4}, "chat": {"uses_chat_template": True},
+                     "model_args": {"model_args": {"max_length": 9}}}.get(change, {})  # fmt: skip
     behaviour = {"versions": {"lm_eval": "0.4.14"}} if change == "version" else {}
     if change == "tasks":
         (folder / "rule.yaml").write_text("a: 2", encoding="utf-8")
@@ -154,6 +156,8 @@ def test_a_missing_or_old_lm_eval_is_said_before_anything_is_done(tmp_path):
         check_lm_eval(options(tmp_path, behaviour={"versions": {"lm_eval": "0.4.9.1"}}))
     with pytest.raises(RecipeError, match="no such folder"):
         check_lm_eval(options(tmp_path, tasks_folder=tmp_path / "none"))
+    with pytest.raises(RecipeError, match="trust_remote_code is set by whet"):
+        check_lm_eval(options(tmp_path, model_args={"trust_remote_code": True}))
     for tasks in ("", ",", "--trust_remote_code"):
         with pytest.raises(RecipeError, match="no task is named"):
             check_lm_eval(options(tmp_path, tasks))
