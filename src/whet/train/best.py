@@ -62,7 +62,8 @@ class Best:
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Go on from `state`."""
         self.step, self.value = state["best_step"], state["best_metric"]
-        self.num_without_improvement = state["num_without_improvement"]
+        # checkpoints from before there was early stopping do not count
+        self.num_without_improvement = state.get("num_without_improvement", 0)
 
     def sentence(self) -> str:
         """Which checkpoint was best and by what; empty where nothing was."""

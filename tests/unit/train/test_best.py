@@ -83,6 +83,12 @@ def test_a_continued_run_decides_as_if_it_had_never_stopped():
         assert told == decisions and after == whole
 
 
+def test_a_checkpoint_from_before_early_stopping_is_still_read():
+    best = Best()
+    best.load_state({"best_step": 3, "best_metric": 1.5})
+    assert (best.step, best.value, best.num_without_improvement) == (3, 1.5, 0)
+
+
 @pytest.mark.parametrize(
     ("train", "name", "is_higher"),
     [

@@ -62,6 +62,21 @@ def test_a_record_says_what_the_step_did():
         assert record.tokens_per_second == pytest.approx(record.num_tokens / record.seconds)
 
 
+class CountedReads(list):
+    """Samples that count how often each is read, as from a memory map."""
+
+    def __getitem__(self, index):
+        self.read = [*getattr(self, "read", []), int(index)]
+        return super().__getitem__(index)
+
+
+def test_every_sample_of_a_step_is_read_once():
+    training = _training()
+    samples = CountedReads(SAMPLES)
+    run_steps(dataclasses.replace(training, samples=samples), [0])
+    assert sorted(samples.read) == sorted(_indices(training, 0))
+
+
 def test_the_groups_keep_their_ratio_at_every_step():
     plan = make_plan(len(SAMPLES), micro_batch=1, global_batch=2, total_steps=3)
     optim = Optim(lr=1e-3, schedule="linear", warmup=0)

@@ -8,6 +8,7 @@ import torch
 from whet.checkpoint.load import open_checkpoint
 from whet.checkpoint.names import BEST, list_steps
 from whet.checkpoint.save import copy_checkpoint, save_checkpoint
+from whet.errors import NonFiniteError, StorageError
 from whet.parallel.env import Env
 from whet.train.best import Best
 from whet.train.state import Saver
@@ -44,6 +45,17 @@ def test_an_older_best_is_left_alone(save, tmp_path):
     copy_checkpoint(save(1), tmp_path / BEST)
     saver(tmp_path, best_step=1).go_on_from(open_checkpoint(save(2)), print)
     assert open_checkpoint(tmp_path / BEST).step == 1
+
+
+def test_without_a_finite_measurement_there_is_no_best_to_end_with(tmp_path):
+    with pytest.raises(NonFiniteError, match=r"no measurement of loss was finite.*\n.*train\.final=last"):
+        saver(tmp_path, best_step=None).load_best()
+
+
+def test_another_steps_checkpoint_is_not_taken_for_the_best(save, tmp_path):
+    copy_checkpoint(save(2), tmp_path / BEST)
+    with pytest.raises(StorageError, match="checkpoint-best: is step 2, but step 1 was the best"):
+        saver(tmp_path, best_step=1).load_best()
 
 
 def test_going_on_from_an_older_checkpoint_says_where_the_later_ones_went(save, tmp_path):
