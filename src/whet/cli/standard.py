@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
@@ -76,7 +77,7 @@ def ask_lm_eval(
         limit=limit,
         uses_chat_template=is_chat,
         fresh=fresh,
-        **({"python": python} if python else {}),
+        python=python or sys.executable,
     )
     check_lm_eval(options)
     return [lambda run, progress: run_lm_eval(run, options, say=say, progress=progress)]
@@ -104,7 +105,7 @@ def ask_nemo_evaluator(
         models=tuple(name.strip() for name in models.split(",")),
         base_endpoint=base_endpoint,
         limit=limit,
-        **({"python": python} if python else {}),
+        python=python or sys.executable,
     )
     check_nemo_evaluator(options)
     return [lambda run, progress: run_nemo_evaluator(run, options, say=say, progress=progress)]
