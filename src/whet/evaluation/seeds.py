@@ -8,13 +8,14 @@ and readers are: Obuchowski and Rockette 1995). p is where that interval ends at
 sure, the interval is widened to theirs where it is narrower, and p is the larger of both.
 
 Resampling rows and seeds (the pigeonhole bootstrap, Owen 2007, Ann. Appl. Stat. 1:386) was tried and not taken: two or
-three values resampled know nothing of their spread. Where seeds differ more than rows allow it covered 74 to 84 % with
-two seeds and 86 to 91 % with three; with a dozen both agree (tests/unit/evaluation/test_seeds.py).
+three values resampled know nothing of their spread. Where seeds differ more than rows do it covered 77 % with two seeds
+and 85 % with three; with a dozen both agree (tests/unit/evaluation/test_seeds.py, docs/decisions/0010).
 
-Simulated coverage at 95 %, 64 and 500 rows, seeds that differ not at all up to mostly: 94 to 98 % with three, five and
-eight seeds; 94 to 99 % with two, where the interval is up to four times as wide, because t with one degree of freedom
-is 12.7: two seeds can rarely show anything. One run on a side gives no spread: then the statement holds for this run.
-Seeds of both sides are taken as independent; where they share order and rows, that errs on the wide side.
+Simulated coverage at 95 %, 64 to 500 rows, seeds that differ not at all up to mostly: 94 to 98 % with three, five and
+eight seeds; 94 to 99 % with two, at three to thirteen times the width of the rows' own interval, because t with one
+degree of freedom is 12.7: two seeds can rarely show anything. One run on a side gives no spread: then the statement
+holds for this run. Seeds of both sides are taken as independent; where they share order and rows, that errs on the wide
+side.
 """
 
 from __future__ import annotations

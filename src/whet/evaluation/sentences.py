@@ -9,6 +9,9 @@ from whet.evaluation.sides import Side
 from whet.types import Comparison, MetricComparison
 from whet.verdict.words import amount, change, rows, short_unit
 
+_FEWEST_ROWS = 8
+"""with fewer, not even rows that all change are found four times in five"""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
@@ -70,12 +73,15 @@ def _test(c: Comparison, base: Side, tuned: Side) -> str:
     num_adjusted = sum(metric.adjusted_p is not None for metric in c.metrics)
     if num_adjusted > 1 and primary.adjusted_p is not None:
         p_value += f", {primary.adjusted_p:.2g} adjusted for {num_adjusted} metrics (Holm)"
-    if _is_binary(primary, base, tuned):
+    is_binary = _is_binary(primary, base, tuned)
+    if is_binary and primary.name == "answer_accuracy":
         return (
             f"{rows(c.wins)} only {tuned.name} got right, {rows(c.losses)} only {base.name}; "
             f"exact McNemar {p_value}. Verdict: {c.verdict}."
         )
-    test = "sign-flip test" if base.is_one and tuned.is_one else "test over rows and seeds"
+    test = "exact McNemar" if is_binary else "sign-flip test"
+    if not (base.is_one and tuned.is_one):
+        test = "test over rows and seeds"
     gained = "gained" if primary.higher_is_better is not False else "gained (went down)"
     text = f"{rows(c.wins)} {gained}, {c.losses:,} lost, {c.num_rows - c.wins - c.losses:,} stayed; {test} {p_value}."
     if primary.verdict is None:
@@ -124,7 +130,7 @@ def _possible(c: Comparison) -> list[str]:
     if c.verdict != "not distinguishable" or primary.verdict is None:
         return []
     if primary.detectable is None:
-        return [f"{rows(primary.num_rows)} like these cannot show any difference: evaluate on more rows."]
+        return [f"{_nothing_shown(primary)}: evaluate on more rows."]
     return [
         f"{rows(primary.num_rows)} like these find a difference of {_size(primary)} or more in four studies of five; "
         f"a smaller one needs more rows."
@@ -135,11 +141,17 @@ def _guard(c: Comparison, primary: MetricComparison) -> str:
     if "worse" in (c.verdict, c.verdict_without_seen):
         return f"Guard: lost {_difference(primary).lstrip('+-')} of {primary.name}."
     if primary.detectable is None:
-        return f"Guard: nothing lost, but {rows(primary.num_rows)} like these could not have shown any loss."
+        return f"Guard: nothing lost, but {_nothing_shown(primary)}."
     return (
         f"Guard: nothing lost that {rows(primary.num_rows)} could show "
         f"(a loss of {_size(primary)} or more would have been, four times in five)."
     )
+
+
+def _nothing_shown(primary: MetricComparison) -> str:
+    if primary.num_rows < _FEWEST_ROWS:
+        return f"{rows(primary.num_rows)} cannot show any difference"
+    return f"{rows(primary.num_rows)} without any spread do not tell what they could have shown"
 
 
 def _other_metrics(c: Comparison) -> list[str]:
