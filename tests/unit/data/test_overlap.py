@@ -47,7 +47,7 @@ def test_rows_are_seen_by_question_by_what_they_are_made_from_or_by_thirteen_wor
     train = [_example(f"{thirteen} more", "t1"), _example(f"{twelve} then", "t2"), _example("ONE  two?", "t3")]
     train.append(replace(_example("Sum 1 and 2", "t4", "key"), task="generated"))
     a = [_example(f"now {thirteen}", "a1"), _example(f"now {twelve}", "a2"), _example("one TWO?", "a3")]
-    b = [replace(_example("Add 1, 2", "b1", "key"), task="generated"), _example("else", "b2")]
+    b = [_example("else", "b2"), replace(_example("Add 1, 2", "b1", "key"), task="generated")]
     assert find_seen_rows(train, {"a": a, "b": b, "c": []}) == {"a": ("a1", "a3"), "b": ("b1",), "c": ()}
 
 
