@@ -61,10 +61,13 @@ def run_project(path: Path, overrides: list[str], *, fresh: bool, evaluate: bool
         folder.refuse_other_recipe(run_folder, recipe)
     with interruptible():
         quiet_libraries()
+        from whet.evaluation import scoring
         from whet.evaluation.run import evaluate_run
         from whet.parallel.env import read_env
         from whet.train.run import Options, run_recipe
 
+        if evaluate:
+            scoring.require(recipe.evaluate)
         preview = _before_training(recipe) if read_env().is_main else None
         outcome = run_recipe(recipe, Options(fresh=fresh, say=say))
         if preview is not None:

@@ -52,11 +52,14 @@ def train(
 def _train(recipe: Recipe, *, fresh: bool, resume: str | None, evaluate: bool) -> None:
     from whet.cli.memory import release_memory
     from whet.cli.quiet import quiet_libraries
+    from whet.evaluation import scoring
     from whet.evaluation.run import evaluate_run
     from whet.report import write_report
     from whet.train.run import Options, run_recipe
 
     quiet_libraries()
+    if evaluate:
+        scoring.require(recipe.evaluate)  # before hours of training, not after them
     outcome = run_recipe(recipe, Options(fresh=fresh, resume=resume, say=say))
     if outcome.is_main:
         state = "was finished before" if outcome.was_finished_before else f"finished in {outcome.seconds:.0f} s"
