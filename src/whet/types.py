@@ -308,9 +308,13 @@ class Interval:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MetricComparison:
-    """One metric of base and tuned on the same rows. Invariant: every row counts in base, tuned and difference alike."""
+    """One metric of base and tuned on the same rows, or the primary one on the rows of a category.
+
+    Invariant: every row counts in base, tuned and difference alike.
+    """
 
     name: str
+    """of the metric, or of the category"""
     unit: str
     """`share, 0 to 1`, `BLEU points, 0 to 100`, `words`, ...; means and difference are in it"""
     higher_is_better: bool | None
@@ -325,29 +329,13 @@ class MetricComparison:
     p_value: float
     """two-sided"""
     adjusted_p: float | None
-    """Holm over all metrics of the set that have a direction"""
+    """Holm over all metrics of the set that have a direction, or over the categories; None without a direction"""
     detectable: float | None
     """smallest difference that so many rows with this spread find in four studies of five; None: they find none"""
     verdict: Verdict | None
     base_seed_means: tuple[float, ...] = ()
     """each seed's own mean, where base is several runs"""
     tuned_seed_means: tuple[float, ...] = ()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CategoryComparison:
-    """The primary metric on the rows of one category."""
-
-    name: str
-    num_rows: int
-    num_left_out: int
-    base_mean: float
-    tuned_mean: float
-    difference: Interval
-    p_value: float
-    adjusted_p: float
-    """Holm over the categories: many small groups are many chances to look good"""
-    verdict: Verdict | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -397,7 +385,7 @@ class Comparison:
     """name of the primary metric"""
     metrics: tuple[MetricComparison, ...] = ()
     """the primary one first; empty in files of earlier versions"""
-    categories: tuple[CategoryComparison, ...] = ()
+    categories: tuple[MetricComparison, ...] = ()
     gains: tuple[RowChange, ...] = ()
     """the ten rows that gained most by the primary metric, the largest gain first"""
     setbacks: tuple[RowChange, ...] = ()

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from whet.evaluation.seeds import Scores, compare_scores
-from whet.evaluation.statistics import holm
-from whet.types import CategoryComparison, RowChange
-from whet.verdict import decide
+from whet.evaluation.contests import Contest, decide_together
+from whet.evaluation.seeds import Scores
+from whet.types import MetricComparison, RowChange
 
 
 def compare_by_category(
-    categories: Sequence[str], base: Scores, tuned: Scores, *, seed: int, higher_is_better: bool | None = True
-) -> tuple[CategoryComparison, ...]:
-    """The rows of each category compared by themselves, the most rows first, then by name.
+    categories: Sequence[str], base: Scores, tuned: Scores, *, like: MetricComparison, seed: int
+) -> tuple[MetricComparison, ...]:
+    """The rows of each category compared by themselves under the metric `like`, the most rows first, then by name.
 
-    Categories without a row that has all scores are absent. ValueError: unequal lengths.
+    p-values are adjusted over the categories: many small groups are many chances to look good. Categories without a row
+    that has all scores are absent. ValueError: unequal lengths.
     """
     if any(len(run) != len(categories) for run in (*base, *tuned)):
         raise ValueError(
@@ -24,29 +24,17 @@ def compare_by_category(
     rows_of: dict[str, list[int]] = {}
     for row, name in enumerate(categories):
         rows_of.setdefault(name, []).append(row)
-    results = {
-        name: result
-        for name, rows in rows_of.items()
-        if (result := compare_scores(take(base, rows), take(tuned, rows), seed=seed)) is not None
-    }
-    names = sorted(results, key=lambda name: (-results[name].num_rows, name))
-    adjusted = holm([results[name].p_value for name in names])
-    return tuple(
-        CategoryComparison(
+    contests = [
+        Contest(
             name=name,
-            num_rows=(result := results[name]).num_rows,
-            num_left_out=result.num_left_out,
-            base_mean=result.base_mean,
-            tuned_mean=result.tuned_mean,
-            difference=result.difference,
-            p_value=result.p_value,
-            adjusted_p=p,
-            verdict=None
-            if higher_is_better is None
-            else decide(result.difference, p, higher_is_better=higher_is_better),
+            unit=like.unit,
+            higher_is_better=like.higher_is_better,
+            base=take(base, rows),
+            tuned=take(tuned, rows),
         )
-        for name, p in zip(names, adjusted, strict=True)
-    )
+        for name, rows in rows_of.items()
+    ]
+    return tuple(sorted(decide_together(contests, seed=seed), key=lambda found: (-found.num_rows, found.name)))
 
 
 def take(scores: Scores, rows: Sequence[int]) -> Scores:

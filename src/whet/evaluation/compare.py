@@ -8,14 +8,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from whet.evaluation import power, statistics
+from whet.evaluation import statistics
 from whet.evaluation.breakdown import compare_by_category, largest_changes, take
+from whet.evaluation.contests import Contest, decide_together
 from whet.evaluation.metrics import METRICS
 from whet.evaluation.seeds import compare_scores, row_means
 from whet.evaluation.sentences import Facts, sentences
 from whet.evaluation.sides import Side, refusal, refuse_unlike, seen_in_training, shared_metrics
 from whet.types import Comparison, EvalReport, Interval, MetricComparison
-from whet.verdict import ALPHA, decide
+from whet.verdict import ALPHA
 from whet.verdict.rule import without_seen_rows
 
 
@@ -63,9 +64,7 @@ def compare_sides(base: Side, tuned: Side, *, seed: int) -> Comparison:
         role=tuned.reports[0].role,
         primary=primary.name,
         metrics=metrics,
-        categories=compare_by_category(
-            categories, base_scores, tuned_scores, seed=seed, higher_is_better=primary.higher_is_better
-        )
+        categories=compare_by_category(categories, base_scores, tuned_scores, like=primary, seed=seed)
         if len(set(categories)) > 1
         else (),
         gains=gains[:10],
@@ -84,47 +83,18 @@ def compare_sides(base: Side, tuned: Side, *, seed: int) -> Comparison:
 def compare_metrics(
     base: Side, tuned: Side, names: Sequence[str], rows: Sequence[int], *, seed: int
 ) -> tuple[MetricComparison, ...]:
-    """Every metric on some of the rows; those that no row has a score for are absent.
-
-    p-values are adjusted over all metrics that have a direction. The detectable difference is at the level that the
-    least significant of them must reach.
-    """
-    scores = {name: (take(base.scores(name), rows), take(tuned.scores(name), rows)) for name in names}
-    results = {
-        name: result
-        for name, (b, t) in scores.items()
-        if (result := compare_scores(b, t, seed=seed, level=1 - ALPHA)) is not None
-    }
-    directed = [name for name in results if _direction(name) is not None]
-    adjusted = dict(zip(directed, statistics.holm([results[name].p_value for name in directed]), strict=True))
-    compared = []
-    for name, result in results.items():
-        direction = _direction(name)
-        compared.append(
-            MetricComparison(
-                name=name,
-                unit=METRICS[name].unit if name in METRICS else "",
-                higher_is_better=direction,
-                num_rows=result.num_rows,
-                num_left_out=result.num_left_out,
-                base_mean=result.base_mean,
-                tuned_mean=result.tuned_mean,
-                difference=result.difference,
-                p_value=result.p_value,
-                adjusted_p=adjusted.get(name),
-                detectable=power.detectable(*scores[name], alpha=ALPHA / max(1, len(directed))),
-                verdict=None
-                if direction is None
-                else decide(result.difference, adjusted[name], higher_is_better=direction),
-                base_seed_means=_seed_means(base, name, rows),
-                tuned_seed_means=_seed_means(tuned, name, rows),
-            )
+    """Every metric on some of the rows, corrected together."""
+    contests = [
+        Contest(
+            name=name,
+            unit=METRICS[name].unit if name in METRICS else "",
+            higher_is_better=METRICS[name].higher_is_better if name in METRICS else None,
+            base=take(base.scores(name), rows),
+            tuned=take(tuned.scores(name), rows),
         )
-    return tuple(compared)
-
-
-def _direction(name: str) -> bool | None:
-    return METRICS[name].higher_is_better if name in METRICS else None
+        for name in names
+    ]
+    return decide_together(contests, seed=seed)
 
 
 def _primary_without(
@@ -137,13 +107,6 @@ def _primary_without(
         return None
     metrics = compare_metrics(base, tuned, names, rows, seed=seed)
     return metrics[0] if metrics and metrics[0].name == names[0] else None
-
-
-def _seed_means(side: Side, name: str, rows: Sequence[int]) -> tuple[float, ...]:
-    if side.is_one:
-        return ()
-    known = [[score for score in run if score is not None] for run in take(side.scores(name), rows)]
-    return tuple(sum(run) / max(1, len(run)) for run in known)
 
 
 def _accuracy(side: Side, seed: int) -> Interval:

@@ -9,7 +9,7 @@ from markupsafe import Markup
 from whet.report import charts
 from whet.report.run_folder import Evaluation
 from whet.report.samples import choose_samples
-from whet.types import CategoryComparison, Comparison, MetricComparison
+from whet.types import Comparison, MetricComparison
 from whet.verdict.words import amount, change, is_share, short_unit
 
 ACCURACY = "answer_accuracy"
@@ -84,13 +84,13 @@ def _plain(value: float, unit: str) -> str:
     return amount(value, unit) if is_share(unit) else f"{value:.4g}"
 
 
-def _category_row(category: CategoryComparison, unit: str) -> list[str]:
+def _category_row(category: MetricComparison, unit: str) -> list[str]:
     return [
         category.name or "(no category)",
         category.verdict or "-",
         change(category.difference.estimate, unit),
         _interval(category.difference.low, category.difference.high, unit),
-        f"{category.adjusted_p:.2g}",
+        "-" if category.adjusted_p is None else f"{category.adjusted_p:.2g}",
         _plain(category.base_mean, unit),
         _plain(category.tuned_mean, unit),
         f"{category.num_rows:,}",

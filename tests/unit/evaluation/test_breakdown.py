@@ -1,8 +1,11 @@
-"""Categories are compared each by itself and corrected together; gains and setbacks are the largest, in a fixed order."""
+"""Categories are compared each by itself and corrected together; the largest changes come in a fixed order."""
+
+from dataclasses import replace
 
 import pytest
 
 from whet.evaluation.breakdown import compare_by_category, largest_changes
+from whet.evaluation.contests import Contest, decide_together
 from whet.evaluation.seeds import compare_scores
 from whet.evaluation.statistics import holm, paired_result
 
@@ -11,8 +14,13 @@ BASE = [0.0] * 12 + [0.25, 0.5] * 10 + [1.0] * 3 + [None, None]
 TUNED = [1.0] * 12 + [0.5, 0.25] * 10 + [1.0] * 3 + [1.0, None]
 
 
+(SHARE,) = decide_together(
+    [Contest(name="token_f1", unit="share, 0 to 1", higher_is_better=True, base=[BASE], tuned=[TUNED])], seed=3
+)
+
+
 def test_a_category_is_what_its_rows_alone_would_give():
-    words, sums = compare_by_category(NAMES, [BASE], [TUNED], seed=3)
+    words, sums = compare_by_category(NAMES, [BASE], [TUNED], like=SHARE, seed=3)
     assert (words.name, sums.name) == ("words", "sums")
     alone = {
         "words": paired_result(BASE[12:32], TUNED[12:32], seed=3),
@@ -26,21 +34,24 @@ def test_a_category_is_what_its_rows_alone_would_give():
 
 
 def test_where_less_is_better_a_category_that_rose_is_worse():
-    _, sums = compare_by_category(NAMES, [BASE], [TUNED], seed=3, higher_is_better=False)
+    _, sums = compare_by_category(NAMES, [BASE], [TUNED], like=replace(SHARE, higher_is_better=False), seed=3)
     assert sums.verdict == "worse"
-    assert compare_by_category(NAMES, [BASE], [TUNED], seed=3, higher_is_better=None)[1].verdict is None
+    assert (
+        compare_by_category(NAMES, [BASE], [TUNED], like=replace(SHARE, higher_is_better=None), seed=3)[1].verdict
+        is None
+    )
 
 
 def test_a_category_of_several_seeds_is_compared_over_seeds():
     other = [score if score is None else 1 - score for score in TUNED]
-    words, _ = compare_by_category(NAMES, [BASE], [TUNED, other], seed=3)
+    words, _ = compare_by_category(NAMES, [BASE], [TUNED, other], like=SHARE, seed=3)
     rows = slice(12, 32)
     assert words.difference == compare_scores([BASE[rows]], [TUNED[rows], other[rows]], seed=3).difference
 
 
 def test_categories_need_one_name_per_row():
     with pytest.raises(ValueError, match="36 categories"):
-        compare_by_category(NAMES[:-1], [BASE], [TUNED], seed=3)
+        compare_by_category(NAMES[:-1], [BASE], [TUNED], like=SHARE, seed=3)
 
 
 def test_the_largest_changes_come_first_and_ties_keep_the_order_of_the_rows():
