@@ -95,24 +95,29 @@ def test_a_stop_token_at_the_length_limit_is_a_stop(expected):
         assert (len(completion.ids), completion.has_stopped) == (limit, has_stopped)
 
 
-def test_each_step_with_the_cache_gives_the_logits_of_a_whole_pass(monkeypatch):
-    """Not only the arg max: every hidden state of every row, rows coming and going (float64)."""
+@pytest.mark.parametrize("step", ["short", "of the modules"])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 1e-5)])
+def test_each_step_with_the_cache_gives_the_logits_of_a_whole_pass(monkeypatch, step, dtype, tolerance):
+    """Not only the arg max: every hidden state of every row, rows coming and going."""
     prompts = _prompts()
     seen = []
     take = engine._Decoder._take
 
     def record(self, rows, hidden_BE):
+        assert (self._fast_step is not None) == (step == "short")
         seen.extend(((row.index, tuple(row.new_ids)), hidden) for row, hidden in zip(rows, hidden_BE, strict=True))
         take(self, rows, hidden_BE)
 
     monkeypatch.setattr(engine._Decoder, "_take", record)
-    model, untouched = _model(torch.float64), tiny_llama(torch.float64, is_tied=False)
-    generate(model, prompts, stop_ids=frozenset({7, 9, 31}), decoding=Decoding(max_new_tokens=6, batch_rows=3))
+    if step != "short":
+        monkeypatch.setattr(engine, "build_decode_step", lambda *_args, **_settings: None)
+    model, untouched = _model(dtype), tiny_llama(dtype, is_tied=False)
+    generate(model, prompts, stop_ids=frozenset({7, 9, 31}), decoding=Decoding(max_new_tokens=8, batch_rows=3))
     assert len(seen) > 40
     with torch.no_grad():
         for (index, new_ids), hidden_E in seen:
             whole = untouched.model(torch.tensor([[*prompts[index], *new_ids]]), use_cache=False).last_hidden_state
-            torch.testing.assert_close(hidden_E, whole[0, -1], rtol=1e-10, atol=1e-10)
+            torch.testing.assert_close(hidden_E, whole[0, -1], rtol=tolerance, atol=tolerance)
 
 
 def test_a_real_model_writes_the_story_that_transformers_writes(test_data):

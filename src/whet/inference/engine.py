@@ -7,7 +7,6 @@ leave the batch and waiting prompts take their places, so the batch stays full u
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -21,7 +20,8 @@ from whet.inference.growing_text import Decode, GrowingText
 from whet.inference.row_cache import RowCache
 from whet.inference.sampling import row_stream, sample
 from whet.kernels.attention import CacheLayout, DocumentLayout
-from whet.kernels.packed_linear import packed_linears
+from whet.kernels.decode_step import build_decode_step
+from whet.kernels.packed_linear import Product
 
 __all__ = ["Completion", "Decoding", "Ended", "generate", "refuse_long_prompts"]
 
@@ -74,12 +74,15 @@ class _Decoder:
     ) -> None:  # fmt: skip
         config = model.config
         self._backbone: nn.Module = model.model  # type: ignore[assignment]
-        self._head: nn.Module = model.get_output_embeddings()  # type: ignore[operator]
         self.prompts, self._keys, self._stop_ids = prompts, keys, stop_ids
         self._decoding, self._decode = decoding, decode
         weight = next(model.parameters())
         self._device, self._dtype = weight.device, weight.dtype
         self.num_slots = min(decoding.batch_rows, len(prompts))
+        self._fast_step = build_decode_step(
+            model, num_rows=self.num_slots, is_packed=decoding.max_new_tokens >= STEPS_WORTH_PACKING
+        )
+        self._head: Product = self._fast_step.head if self._fast_step else model.get_output_embeddings()  # type: ignore[operator]
         self._cache = RowCache(
             num_layers=config.num_hidden_layers,  # type: ignore[union-attr,arg-type]
             num_rows=self.num_slots,
@@ -136,10 +139,13 @@ class _Decoder:
         visible_BS = torch.arange(self._cache.capacity, device=self._device)[None] <= lengths_B[:, None]
         bias_BS = torch.zeros(visible_BS.shape, dtype=torch.promote_types(self._dtype, torch.float32))
         bias_BS = bias_BS.to(self._device).masked_fill_(~visible_BS, float("-inf"))
-        hidden_B1E = self._forward(ids_B[:, None], lengths_B[:, None], CacheLayout(bias_BS))
+        if self._fast_step:
+            hidden_BE = self._fast_step(ids_B, lengths_B, self._cache, bias_BS)
+        else:
+            hidden_BE = self._forward(ids_B[:, None], lengths_B[:, None], CacheLayout(bias_BS))[:, 0]
         for row in self.rows:
             row.length += 1
-        self._take(self.rows, hidden_B1E[:, 0])
+        self._take(self.rows, hidden_BE)
 
     def _forward(self, ids: Tensor, positions: Tensor, layout: DocumentLayout | CacheLayout) -> Tensor:
         out = self._backbone(
@@ -221,10 +227,7 @@ def generate(
     names = list(keys) if keys is not None else [str(index) for index in range(len(prompts))]
     refuse_long_prompts(prompts, names, decoding)
     model.eval()
-    num_rows = min(decoding.batch_rows, len(prompts))
-    is_long = decoding.max_new_tokens >= STEPS_WORTH_PACKING
-    with packed_linears(model, num_rows=num_rows) if is_long else nullcontext():
-        return _write_all(_Decoder(model, prompts, names, stop_ids, decoding, decode), on_finished)
+    return _write_all(_Decoder(model, prompts, names, stop_ids, decoding, decode), on_finished)
 
 
 def _write_all(decoder: _Decoder, on_finished: Callable[[int, int], None]) -> list[Completion]:

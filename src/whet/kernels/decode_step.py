@@ -1,0 +1,142 @@
+"""One new token per row through a plain Llama, without the calls between: what transformers computes, in its order.
+
+A step of a small model is some hundred short operations per layer in transformers' modules, most of the time of few
+rows. Here a layer is some twenty, over packed weights. Results equal the modules' up to rounding (tests/numerics).
+
+Shape letters: B rows, E hidden size, H query heads, K key/value heads, D head dimension, S cache length.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from whet.kernels.attention import cached_attention
+from whet.kernels.packed_linear import Product, packed_products
+
+_ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
+_MLP = ("gate_proj", "up_proj", "down_proj")
+
+
+class Cache(Protocol):
+    """Where the rows' keys and values are; see inference/row_cache.py."""
+
+    def update(self, keys: Tensor, values: Tensor, layer_idx: int) -> tuple[Tensor, Tensor]:
+        """[B, K, 1, D] in, [B, K, S, D] out."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Layer:
+    before_attention: Tensor
+    before_mlp: Tensor
+    eps: float
+    q: Product
+    k: Product
+    v: Product
+    o: Product
+    gate: Product
+    up: Product
+    down: Product
+
+
+class DecodeStep:
+    """Built from a model whose weights stay as they are meanwhile; `build_decode_step` says of which."""
+
+    def __init__(self, model: Any, *, num_rows: int, is_packed: bool) -> None:
+        layers = list(model.model.layers)
+        linears = [linear for layer in layers for linear in _linears(layer)] + [model.get_output_embeddings()]
+        products: list[Product] = packed_products(linears, num_rows=num_rows) if is_packed else list(linears)
+        self.head = products.pop()
+        self._layers = [
+            _Layer(
+                before_attention=layer.input_layernorm.weight,
+                before_mlp=layer.post_attention_layernorm.weight,
+                eps=layer.input_layernorm.variance_epsilon,
+                **dict(zip(("q", "k", "v", "o", "gate", "up", "down"), seven, strict=True)),
+            )
+            for layer, seven in zip(layers, _in_sevens(products), strict=True)
+        ]
+        attention = layers[0].self_attn
+        self._scale, self._head_dim = float(attention.scaling), int(attention.head_dim)
+        self._embed, self._rotary, self._norm = model.model.embed_tokens, model.model.rotary_emb, model.model.norm
+
+    def __call__(self, ids_B: Tensor, positions_B: Tensor, cache: Cache, bias_BS: Tensor) -> Tensor:
+        """Hidden states after the last norm, [B, E]. `bias_BS`: 0 where a row sees its cache, -inf elsewhere."""
+        x_BE = self._embed(ids_B)
+        cos_B1D, sin_B1D = self._rotary(x_BE, positions_B[:, None])
+        for number, layer in enumerate(self._layers):
+            x_BE = x_BE + self._attend(number, layer, x_BE, cos_B1D, sin_B1D, cache, bias_BS)
+            h_BE = _normed(x_BE, layer.before_mlp, layer.eps)
+            x_BE = x_BE + layer.down(functional.silu(layer.gate(h_BE)) * layer.up(h_BE))
+        return _normed(x_BE, self._norm.weight, self._norm.variance_epsilon)
+
+    def _attend(
+        self, number: int, layer: _Layer, x_BE: Tensor, cos_B1D: Tensor, sin_B1D: Tensor, cache: Cache, bias_BS: Tensor
+    ) -> Tensor:
+        num_rows, head_dim = len(x_BE), self._head_dim
+        h_BE = _normed(x_BE, layer.before_attention, layer.eps)
+        q_BHD = layer.q(h_BE).view(num_rows, -1, head_dim)
+        k_BKD = layer.k(h_BE).view(num_rows, -1, head_dim)
+        v_BKD = layer.v(h_BE).view(num_rows, -1, head_dim)
+        turned = _turned(torch.cat([q_BHD, k_BKD], dim=1), cos_B1D, sin_B1D)
+        q_BHD, k_BKD = turned.split([q_BHD.shape[1], k_BKD.shape[1]], dim=1)
+        keys_BKSD, values_BKSD = cache.update(k_BKD[:, :, None], v_BKD[:, :, None], number)
+        out_BHD = cached_attention(q_BHD.contiguous(), keys_BKSD, values_BKSD, bias_BS, self._scale)
+        return layer.o(out_BHD.reshape(num_rows, -1))
+
+
+def build_decode_step(model: nn.Module, *, num_rows: int, is_packed: bool) -> DecodeStep | None:
+    """The step of this model, or None where a layer is not as transformers made it: adapted, quantized, of another
+    family; or under autocast. `is_packed`: lay the weights out once, which costs as much as a few steps."""
+    if torch.is_autocast_enabled("cpu") or torch.is_autocast_enabled("cuda") or not _is_plain_llama(model):
+        return None
+    return DecodeStep(model, num_rows=num_rows, is_packed=is_packed)
+
+
+def _is_plain_llama(model: Any) -> bool:
+    from transformers.models.llama import modeling_llama as llama
+
+    if type(model) is not llama.LlamaForCausalLM or type(model.model) is not llama.LlamaModel:
+        return False
+    layers, head = list(model.model.layers), model.get_output_embeddings()
+    return (
+        type(model.model.embed_tokens) is nn.Embedding
+        and type(model.model.norm) is llama.LlamaRMSNorm
+        and type(head) is nn.Linear
+        and all(type(layer) is llama.LlamaDecoderLayer for layer in layers)
+        and all(
+            type(layer.self_attn) is llama.LlamaAttention
+            and type(layer.mlp) is llama.LlamaMLP
+            and type(layer.mlp.act_fn).__name__ in ("SiLU", "SiLUActivation")
+            and type(layer.input_layernorm) is type(layer.post_attention_layernorm) is llama.LlamaRMSNorm
+            and layer.input_layernorm.variance_epsilon == layer.post_attention_layernorm.variance_epsilon
+            and all(type(linear) is nn.Linear for linear in _linears(layer))
+            for layer in layers
+        )
+        # an instance whose forward pass was replaced computes something else than its class
+        and not any("forward" in vars(module) for module in model.modules())
+    )
+
+
+def _linears(layer: Any) -> list[Any]:
+    return [getattr(layer.self_attn, name) for name in _ATTENTION] + [getattr(layer.mlp, name) for name in _MLP]
+
+
+def _in_sevens(products: list[Product]) -> Iterable[list[Product]]:
+    return (products[start : start + 7] for start in range(0, len(products), 7))
+
+
+def _normed(x_BE: Tensor, weight_E: Tensor, eps: float) -> Tensor:
+    """x / sqrt(mean(x^2) + eps) in float32, rounded, times the weight (arXiv:1910.07467, equation 4)."""
+    return weight_E * functional.rms_norm(x_BE.float(), x_BE.shape[-1:], None, eps).to(x_BE.dtype)
+
+
+def _turned(x_BHD: Tensor, cos_B1D: Tensor, sin_B1D: Tensor) -> Tensor:
+    """Rotary positions (arXiv:2104.09864) in Llama's arrangement: pairs are half a head apart."""
+    first, second = x_BHD.chunk(2, dim=-1)
+    return x_BHD * cos_B1D + torch.cat([-second, first], dim=-1) * sin_B1D
