@@ -16,7 +16,7 @@ VALIDATION: tuple[MetricName, ...] = ("loss", "token_accuracy")
 HIGHER_IS_BETTER: dict[MetricName, bool | None] = {
     "answer_accuracy": True, "exact_match": True, "token_f1": True, "rouge1": True, "rouge2": True, "rougeL": True,
     "bleu": True, "semantic_similarity": True, "loss": False, "perplexity": False, "token_accuracy": True,
-    "answer_length": None, "stop_rate": True, "seconds_per_example": False,
+    "answer_length": None, "stop_rate": True, "seconds_per_example": None,
 }  # fmt: skip
 """None: neither direction is a gain."""
 _DERIVED: tuple[MetricName, ...] = ("perplexity",)

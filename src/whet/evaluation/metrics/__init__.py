@@ -44,7 +44,7 @@ class Metric:
     """rows -> scores; None where a row cannot be scored"""
     unit: str
     higher_is_better: bool | None
-    """None: neither direction is a gain"""
+    """None: neither direction is a gain, or its rows are no independent measurements; there is no verdict on it"""
     needs: tuple[Need, ...]
     """what a row must carry, and what must be installed or fetched (`metrics extra`: pip install 'whet[metrics]')"""
     source: str
@@ -144,7 +144,7 @@ METRICS: dict[str, Metric] = {
     "seconds_per_example": Metric(
         score_rows=by_row(seconds_per_example.score),
         unit="seconds",
-        higher_is_better=False,
+        higher_is_better=None,
         needs=("seconds",),
         source="wall time",
     ),
