@@ -15,7 +15,9 @@ MAX_CHARACTERS = 100_000
 """Longer texts are judged by their beginning: extraction stays linear and bounded on hostile text."""
 
 _AT_LINE_START = re.compile(r"^[ \t>*_#-]{0,8}answer[ \t]{0,4}[*_]{0,2}[ \t]{0,4}:", re.IGNORECASE | re.MULTILINE)
-_ANYWHERE = re.compile(r"\banswer[ \t]{0,4}[*_]{0,2}[ \t]{0,4}:", re.IGNORECASE)
+# `to find the answer:` announces the working, not the answer
+_ANNOUNCED = "".join(rf"(?<!\b{verb} the )" for verb in ("find", "get", "calculate", "determine", "compute", "obtain"))
+_ANYWHERE = re.compile(rf"{_ANNOUNCED}\banswer[ \t]{{0,4}}[*_]{{0,2}}[ \t]{{0,4}}:", re.IGNORECASE)
 _DECORATION = " \t\r*_`\"'"
 
 

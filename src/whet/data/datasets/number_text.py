@@ -2,7 +2,8 @@ r"""Numbers as people and models write them: found in text, written in one canon
 
 Read: `-7`, `-$7`, `$-7`, `\u22127`, `1,234,567`, `1,00,000`, `.5`, `5.50`, `1/2`, `3 1/2`, `3\frac{1}{2}`, `\frac12`,
 `1.5e3`, `1.5 \times 10^{3}`, `2 million`, `1{,}234`. Currency signs, percent signs and units do not count: 50 % is 50.
-No number: a date (2024-05-03, 5/3/2024), a clock time (10:30), a power (2^3), 1.2.3, an exponent of three digits.
+No number: a date (2024-05-03, 5/3/2024), a clock time (10:30), a power (2^3), 1.2.3, 350,00, an exponent of three
+digits.
 Nothing is evaluated or rounded, and a text of any content is read in linear time.
 """
 
@@ -24,6 +25,7 @@ _TOKEN = re.compile(
         \d{4}-\d{1,2}-\d{1,2}(?!\d) | \d{1,2}/\d{1,2}/(?:\d{4}|\d{2})(?!\d)     # dates
       | \d{1,2}:\d{2}(?::\d{2})?(?!\d)                                          # clock times
       | \d++(?:\.\d++){2,}+                                                     # versions, 1.234.567
+      | (?:[$\u20ac\u00a3\u00a5\u20b9][ ]?)?\d{1,3}(?:,\d{3}){0,20},0\d?(?!,?\d)   # 350,00: cut off, or 350.00
       | \d++(?:\.\d++)?[eE][+-]?\d{3,}+                                         # 1e999
       | \d++(?:\.\d++)?[ ]?\^[ ]?\{?[+-]?\w++\}?                                # powers
     )
