@@ -27,13 +27,21 @@ _OF_METRICS = (
 
 def sets_table(comparisons: Sequence[Comparison]) -> str:
     """One line per set, by its primary metric; a guard or other set is marked."""
-    return _table([_OF_SETS, *(_set_cells(comparison) for comparison in comparisons)])
+    return _table([_headings(_OF_SETS, comparisons[0]), *(_set_cells(comparison) for comparison in comparisons)])
 
 
 def metrics_table(comparison: Comparison) -> str:
     """One line per metric, indented."""
-    lines = _table([_OF_METRICS, *(_metric_cells(metric) for metric in comparison.metrics)]).split("\n")
+    lines = _table(
+        [_headings(_OF_METRICS, comparison), *(_metric_cells(metric) for metric in comparison.metrics)]
+    ).split("\n")
     return "\n".join(f"  {line}" for line in lines)
+
+
+def _headings(columns: Sequence[str], comparison: Comparison) -> list[str]:
+    """The columns under the names of the two sides."""
+    names = {"base": comparison.base_name, "tuned": comparison.tuned_name}
+    return [names.get(column, column) for column in columns]
 
 
 def _set_cells(c: Comparison) -> tuple[str, ...]:

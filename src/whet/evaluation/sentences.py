@@ -39,6 +39,10 @@ def sentences(c: Comparison, base: Side, tuned: Side, facts: Facts) -> tuple[str
     said.append(_stops(base, tuned))
     if facts.left_out:
         said.append(f"Not compared, because not every answer set has it: {', '.join(facts.left_out)}.")
+    if len({report.code for report in (*base.reports, *tuned.reports)}) > 1:
+        said.append(
+            "Answers were made or judged by different versions of the code: evaluate again what was evaluated first."
+        )
     if {report.weights for report in base.reports} & {report.weights for report in tuned.reports} - {""}:
         said.append("Both reports carry the same weights: a model was compared with itself.")
     return tuple(said)

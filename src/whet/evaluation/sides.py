@@ -64,10 +64,11 @@ def shared_metrics(base: Side, tuned: Side) -> tuple[list[str], list[str]]:
     RecipeError where the reports rest on different primary metrics.
     """
     reports = (*base.reports, *tuned.reports)
-    primaries = [next(iter(scores_of(report))) for report in reports]
-    for primary in primaries:
-        if primary != primaries[0]:
-            raise refusal(f"the primary metric differs: base has {primaries[0]!r}, tuned has {primary!r}")
+    primary = next(iter(scores_of(reports[0])))
+    for side in (base, tuned):
+        for report in side.reports:
+            if (other := next(iter(scores_of(report)))) != primary:
+                raise refusal(f"the primary metric differs: {base.name} has {primary!r}, {side.name} has {other!r}")
     every = dict.fromkeys(name for report in reports for name in scores_of(report))
     shared = [name for name in every if all(name in scores_of(report) for report in reports)]
     return shared, [name for name in every if name not in shared]
@@ -84,9 +85,9 @@ def refuse_unlike(base: Side, tuned: Side) -> None:
     first = base.reports[0]
     if not first.judgements:
         raise refusal("no rows were judged")
-    for label, report in [("base", r) for r in base.reports] + [("tuned", r) for r in tuned.reports]:
-        _refuse_unlike_reports(first, report, label)
     for side in (base, tuned):
+        for report in side.reports:
+            _refuse_unlike_reports(first, report, base.name, side.name)
         known: set[str] = set()
         for report in side.reports:
             if report.weights and report.weights in known:
@@ -97,29 +98,29 @@ def refuse_unlike(base: Side, tuned: Side) -> None:
             known.add(report.weights)
 
 
-def _refuse_unlike_reports(base: EvalReport, other: EvalReport, label: str) -> None:
+def _refuse_unlike_reports(base: EvalReport, other: EvalReport, first: str, label: str) -> None:
     for name in ("dataset", "decoding", "rows_fingerprint"):
         ours, theirs = getattr(base, name), getattr(other, name)
         if ours != theirs:
-            raise refusal(f"{name} differs: base has {ours!r}, {label} has {theirs!r}")
+            raise refusal(f"{name} differs: {first} has {ours!r}, {label} has {theirs!r}")
     ids = [judgement.example_id for judgement in base.judgements]
     for what, rows in (("judgements", other.judgements), ("generations", other.generations)):
-        _refuse_unlike_ids(ids, [row.example_id for row in rows], f"{label} {what}")
+        _refuse_unlike_ids(ids, [row.example_id for row in rows], first, f"{label} {what}")
     for b, t in zip(base.judgements, other.judgements, strict=True):
         if b.golds != t.golds:
-            raise refusal(f"golds differ for {b.example_id!r}: base {b.golds!r}, {label} {t.golds!r}")
+            raise refusal(f"golds differ for {b.example_id!r}: {first} {b.golds!r}, {label} {t.golds!r}")
     for metric, scores in scores_of(other).items():
         if len(scores) != len(ids):
             raise refusal(f"{label} has {len(scores)} scores of {metric} for {len(ids)} rows")
 
 
-def _refuse_unlike_ids(ids: list[str], others: list[str], label: str) -> None:
+def _refuse_unlike_ids(ids: list[str], others: list[str], first: str, label: str) -> None:
     if others == ids:
         return
     if len(others) != len(ids):
-        raise refusal(f"example ids differ: base judged {len(ids)} rows, {label} are {len(others)}")
+        raise refusal(f"example ids differ: {first} judged {len(ids)} rows, {label} are {len(others)}")
     at = next(i for i, (a, b) in enumerate(zip(ids, others, strict=True)) if a != b)
-    raise refusal(f"example ids differ at row {at + 1}: base judged {ids[at]!r}, {label} have {others[at]!r}")
+    raise refusal(f"example ids differ at row {at + 1}: {first} judged {ids[at]!r}, {label} have {others[at]!r}")
 
 
 def refusal(
@@ -128,4 +129,4 @@ def refusal(
     mend: str = "evaluate both again with one recipe: the same rows, prompt and decoding settings",
 ) -> RecipeError:
     """What is raised where two sides are not alike."""
-    return RecipeError(f"base and tuned cannot be compared: {difference}", mend=mend)
+    return RecipeError(f"these answers cannot be compared row by row: {difference}", mend=mend)

@@ -85,7 +85,9 @@ def lead(printed: str) -> str:
 
 def test_two_runs_are_compared_with_each_other_and_nothing_is_written(seeds: list[Path], capsys) -> None:
     compare([seeds[0], seeds[3]])
-    assert lead(capsys.readouterr().out).startswith("b0 answered 40 of 50 right, a0 10: +60.0 points")
+    printed = capsys.readouterr().out
+    assert printed.splitlines()[0].split()[:4] == ["dataset", "rows", "a0", "b0"]
+    assert lead(printed).startswith("b0 answered 40 of 50 right, a0 10: +60.0 points")
     assert not (seeds[3] / "evaluations" / "sums" / "comparison.json").exists()
 
 

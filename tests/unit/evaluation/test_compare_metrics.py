@@ -177,6 +177,12 @@ def test_how_many_rows_were_reached_is_said():
     assert "limited" not in texts(compare(replace(base, num_rows_of_set=8), replace(tuned, num_rows_of_set=8), seed=1))
 
 
+def test_answers_of_another_version_of_the_code_are_told():
+    base, tuned = pair(2, 2, 2, 2)
+    assert "different versions of the code" in texts(compare(base, replace(tuned, code="newer"), seed=1))
+    assert "different versions" not in texts(compare(base, tuned, seed=1))
+
+
 def test_metrics_that_only_one_has_are_left_out_with_a_sentence():
     base, tuned = scored(token_f1=[0.1] * 9, bleu=[1.0] * 9), scored(token_f1=[0.2] * 9, loss=[0.5] * 9)
     found = compare(base, tuned, seed=1)
@@ -240,6 +246,11 @@ def test_one_run_on_each_side_is_told_that_seeds_are_not_in_the_interval():
         "B and A", "A and B"
     )
     assert found.sentences[0].startswith("B answered 0 of 9 right, A 9:")
+
+
+def test_a_refusal_names_the_two_sides():
+    with pytest.raises(RecipeError, match=r"example ids differ: A judged 9 rows, B judgements are 8"):
+        compare_sides(runs([True] * 9, name="A"), runs([True] * 8, name="B"), seed=1)
 
 
 def test_the_same_weights_twice_are_no_two_seeds():
