@@ -2,7 +2,8 @@
 
 A page asks for code with `<!-- code: PATH#NAME -->` before a fenced block; the source marks it with
 `# docs: start-NAME` and `# docs: end-NAME`. `<!-- results -->` ... `<!-- end results -->` holds the tables made from
-benchmarks/results. `<!-- recipes -->` ... `<!-- end recipes -->` holds the table of recipes/.
+benchmarks/results. `<!-- recipes -->` ... `<!-- end recipes -->` holds the table of recipes/, `<!-- metrics -->` ...
+`<!-- end metrics -->` that of the metrics.
 """
 
 from __future__ import annotations
@@ -14,13 +15,15 @@ from pathlib import Path
 from typing import Any
 
 from whet.cli.preview import preview_run
+from whet.evaluation.metrics import METRICS
 from whet.recipe import load_recipe
 
 ROOT = Path(__file__).parents[1]
-PAGES = ("docs/follow-a-batch.md", "README.md", "recipes/README.md")
+PAGES = ("docs/follow-a-batch.md", "docs/evaluation.md", "README.md", "recipes/README.md")
 RESULTS = ROOT / "benchmarks" / "results"
 _RESULTS = re.compile(r"(<!-- results -->).*?(<!-- end results -->)", re.DOTALL)
 _RECIPES = re.compile(r"(<!-- recipes -->).*?(<!-- end recipes -->)", re.DOTALL)
+_METRICS = re.compile(r"(<!-- metrics -->).*?(<!-- end metrics -->)", re.DOTALL)
 _BLOCK = re.compile(r"(<!-- code: (?P<path>[^#\s]+)#(?P<name>\S+) -->\n```\w*\n).*?(?=```)", re.DOTALL)
 
 
@@ -38,7 +41,19 @@ def refreshed(page: str) -> str:
     text = (ROOT / page).read_text(encoding="utf-8")
     text = _BLOCK.sub(lambda m: m[1] + live_code(m["path"], m["name"]), text)
     text = _RESULTS.sub(lambda m: f"{m[1]}\n{result_tables()}\n{m[2]}", text)
+    text = _METRICS.sub(lambda m: f"{m[1]}\n{metric_table()}\n{m[2]}", text)
     return _RECIPES.sub(lambda m: f"{m[1]}\n{recipe_table()}\n{m[2]}", text)
+
+
+def metric_table() -> str:
+    """Every metric with its unit, direction and source, from the table that scores."""
+    words = {True: "more", False: "less", None: "neither"}
+    lines = ["| metric | unit | better is | what it is |", "|---|---|---|---|"]
+    lines += [
+        f"| `{name}` | {metric.unit} | {words[metric.higher_is_better]} | {metric.source} |"
+        for name, metric in METRICS.items()
+    ]
+    return "\n".join(lines)
 
 
 def recipe_table() -> str:
