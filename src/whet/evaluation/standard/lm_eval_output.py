@@ -15,7 +15,7 @@ _UNITS = {
     "acc_norm": "share of rows",
     "exact_match": "share of rows",
     "em": "share of rows",
-    "f1": "0 to 1",
+    "f1": "share",
     "perplexity": "perplexity",
     "word_perplexity": "perplexity per word",
     "byte_perplexity": "perplexity per byte",
