@@ -76,7 +76,7 @@ def _finds_nothing_but_a_mark(case: Case) -> bool:
 
 def _is_stated_in_the_line(case: Case) -> bool:
     line = case.text.partition("####")[2].partition("\n")[0]
-    return number_text.stated_number(number_text.to_plain(line)) == case.ours
+    return line.startswith(f" {case.theirs}") and number_text.stated_number(number_text.to_plain(line)) == case.ours
 
 
 def _is_denominator(case: Case) -> bool:
