@@ -16,7 +16,7 @@ from whet.inference.decoding import Decoding
 from whet.inference.engine import generate
 from whet.inference.text import answer_decoder, prompt_text
 from whet.models.load import LoadedModel
-from whet.types import EvalReport, Example, Generation
+from whet.types import Example, Generation
 
 if TYPE_CHECKING:
     from whet.evaluation.writers import Writer
@@ -117,27 +117,3 @@ def judge_again(generations: Sequence[Generation], questions: Questions, loaded:
     prompts = [prompt_text(loaded.tokenizer, prompt) for prompt in questions.prompts[: len(generations)]]
     asked = [replace(generation, prompt=prompt) for generation, prompt in zip(generations, prompts, strict=True)]
     return _judge(examples, asked)
-
-
-def answer(
-    examples: Sequence[Example],
-    prompts: Sequence[Sequence[int]],
-    loaded: LoadedModel,
-    decoding: Decoding,
-    *,
-    stop_ids: frozenset[int],
-    model: str,
-    dataset: str,
-) -> EvalReport:
-    """Answers to `examples` in one go, judged, not scored nor stored; `weights` and fingerprints are the caller's to
-    fill."""
-    generations = write(examples, prompts, loaded, decoding, stop_ids=stop_ids)
-    return EvalReport(
-        model=model,
-        dataset=dataset,
-        decoding=str(decoding),
-        rows_fingerprint="",
-        generations=generations,
-        judgements=tuple(judge(e, g.text) for e, g in zip(examples, generations, strict=True)),
-        seconds=sum(generation.seconds for generation in generations),
-    )

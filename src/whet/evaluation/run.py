@@ -17,7 +17,7 @@ from whet import cache
 from whet.data.pipeline import PreparedData, prepare
 from whet.errors import StorageError
 from whet.evaluation import answer_cache, metrics, nemo_rows, scoring
-from whet.evaluation.answers import answer, answer_rest, judge_again
+from whet.evaluation.answers import answer_rest, judge_again
 from whet.evaluation.compare import compare
 from whet.evaluation.gold_answers import GoldAnswers
 from whet.evaluation.journal import Answers, Journal
@@ -37,7 +37,7 @@ from whet.recipe import load_recipe
 from whet.recipe.schema import Evaluate, Recipe
 from whet.types import Comparison, EvalReport, Generation
 
-__all__ = ["EvaluateOptions", "answer", "evaluate_run"]
+__all__ = ["EvaluateOptions", "evaluate_run"]
 
 Say = Callable[[str], None]
 
