@@ -27,6 +27,7 @@ HOMES = {
     "torch.utils.tensorboard": ("tracking/",),
     "triton": ("kernels/",),
     "typer": ("cli/",),
+    "vllm": ("inference/",),
     "wandb": ("tracking/",),
     "mlflow": ("tracking/",),
     # what only the tests and benchmarks compare against

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -23,6 +23,10 @@ MaxSeconds = Annotated[
 ]
 MaxRows = Annotated[
     int | None, typer.Option(help="Answer at most this many rows of each set, the first ones.", metavar="N", min=1)
+]
+Backend = Annotated[
+    Literal["whet", "vllm"],
+    typer.Option(help="What writes the answers: whet's own engine, or vLLM on a GPU (pip install 'whet[vllm]')."),
 ]
 PlanFiles = Annotated[
     Path | None,
@@ -47,6 +51,7 @@ def evaluate(
     fresh: Fresh = False,
     max_seconds: MaxSeconds = None,
     max_rows: MaxRows = None,
+    backend: Backend = "whet",
     plan_files: PlanFiles = None,
     nemo_rows: NemoRows = None,
     lm_eval: standard.LmEvalTasks = None,
@@ -78,7 +83,12 @@ def evaluate(
     ]
     with ProgressLine() as line:
         options = EvaluateOptions(
-            fresh=fresh, max_seconds=max_seconds, max_rows=max_rows, nemo_rows=nemo_rows, progress=line.tell
+            fresh=fresh,
+            max_seconds=max_seconds,
+            max_rows=max_rows,
+            backend=backend,
+            nemo_rows=nemo_rows,
+            progress=line.tell,
         )
         comparisons = evaluate_run(run, say=say, options=options)
     if not read_env().is_main:

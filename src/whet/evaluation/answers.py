@@ -13,12 +13,14 @@ from whet.evaluation.journal import Answers, Journal
 from whet.evaluation.questions import Questions
 from whet.evaluation.time_box import TimeBox
 from whet.inference.decoding import Decoding
-from whet.inference.engine import generate
+from whet.inference.engine import Completion, generate
 from whet.inference.text import answer_decoder, prompt_text
 from whet.models.load import LoadedModel
 from whet.types import Example, Generation
 
 if TYPE_CHECKING:
+    from transformers.tokenization_utils_base import PreTrainedTokenizerBase
+
     from whet.evaluation.writers import Writer
 
 Progress = Callable[[int, int], None]
@@ -85,21 +87,36 @@ def write(
 
     `seconds` of each is its share of the time that all took.
     """
-    started = time.monotonic()
-    completions = generate(
-        loaded.model,
+    return as_generations(
+        examples,
         prompts,
-        stop_ids=stop_ids,
-        decoding=decoding,
-        keys=[example.id for example in examples],
-        decode=answer_decoder(loaded.tokenizer),
-        on_finished=lambda _index, num_finished: progress(num_finished),
+        loaded.tokenizer,
+        lambda: generate(
+            loaded.model,
+            prompts,
+            stop_ids=stop_ids,
+            decoding=decoding,
+            keys=[example.id for example in examples],
+            decode=answer_decoder(loaded.tokenizer),
+            on_finished=lambda _index, num_finished: progress(num_finished),
+        ),
     )
+
+
+def as_generations(
+    examples: Sequence[Example],
+    prompts: Sequence[Sequence[int]],
+    tokenizer: PreTrainedTokenizerBase,
+    complete: Callable[[], Sequence[Completion]],
+) -> tuple[Generation, ...]:
+    """What `complete` writes to the prompts of these examples, timed."""
+    started = time.monotonic()
+    completions = complete()
     share = (time.monotonic() - started) / max(1, len(examples))
     return tuple(
         Generation(
             example_id=example.id,
-            prompt=prompt_text(loaded.tokenizer, prompt),
+            prompt=prompt_text(tokenizer, prompt),
             text=completion.text or "",
             num_new_tokens=len(completion.ids),
             stopped=completion.ended,

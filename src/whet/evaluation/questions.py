@@ -83,14 +83,16 @@ class AnswerKey:
         return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
 
 
-def answer_key(questions: Questions, weights: str) -> AnswerKey:
+def answer_key(questions: Questions, weights: str, writer: str = "") -> AnswerKey:
     """The key of what the model `weights` answers to `questions` with the code and libraries of now.
+
+    `writer` names what writes in the place of whet's engine, with its version: reports of two writers do not compare.
 
     Metrics and judge have no part in it: another choice of them generates nothing.
     """
     return AnswerKey(
         weights=weights,
         rows=questions.fingerprint(),
-        decoding=str(questions.decoding),
+        decoding=f"{questions.decoding}, written by {writer}" if writer else str(questions.decoding),
         code=code_version(),
     )

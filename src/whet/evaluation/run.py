@@ -12,10 +12,11 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 from whet import cache
 from whet.data.pipeline import PreparedData, prepare
-from whet.errors import StorageError
+from whet.errors import RecipeError, StorageError
 from whet.evaluation import answer_cache, metrics, nemo_rows, scoring
 from whet.evaluation.answers import answer_rest, judge_again
 from whet.evaluation.compare import compare
@@ -26,8 +27,10 @@ from whet.evaluation.questions import AnswerKey, Questions, answer_key, render_q
 from whet.evaluation.seen_rows import seen_rows
 from whet.evaluation.store import read_eval_report, write_comparison, write_eval_report
 from whet.evaluation.time_box import TimeBox
+from whet.evaluation.vllm_writer import VllmWriter
 from whet.evaluation.writers import LeadingWriter, OwnWriter, Writer, follow
 from whet.inference.tuned import final_weights
+from whet.inference.vllm_backend import require_vllm
 from whet.kernels import attention
 from whet.models.adapters import ADAPTER_CONFIG
 from whet.models.load import LoadedModel, load_pretrained
@@ -53,6 +56,8 @@ class EvaluateOptions:
     least 8 each)"""
     max_rows: int | None = None
     """most rows of each set, the first ones"""
+    backend: Literal["whet", "vllm"] = "whet"
+    """what writes the answers: whet's own engine, or vLLM (extra `vllm`)"""
     base_only: bool = False
     """answer with the base alone: nothing is compared, and the run needs no final weights"""
     nemo_rows: Path | None = None
@@ -77,6 +82,10 @@ def evaluate_run(
         final_weights(run_folder)
     scoring.require(recipe.evaluate)
     env = read_env()
+    if options.backend == "vllm":
+        require_vllm()
+        if env.world_size > 1:
+            raise RecipeError("vLLM spreads its work by itself", where="--backend vllm", mend="start one process")
     with joined(env, choose_device(recipe.train.device, env)) as team:
         if not env.is_main:
             _follow(recipe, team)
@@ -130,16 +139,25 @@ class _Evaluation:
     ) -> None:  # fmt: skip
         self._run_folder, self._recipe, self._options, self._say = run_folder, recipe, options, say
         self._started = time.monotonic()
-        self._loaded = load_pretrained(recipe.model, device=choose_device(recipe.train.device, read_env()))
+        # beside vLLM, which holds the GPU's memory, the model waits where gold answers can still be measured
+        device = "cpu" if options.backend == "vllm" else recipe.train.device
+        self._loaded = load_pretrained(recipe.model, device=choose_device(device, team.env))
         attention.install(self._loaded.model)
-        own = OwnWriter(self._loaded)
-        self._writer: Writer = LeadingWriter(own, team) if team.env.world_size > 1 else own
         self._data = prepare(recipe, self._loaded.tokenizer, end_ids=self._loaded.stop_ids, base_folder=Path.cwd())
         self._sets = _render_sets(recipe, self._data, self._loaded)
         self._seen = {} if options.base_only else seen_rows(
             recipe, self._data, self._sets, folder=run_folder / "evaluations", base_folder=Path.cwd()
         )  # fmt: skip
+        self._writer = self._choose_writer(team)
         self._ready = time.monotonic()
+
+    def _choose_writer(self, team: Team) -> Writer:
+        if self._options.backend == "vllm":
+            tuned = None if self._options.base_only else self._run_folder
+            room = self._run_folder / "evaluations" / ".for-vllm"
+            return VllmWriter(self._recipe, self._loaded, tuned, room)
+        own = OwnWriter(self._loaded)
+        return LeadingWriter(own, team) if team.env.world_size > 1 else own
 
     def compare_all(self) -> list[Comparison]:
         try:
@@ -188,7 +206,7 @@ class _Evaluation:
         return box
 
     def _answer(self, model: str, weights: str, questions: Questions, num_rows: int, turn: _Turn) -> _Answered:
-        key = answer_key(questions, weights)
+        key = answer_key(questions, weights, self._writer.name)
         journal = Journal(self._folder(questions), model, key)
         known = [] if self._options.fresh else self._known(model, key, questions, journal)
         if len(known) < num_rows:
