@@ -124,3 +124,50 @@ def test_the_guide_s_inference_command_answers_from_run_and_adapter_folder(origi
         [sys.executable, program, "--model_path", str(adapter), "--prompt", prompt], capture_output=True, text=True
     )
     assert nowhere.returncode == 2 and "its base must be named" in nowhere.stderr
+
+
+def validate(folder: Path, *arguments: str) -> tuple[int, str]:
+    """(exit code, what it said) of the guide's script"""
+    program = str(Path(__file__).parents[2] / "validate_config.py")
+    environment = os.environ | {"WHET_CACHE": str(folder / "cache"), "OMP_NUM_THREADS": "1"}
+    process = subprocess.run(
+        [sys.executable, program, *arguments], env=environment, capture_output=True, text=True, timeout=120, cwd=folder
+    )
+    return process.returncode, process.stdout + process.stderr
+
+
+def test_the_guide_s_validation_command_checks_a_config_and_evaluates_a_checkpoint(original, tmp_path):
+    """As it is typed: `python validate_config.py --config CONFIG --checkpoint FOLDER`."""
+    run = shutil.copytree(original / "run", tmp_path / "run", ignore=shutil.ignore_patterns("evaluations"))
+    config = tmp_path / "config.yaml"
+    recipe = (run / "recipe.yaml").read_text().replace(f"output: {original / 'run'}", f"output: {tmp_path / 'out'}")
+    write_text(config, recipe)
+    code, said = validate(tmp_path, "--config", str(config))
+    assert code == 0 and f"ok  {config}" in said, said
+    code, said = validate(tmp_path, "--config", str(config), "--checkpoint", str(run))
+    assert code == 0 and "tuned answered 40 rows" in said, said
+    assert "report:" in said and (run / "evaluations" / "sums" / "comparison.json").is_file()
+    # a checkpoint inside the run brings no recipe: the config's test set, in a folder of its own, and the same answers
+    checkpoint = run / "checkpoint-3"
+    checkpoint.mkdir()
+    for name in ("adapter_model.safetensors", "adapter_config.json"):
+        shutil.copy(run / name, checkpoint)
+    code, said = validate(tmp_path, "--config", str(config), "--checkpoint", str(checkpoint))
+    assert code == 0 and "base answered before" in said, said
+    own = tmp_path / "out" / "evaluated" / "checkpoint-3" / "evaluations" / "sums" / "tuned.jsonl"
+    assert own.read_bytes() == (run / "evaluations" / "sums" / "tuned.jsonl").read_bytes()
+    code, said = validate(tmp_path, "--config", str(config), "--checkpoint", str(tmp_path))
+    assert code == 5 and "no final weights" in said
+
+
+def test_the_guide_s_validation_command_refuses_what_cannot_be_run(original, tmp_path):
+    bad = tmp_path / "configs" / "deep" / "bad.yaml"
+    write_text(bad, (original / "run" / "recipe.yaml").read_text().replace("adapter:", "adaptor:"))
+    code, said = validate(tmp_path, "--config", str(bad))
+    assert code == 2 and "adaptor" in said and "bad.yaml" in said
+    code, said = validate(tmp_path, "--all")
+    assert code == 2 and "1 of 1 files cannot be run" in said
+    write_text(bad, (original / "run" / "recipe.yaml").read_text())
+    code, said = validate(tmp_path, "--all")
+    assert code == 0 and "ok  configs/deep/bad.yaml" in said
+    assert validate(tmp_path)[0] == 2

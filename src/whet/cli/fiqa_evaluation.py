@@ -89,7 +89,7 @@ def find_run(
     if home is not None and is_own and load_recipe(home / _RECIPE, changes) == load_recipe(home / _RECIPE):
         return home, load_recipe(home / _RECIPE)
     changed = load_recipe(home / _RECIPE if home else recipe, [*changes, f"output={folder}"])
-    _make_run(folder, changed, None if peft_model == _NONE else source)
+    make_run(folder, changed, None if peft_model == _NONE else source)
     return folder, changed
 
 
@@ -97,7 +97,8 @@ def _homes(source: Path) -> tuple[Path, ...]:
     return () if str(source) == _NONE else (source, source.parent)
 
 
-def _make_run(folder: Path, recipe: Recipe, adapter: Path | None) -> None:
+def make_run(folder: Path, recipe: Recipe, adapter: Path | None) -> None:
+    """Make `folder` one that can be evaluated: `recipe`, and the weights of a run, checkpoint or adapter folder."""
     from whet.atomic import write_bytes, write_text
     from whet.inference.tuned import final_weights
     from whet.models.adapters import ADAPTER_CONFIG
