@@ -3,7 +3,7 @@
 #   VENV=.venv             where the environment lives
 #   PIP_ARGS="..."         passed to every pip install, e.g. an index with CPU or CUDA builds of torch
 #   WORKERS=2              test processes side by side
-.PHONY: help demo test unit check bench test-all mutants clean-venv
+.PHONY: help demo test unit check bench studies test-all mutants clean-venv
 
 VENV     ?= .venv
 BIN       = $(VENV)/bin
@@ -15,6 +15,8 @@ PYTHON   ?= $(shell for name in python3.13 python3.12 python3.11 python3; do \
 	&& echo $$name && break; done)
 PIP       = $(BIN)/python -m pip install --disable-pip-version-check -qq $(PIP_ARGS) -c constraints.txt
 TORCH     = $(shell grep '^torch==' constraints.txt)
+BENCHMARKS = cpu_vs_trl data_path generation gpu_smoke
+STUDIES    = demo_seeds spectral_moments spectral_study extraction_agreement likelihood_parity
 # One thread per process: the numbers do not depend on the core count, and WORKERS processes do not fight.
 PYTEST    = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
@@ -37,8 +39,11 @@ check: $(VENV)/.dev-installed ## format, lint, types, import rules, then the tes
 	$(BIN)/lint-imports
 	$(MAKE) test
 
-bench: $(VENV)/.dev-installed ## run every benchmark script; results go to benchmarks/results
-	@set -e; for script in $$(grep -l "__main__" benchmarks/*.py); do echo "$$script"; $(BIN)/python "$$script"; done
+bench: $(VENV)/.dev-installed ## measure speed and memory; results go to benchmarks/results
+	@set -e; for name in $(BENCHMARKS); do echo "$$name"; $(BIN)/python "benchmarks/$$name.py"; done
+
+studies: $(VENV)/.dev-installed ## measure what training and judging do (hours); results go to benchmarks/results
+	@set -e; for name in $(STUDIES); do echo "$$name"; $(BIN)/python "benchmarks/$$name.py"; done
 
 mutants: $(VENV)/.dev-installed ## put each known bug back and see its test fail
 	OMP_NUM_THREADS=1 $(BIN)/python tests/mutants/run.py --workers $(WORKERS)

@@ -4,10 +4,11 @@ lm-eval's own filter classes, built from its own tasks/gsm8k/gsm8k.yaml, and its
 real answers; so does whet. Compared are the number that each takes and the verdict. Every difference is put under the
 first rule of `RULES` that holds for it; one that fits no rule is printed, and the exit code is 1.
 
-    python benchmarks/extraction_agreement.py GENERATIONS.jsonl
+    WHET_TEST_DATA=... python benchmarks/extraction_agreement.py
 
-Rows: {"id", "text", "golds"} as in a run's evaluations/SET/base.jsonl. `--generate` writes the file first: the
-built-in model's greedy answers to the first 500 GSM8K test questions, every second one asked to end with `#### N`.
+Without files it reads outputs/extraction_agreement.jsonl, and writes that first where it is missing: the built-in model's
+greedy answers to the first 500 GSM8K test questions, every second one asked to end with `#### N`. Other files may be
+named; their rows are {"id", "text", "golds"} as in a run's evaluations/SET/base.jsonl.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,7 @@ from machine import write_result
 from whet.data.datasets import math_answer, number_text
 
 INVALID = "[invalid]"
+GENERATIONS = Path("outputs", "extraction_agreement.jsonl")
 EXCERPT_CHARACTERS = 80
 ASKED_FORM = (
     "Solve it step by step. The last line must be the answer alone behind four number signs, for example:\n#### 48"
@@ -231,7 +234,10 @@ def generate(path: Path, num_rows: int) -> None:
         return list(number_ids(row for row in opened.read() if not isinstance(row, BadRow)))
 
     examples = [pair[i % 2] for i, pair in enumerate(zip(read(None), read(ASKED_FORM), strict=True))]
-    with path.open("w", encoding="utf-8") as file:
+    path.parent.mkdir(exist_ok=True)
+    # renamed when whole: a file that is there is read, not written again
+    draft = path.with_suffix(".part")
+    with draft.open("w", encoding="utf-8") as file:
         for start in range(0, len(examples), 32):
             part = examples[start : start + 32]
             answers = write(
@@ -241,16 +247,19 @@ def generate(path: Path, num_rows: int) -> None:
             for example, answer in zip(part, answers, strict=True):
                 file.write(json.dumps({"id": example.id, "text": answer.text, "golds": list(example.golds)}) + "\n")
             print(f"{start + len(part)} of {len(examples)} answered", flush=True)
+    draft.replace(path)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("generations", type=Path, nargs="+")
-    parser.add_argument("--generate", action="store_true", help="write the (one) file first")
+    parser.add_argument("generations", type=Path, nargs="*", default=[GENERATIONS])
     parser.add_argument("--rows", type=int, default=500)
     arguments = parser.parse_args()
-    if arguments.generate:
-        generate(arguments.generations[0], arguments.rows)
+    if find_spec("lm_eval") is None:
+        print("lm-eval is not installed (pip install 'whet[eval]'): nothing measured")
+        return
+    if not GENERATIONS.is_file() and GENERATIONS in arguments.generations:
+        generate(GENERATIONS, arguments.rows)
     rows = [
         json.loads(line)
         for path in arguments.generations
@@ -271,7 +280,7 @@ def main() -> None:
         "extraction_agreement",
         claim=__doc__.split("\n")[0].removeprefix("Claim: "),
         result={"rows": len(rows), "lm_eval": version("lm_eval"), "unexplained": num_unexplained, "filters": found},
-        command="python benchmarks/extraction_agreement.py --generate GENERATIONS.jsonl",
+        command="python benchmarks/extraction_agreement.py",
     )
     sys.exit(1 if num_unexplained else 0)
 

@@ -22,6 +22,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -157,6 +158,9 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=3)
     parser.add_argument("--lm-eval-python", default=sys.executable)
     arguments = parser.parse_args()
+    if arguments.lm_eval_python == sys.executable and find_spec("lm_eval") is None:
+        print("lm-eval is not installed (pip install 'whet[eval]', or --lm-eval-python): nothing measured")
+        return
     data = Path(os.environ["WHET_TEST_DATA"])
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)

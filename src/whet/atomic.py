@@ -38,6 +38,17 @@ def write_bytes(path: Path, content: bytes) -> None:
         raise _storage_error(path, "written", error) from error
 
 
+def append_bytes(path: Path, content: bytes) -> None:
+    """Add `content` to the end of `path`; on the disk when this returns. A crash may leave a part of it."""
+    try:
+        with path.open("ab") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise _storage_error(path, "written", error) from error
+
+
 def remove(path: Path) -> None:
     """Remove a file if it is there; raises StorageError when it may not be removed."""
     try:

@@ -21,3 +21,10 @@ def test_every_result_says_how_it_was_made():
 def test_the_readme_names_every_required_key():
     text = (BENCHMARKS / "README.md").read_text(encoding="utf-8")
     assert all(f"`{key}`" in text for key in REQUIRED)
+
+
+def test_every_script_is_run_by_a_target():
+    scripts = {path.stem for path in BENCHMARKS.glob("*.py") if "__main__" in path.read_text(encoding="utf-8")}
+    makefile = (BENCHMARKS.parent / "Makefile").read_text(encoding="utf-8")
+    lists = [line.partition("=")[2].split() for line in makefile.splitlines() if line.startswith(("BENCHM", "STUDIES"))]
+    assert sorted(name for names in lists for name in names) == sorted(scripts)

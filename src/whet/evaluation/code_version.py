@@ -18,7 +18,15 @@ _READS = (
     "data/templates/*.py",
     "data/templates/*.jinja",
 )
-_WRITES_AND_JUDGES = (*_READS, "inference/*.py", "data/datasets/*.py", "evaluation/answers.py")
+_WRITES_AND_JUDGES = (
+    *_READS,
+    "kernels/decode_step.py",
+    "kernels/packed_linear.py",
+    "inference/*.py",
+    "data/datasets/*.py",
+    "evaluation/answers.py",
+    "evaluation/writers.py",
+)
 _MEASURES = (*_READS, "data/packing.py", "kernels/loss_head.py", "evaluation/likelihood.py")
 _FINDS_SEEN_ROWS = ("data/overlap.py", "data/ngrams.py", "data/row_keys.py")
 _LIBRARIES = ("torch", "transformers", "tokenizers")

@@ -10,14 +10,13 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from whet import atomic
-from whet.errors import NonFiniteError, StorageError
+from whet.errors import NonFiniteError
 from whet.evaluation import answer_cache
 from whet.evaluation.code_version import likelihood_version
 from whet.evaluation.likelihood import GoldLikelihood
@@ -54,7 +53,7 @@ class GoldAnswers:
             start = len(self._rows)
             examples = self._examples[start : start + BLOCK_ROWS]
             measured = [_to_row(e, found) for e, found in zip(examples, self._measure(examples), strict=True)]
-            self._append(measured)
+            atomic.append_bytes(self._path, _lines(measured))
             self._rows += measured
         return [None if row is None else _to_likelihood(row) for row in self._rows[:num_rows]]
 
@@ -80,19 +79,6 @@ class GoldAnswers:
         """Rows up to the first damaged one, without a block that was begun and not finished."""
         good = next((i for i, row in enumerate(rows) if not _is_row(row)), len(rows))
         return rows[: good if good >= len(self._examples) else good - good % BLOCK_ROWS][: len(self._examples)]
-
-    def _append(self, rows: Sequence[Any]) -> None:
-        try:
-            with self._path.open("ab") as file:
-                file.write(_lines(rows))
-                file.flush()
-                os.fsync(file.fileno())
-        except OSError as error:
-            raise StorageError(
-                f"could not be written: {error.strerror or error}",
-                where=str(self._path),
-                mend="free space on that disk and give the same command again; what is measured is kept",
-            ) from error
 
     def _header(self) -> bytes:
         return json.dumps({"format_version": 1, "key": asdict(self._key)}, sort_keys=True).encode() + b"\n"

@@ -8,7 +8,6 @@ every row is computed beside the same other rows as without the crash, and comes
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -54,17 +53,7 @@ class Journal:
 
     def append(self, answers: Answers) -> None:
         """Add one portion; it is on the disk when this returns. StorageError when the disk refuses."""
-        try:
-            with self._path.open("ab") as file:
-                file.write(_lines(answers))
-                file.flush()
-                os.fsync(file.fileno())
-        except OSError as error:
-            raise StorageError(
-                f"could not be written: {error.strerror or error}",
-                where=str(self._path),
-                mend="free space on that disk and give the same command again; what is answered is kept",
-            ) from error
+        atomic.append_bytes(self._path, _lines(answers))
 
     def remove(self) -> None:
         """The answers are in their final file."""

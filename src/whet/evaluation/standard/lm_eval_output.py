@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import math
 from pathlib import Path
 from typing import Any
 
 from whet.errors import DataError
 from whet.evaluation.standard.outcome import Measured, RowScore
+from whet.evaluation.standard.read_json import finite_number, parse_object
 
 _UNITS = {
     "acc": "share of rows",
@@ -29,7 +28,7 @@ def read_output(folder: Path) -> list[Measured]:
     found = sorted(folder.rglob("results_*.json"))
     if not found:
         raise DataError("lm-eval left no results", where=str(folder), mend=_MEND)
-    document = _parse(found[-1].read_text(encoding="utf-8"), str(found[-1]))
+    document = parse_object(found[-1].read_text(encoding="utf-8"), where=str(found[-1]), mend=_MEND)
     results = document.get("results")
     if not isinstance(results, dict) or not all(isinstance(values, dict) for values in results.values()):
         raise DataError("`results` is missing or of another form", where=str(found[-1]), mend=_MEND)
@@ -39,7 +38,7 @@ def read_output(folder: Path) -> list[Measured]:
         for key, value in values.items():
             metric, _, filter_name = key.partition(",")
             # of `exact_match,strict-match`; names without a filter (alias, sample_len) are no metrics
-            number = _number(value)
+            number = finite_number(value)
             if not filter_name or metric.endswith("_stderr") or number is None:
                 continue
             rows = samples.get((metric, filter_name), {})
@@ -50,7 +49,7 @@ def read_output(folder: Path) -> list[Measured]:
                     unit=_UNITS.get(metric, ""),
                     num_rows=len(rows) or _num_rows(document, task),
                     value=number,
-                    stderr=_number(values.get(f"{metric}_stderr,{filter_name}")),
+                    stderr=finite_number(values.get(f"{metric}_stderr,{filter_name}")),
                     rows=rows,
                 )
             )
@@ -74,7 +73,7 @@ def _read_samples(folder: Path, task: str) -> dict[tuple[str, str], dict[str, Ro
         for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), start=1):
             if not line:
                 continue
-            row = _parse(line, f"{path}:{number}")
+            row = parse_object(line, where=f"{path}:{number}", mend=_MEND)
             try:
                 row_id, filter_name, metrics = str(row["doc_id"]), str(row["filter"]), list(row["metrics"])
                 asked = ":".join(str(row[f"{part}_hash"]) for part in ("doc", "prompt", "target"))
@@ -83,23 +82,9 @@ def _read_samples(folder: Path, task: str) -> dict[tuple[str, str], dict[str, Ro
             for metric in metrics:
                 key = (str(metric), filter_name)
                 rows = scores.setdefault(key, {})
-                score = _number(row.get(metric))
+                score = finite_number(row.get(metric))
                 if score is None or row_id in rows:
                     unusable.add(key)
                 else:
                     rows[row_id] = RowScore(score=score, asked=asked)
     return {key: rows for key, rows in scores.items() if key not in unusable}
-
-
-def _parse(text: str, where: str) -> dict[str, Any]:
-    try:
-        value = json.loads(text)
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise DataError(f"not JSON ({error})", where=where, mend=_MEND) from error
-    if not isinstance(value, dict):
-        raise DataError("a JSON object is expected", where=where, mend=_MEND)
-    return value
-
-
-def _number(value: object) -> float | None:
-    return float(value) if isinstance(value, (int, float)) and math.isfinite(value) else None

@@ -6,10 +6,10 @@ import hashlib
 import json
 import math
 from pathlib import Path
-from typing import Any
 
 from whet.errors import DataError, HubError
 from whet.evaluation.standard.outcome import Measured, RowScore
+from whet.evaluation.standard.read_json import finite_number, parse_object
 
 _MEND = "if it comes back, this version of NeMo Evaluator writes another form"
 # means over the rows' rewards: the one for rewards of 0 and 1, the other for any; both written with four decimals
@@ -30,7 +30,7 @@ def read_output(folder: Path) -> list[Measured]:
 
 
 def _read_benchmark(path: Path) -> list[Measured]:
-    document = _parse(path.read_text(encoding="utf-8"), str(path))
+    document = parse_object(path.read_text(encoding="utf-8"), where=str(path), mend=_MEND)
     try:
         name, scores = str(document["benchmark"]["name"]), dict(document["benchmark"]["scores"])
         num_rows = int(document["benchmark"]["samples"])
@@ -40,7 +40,7 @@ def _read_benchmark(path: Path) -> list[Measured]:
     mean, stderr = _mean_and_error(scores.get("summary"))
     measured = []
     for metric, score in scores.items():
-        value = _number(score.get("value")) if isinstance(score, dict) else None
+        value = finite_number(score.get("value")) if isinstance(score, dict) else None
         if value is None:
             continue
         is_mean = metric in _MEANS and mean is not None and math.isclose(mean, value, abs_tol=_ROUNDING)
@@ -62,7 +62,7 @@ def _mean_and_error(summary: object) -> tuple[float | None, float | None]:
     """The unrounded mean of the rewards, and its standard error."""
     if not isinstance(summary, dict):
         return None, None
-    mean, deviation, num_rows = (_number(summary.get(key)) for key in ("mean", "std", "n"))
+    mean, deviation, num_rows = (finite_number(summary.get(key)) for key in ("mean", "std", "n"))
     return mean, None if deviation is None or not num_rows else deviation / math.sqrt(num_rows)
 
 
@@ -74,7 +74,7 @@ def _read_rows(path: Path) -> dict[str, RowScore]:
     for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), start=1):
         if not line:
             continue
-        row = _parse(line, f"{path}:{number}")
+        row = parse_object(line, where=f"{path}:{number}", mend=_MEND)
         details = row.get("scoring_details")
         if isinstance(details, dict) and "error_category" in details:
             raise HubError(
@@ -83,23 +83,9 @@ def _read_rows(path: Path) -> dict[str, RowScore]:
                 where=f"{path}:{number}",
                 mend="see that the server answers, then evaluate again",
             )
-        score, problem = _number(row.get("reward")), str(row.get("problem_idx"))
+        score, problem = finite_number(row.get("reward")), str(row.get("problem_idx"))
         if score is None or "prompt" not in row or problem in rows:
             return {}
         asked = json.dumps([row["prompt"], row.get("expected_answer")])
         rows[problem] = RowScore(score=score, asked=hashlib.sha256(asked.encode()).hexdigest())
     return rows
-
-
-def _parse(text: str, where: str) -> dict[str, Any]:
-    try:
-        value = json.loads(text)
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise DataError(f"not JSON ({error})", where=where, mend=_MEND) from error
-    if not isinstance(value, dict):
-        raise DataError("a JSON object is expected", where=where, mend=_MEND)
-    return value
-
-
-def _number(value: object) -> float | None:
-    return float(value) if isinstance(value, (int, float)) and math.isfinite(value) else None
