@@ -6,9 +6,9 @@ first rule of `RULES` that holds for it; one that fits no rule is printed, and t
 
     WHET_TEST_DATA=... python benchmarks/extraction_agreement.py
 
-Without files it reads outputs/extraction_agreement.jsonl, and writes that first where it is missing: the built-in model's
-greedy answers to the first 500 GSM8K test questions, every second one asked to end with `#### N`. Other files may be
-named; their rows are {"id", "text", "golds"} as in a run's evaluations/SET/base.jsonl.
+Without files it reads outputs/extraction_agreement.jsonl, and writes that first where it is missing: the built-in
+model's greedy answers to the first 500 GSM8K test questions, every second one asked to end with `#### N`. Other files
+may be named; their rows are {"id", "text", "golds"} as in a run's evaluations/SET/base.jsonl.
 """
 
 from __future__ import annotations
