@@ -6,6 +6,8 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import cache
+from itertools import count
 
 import torch
 import torch.distributed as dist
@@ -66,19 +68,34 @@ def choose_device(requested: str, env: Env) -> torch.device:
 
 
 def start(env: Env, device: torch.device) -> None:
-    """Join the process group (gloo on CPUs, NCCL on GPUs); nothing to do for one process."""
+    """Join the process group (gloo on CPUs, NCCL on GPUs); nothing to do for one process.
+
+    A process may join several groups one after another, all ranks in the same order.
+    """
     if env.world_size == 1 or dist.is_initialized():
         return
     backend = "nccl" if device.type == "cuda" else "gloo"
+    timeout = timedelta(seconds=TIMEOUT_SECONDS)
     try:
-        dist.init_process_group(
-            backend, rank=env.rank, world_size=env.world_size, timeout=timedelta(seconds=TIMEOUT_SECONDS)
-        )
+        # under keys of its own: in those of an earlier group a rank may find where the others were then
+        store = dist.PrefixStore(f"whet/group_{next(_group_numbers)}", _meeting_point(env))
+        dist.init_process_group(backend, store=store, rank=env.rank, world_size=env.world_size, timeout=timeout)
     except (RuntimeError, ValueError) as error:
         raise PeerLostError(
             f"rank {env.rank} of {env.world_size} could not join the others: {error}",
             mend="start all ranks together (torchrun) and check MASTER_ADDR and MASTER_PORT",
         ) from error
+
+
+_group_numbers = count()
+
+
+@cache
+def _meeting_point(env: Env) -> dist.Store:
+    """The key-value store at MASTER_ADDR, which rank 0 or the launcher keeps open as long as the process lives."""
+    timeout = timedelta(seconds=TIMEOUT_SECONDS)
+    store, _, _ = next(dist.rendezvous("env://", env.rank, env.world_size, timeout=timeout))
+    return store
 
 
 def stop() -> None:
