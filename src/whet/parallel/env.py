@@ -11,6 +11,8 @@ from itertools import count
 
 import torch
 import torch.distributed as dist
+from torch.distributed.distributed_c10d import PrefixStore, Store
+from torch.distributed.rendezvous import rendezvous
 
 from whet.errors import PeerLostError, RecipeError
 
@@ -78,7 +80,7 @@ def start(env: Env, device: torch.device) -> None:
     timeout = timedelta(seconds=TIMEOUT_SECONDS)
     try:
         # under keys of its own: in those of an earlier group a rank may find where the others were then
-        store = dist.PrefixStore(f"whet/group_{next(_group_numbers)}", _meeting_point(env))
+        store = PrefixStore(f"whet/group_{next(_group_numbers)}", _meeting_point(env))
         dist.init_process_group(backend, store=store, rank=env.rank, world_size=env.world_size, timeout=timeout)
     except (RuntimeError, ValueError) as error:
         raise PeerLostError(
@@ -91,10 +93,10 @@ _group_numbers = count()
 
 
 @cache
-def _meeting_point(env: Env) -> dist.Store:
+def _meeting_point(env: Env) -> Store:
     """The key-value store at MASTER_ADDR, which rank 0 or the launcher keeps open as long as the process lives."""
     timeout = timedelta(seconds=TIMEOUT_SECONDS)
-    store, _, _ = next(dist.rendezvous("env://", env.rank, env.world_size, timeout=timeout))
+    store, _, _ = next(rendezvous("env://", env.rank, env.world_size, timeout=timeout))
     return store
 
 
