@@ -140,8 +140,8 @@ def cached_attention(q_BHD: Tensor, k_BKSD: Tensor, v_BKSD: Tensor, bias_BS: Ten
     """One new token per row against its cache, grouped heads without copies. -> [B, H, D]"""
     num_rows, num_heads, head_dim = q_BHD.shape
     q_BKGD = q_BHD.view(num_rows, k_BKSD.shape[1], -1, head_dim)
-    scores_BKGS = (q_BKGD @ k_BKSD.transpose(2, 3)).to(bias_BS.dtype) * scale
-    p_BKGS = (scores_BKGS + bias_BS[:, None, None, :]).softmax(-1).to(q_BHD.dtype)
+    scores_BKGS = torch.add(bias_BS[:, None, None, :], q_BKGD @ k_BKSD.transpose(2, 3), alpha=scale)
+    p_BKGS = scores_BKGS.softmax(-1).to(q_BHD.dtype)
     return (p_BKGS @ v_BKSD).view(num_rows, num_heads, head_dim)
 
 

@@ -8,7 +8,6 @@ Shape letters: B rows, E hidden size, H query heads, K key/value heads, D head d
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -17,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from whet.kernels.attention import cached_attention
-from whet.kernels.packed_linear import Product, packed_products
+from whet.kernels.packed_linear import Product, products
 
 _ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
 _MLP = ("gate_proj", "up_proj", "down_proj")
@@ -35,9 +34,7 @@ class _Layer:
     before_attention: Tensor
     before_mlp: Tensor
     eps: float
-    q: Product
-    k: Product
-    v: Product
+    qkv: Product
     o: Product
     gate: Product
     up: Product
@@ -49,45 +46,47 @@ class DecodeStep:
 
     def __init__(self, model: Any, *, num_rows: int, is_packed: bool) -> None:
         layers = list(model.model.layers)
-        linears = [linear for layer in layers for linear in _linears(layer)] + [model.get_output_embeddings()]
-        products: list[Product] = packed_products(linears, num_rows=num_rows) if is_packed else list(linears)
-        self.head = products.pop()
+        groups = [group for layer in layers for group in _groups(layer)] + [[model.get_output_embeddings()]]
+        of_groups = products(groups, num_rows=num_rows, is_packed=is_packed)
+        self.head = of_groups.pop()
         self._layers = [
             _Layer(
                 before_attention=layer.input_layernorm.weight,
                 before_mlp=layer.post_attention_layernorm.weight,
                 eps=layer.input_layernorm.variance_epsilon,
-                **dict(zip(("q", "k", "v", "o", "gate", "up", "down"), seven, strict=True)),
+                **dict(zip(("qkv", "o", "gate", "up", "down"), five, strict=True)),
             )
-            for layer, seven in zip(layers, _in_sevens(products), strict=True)
+            for layer, five in zip(layers, _in_fives(of_groups), strict=True)
         ]
         attention = layers[0].self_attn
         self._scale, self._head_dim = float(attention.scaling), int(attention.head_dim)
+        self._num_heads = [linear.out_features // self._head_dim for linear in _groups(layers[0])[0]]
         self._embed, self._rotary, self._norm = model.model.embed_tokens, model.model.rotary_emb, model.model.norm
 
     def __call__(self, ids_B: Tensor, positions_B: Tensor, cache: Cache, bias_BS: Tensor) -> Tensor:
         """Hidden states after the last norm, [B, E]. `bias_BS`: 0 where a row sees its cache, -inf elsewhere."""
         x_BE = self._embed(ids_B)
         cos_B1D, sin_B1D = self._rotary(x_BE, positions_B[:, None])
+        # half a head further on stands the other one of a pair, with its sign
+        sin_B1D = torch.cat([-sin_B1D[..., : self._head_dim // 2], sin_B1D[..., self._head_dim // 2 :]], dim=-1)
         for number, layer in enumerate(self._layers):
-            x_BE = x_BE + self._attend(number, layer, x_BE, cos_B1D, sin_B1D, cache, bias_BS)
+            x_BE = self._attend(number, layer, x_BE, cos_B1D, sin_B1D, cache, bias_BS)
             h_BE = _normed(x_BE, layer.before_mlp, layer.eps)
-            x_BE = x_BE + layer.down(functional.silu(layer.gate(h_BE)) * layer.up(h_BE))
+            x_BE = layer.down.plus(layer.up.times(h_BE, layer.gate.silu(h_BE)), x_BE)
         return _normed(x_BE, self._norm.weight, self._norm.variance_epsilon)
 
     def _attend(
         self, number: int, layer: _Layer, x_BE: Tensor, cos_B1D: Tensor, sin_B1D: Tensor, cache: Cache, bias_BS: Tensor
     ) -> Tensor:
-        num_rows, head_dim = len(x_BE), self._head_dim
-        h_BE = _normed(x_BE, layer.before_attention, layer.eps)
-        q_BHD = layer.q(h_BE).view(num_rows, -1, head_dim)
-        k_BKD = layer.k(h_BE).view(num_rows, -1, head_dim)
-        v_BKD = layer.v(h_BE).view(num_rows, -1, head_dim)
-        turned = _turned(torch.cat([q_BHD, k_BKD], dim=1), cos_B1D, sin_B1D)
-        q_BHD, k_BKD = turned.split([q_BHD.shape[1], k_BKD.shape[1]], dim=1)
+        """The hidden states with the attention's part added."""
+        num_rows, (num_q, num_k, _) = len(x_BE), self._num_heads
+        heads = layer.qkv(_normed(x_BE, layer.before_attention, layer.eps)).view(num_rows, -1, self._head_dim)
+        turned = _turned(heads[:, : num_q + num_k], cos_B1D, sin_B1D)
+        q_BHD, k_BKD = turned.split([num_q, num_k], dim=1)
+        v_BKD = heads[:, num_q + num_k :]
         keys_BKSD, values_BKSD = cache.update(k_BKD[:, :, None], v_BKD[:, :, None], number)
         out_BHD = cached_attention(q_BHD.contiguous(), keys_BKSD, values_BKSD, bias_BS, self._scale)
-        return layer.o(out_BHD.reshape(num_rows, -1))
+        return layer.o.plus(out_BHD.reshape(num_rows, -1), x_BE)
 
 
 def build_decode_step(model: nn.Module, *, num_rows: int, is_packed: bool) -> DecodeStep | None:
@@ -127,8 +126,14 @@ def _linears(layer: Any) -> list[Any]:
     return [getattr(layer.self_attn, name) for name in _ATTENTION] + [getattr(layer.mlp, name) for name in _MLP]
 
 
-def _in_sevens(products: list[Product]) -> Iterable[list[Product]]:
-    return (products[start : start + 7] for start in range(0, len(products), 7))
+def _in_fives(each: list[Product]) -> list[list[Product]]:
+    return [each[start : start + 5] for start in range(0, len(each), 5)]
+
+
+def _groups(layer: Any) -> list[list[Any]]:
+    """Layers that read the same input stand together, but gate and up: what follows them differs."""
+    q, k, v, *others = _linears(layer)
+    return [[q, k, v], *([other] for other in others)]
 
 
 def _normed(x_BE: Tensor, weight_E: Tensor, eps: float) -> Tensor:
@@ -136,7 +141,7 @@ def _normed(x_BE: Tensor, weight_E: Tensor, eps: float) -> Tensor:
     return weight_E * functional.rms_norm(x_BE.float(), x_BE.shape[-1:], None, eps).to(x_BE.dtype)
 
 
-def _turned(x_BHD: Tensor, cos_B1D: Tensor, sin_B1D: Tensor) -> Tensor:
+def _turned(x_BHD: Tensor, cos_B1D: Tensor, signed_sin_B1D: Tensor) -> Tensor:
     """Rotary positions (arXiv:2104.09864) in Llama's arrangement: pairs are half a head apart."""
-    first, second = x_BHD.chunk(2, dim=-1)
-    return x_BHD * cos_B1D + torch.cat([-second, first], dim=-1) * sin_B1D
+    other_BHD = x_BHD.roll(x_BHD.shape[-1] // 2, dims=-1)
+    return torch.addcmul(x_BHD * cos_B1D, other_BHD, signed_sin_B1D)
