@@ -11,7 +11,7 @@ from dataclasses import replace
 from whet.evaluation import statistics
 from whet.evaluation.breakdown import compare_by_category, largest_changes, take
 from whet.evaluation.contests import Contest, decide_together
-from whet.evaluation.metrics import METRICS
+from whet.evaluation.metrics import METRICS, SECONDS, mean
 from whet.evaluation.seeds import compare_scores, row_means
 from whet.evaluation.sentences import Facts, sentences
 from whet.evaluation.sides import Side, refusal, refuse_unlike, seen_in_training, shared_metrics
@@ -34,6 +34,9 @@ def compare_sides(base: Side, tuned: Side, *, seed: int) -> Comparison:
     """`compare` for sides of one or several runs each; the role is that of tuned's set."""
     refuse_unlike(base, tuned)
     names, only_some = shared_metrics(base, tuned)
+    # rows answered together share one measurement: their number says nothing of its spread
+    seconds = _means(base, tuned, SECONDS) if SECONDS in names[1:] else None
+    names = [name for name in names if name == names[0] or name != SECONDS]
     rows = range(base.num_rows)
     metrics = compare_metrics(base, tuned, names, rows, seed=seed)
     if not metrics or metrics[0].name != names[0]:
@@ -77,7 +80,15 @@ def compare_sides(base: Side, tuned: Side, *, seed: int) -> Comparison:
         num_tuned_seeds=len(tuned.reports),
     )
     left_out = tuple(only_some + [name for name in names if name not in {metric.name for metric in metrics}])
-    return replace(comparison, sentences=sentences(comparison, base, tuned, Facts(rest=rest, left_out=left_out)))
+    return replace(
+        comparison, sentences=sentences(comparison, base, tuned, Facts(rest=rest, left_out=left_out, seconds=seconds))
+    )
+
+
+def _means(base: Side, tuned: Side, name: str) -> tuple[float, float] | None:
+    """Base's and tuned's mean over rows and seeds; None where no row has a score."""
+    means = [mean([score for run in side.scores(name) for score in run]) for side in (base, tuned)]
+    return None if means[0] is None or means[1] is None else (means[0], means[1])
 
 
 def compare_metrics(

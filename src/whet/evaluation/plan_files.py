@@ -13,7 +13,7 @@ from typing import Any
 
 from whet import atomic
 from whet.errors import StorageError
-from whet.evaluation.metrics import mean
+from whet.evaluation.metrics import METRICS, SECONDS, mean
 from whet.evaluation.store import list_datasets, read_comparison, read_eval_report
 from whet.types import Comparison, EvalReport
 
@@ -43,7 +43,23 @@ def plan_documents(run_folder: Path, dataset: str) -> dict[str, dict[str, Any]]:
             documents[file] = result_document(read_eval_report(folder, model))
     if (folder / "comparison.json").is_file():
         documents[COMPARISON] = comparison_document(read_comparison(folder))
+        _add_seconds(documents)
     return documents
+
+
+def _add_seconds(documents: dict[str, dict[str, Any]]) -> None:
+    """The time per example has no interval, so a comparison does not hold it; the plan lists it all the same."""
+    both = [documents[file]["metrics"].get(SECONDS, {}).get("mean") for file in (BASELINE, PEFT)]
+    if None in both:
+        return
+    base, peft = both
+    documents[COMPARISON]["comparison"][SECONDS] = {
+        "peft": peft,
+        "base": base,
+        "improvement": peft - base,
+        "improvement_pct": 100 * (peft - base) / base if base else None,
+        "unit": METRICS[SECONDS].unit,
+    }
 
 
 def result_document(report: EvalReport) -> dict[str, Any]:

@@ -21,6 +21,8 @@ class Facts:
     """the primary metric without the rows seen in training"""
     left_out: tuple[str, ...]
     """metrics that were not compared"""
+    seconds: tuple[float, float] | None = None
+    """base's and tuned's seconds per example, where they were asked for"""
 
 
 def sentences(c: Comparison, base: Side, tuned: Side, facts: Facts) -> tuple[str, ...]:
@@ -37,6 +39,11 @@ def sentences(c: Comparison, base: Side, tuned: Side, facts: Facts) -> tuple[str
     if any(metric.name == "answer_accuracy" for metric in c.metrics):
         said.append(_format(c, base, tuned))
     said.append(_stops(base, tuned))
+    if facts.seconds is not None:
+        said.append(
+            f"Seconds per example: {tuned.name} {facts.seconds[1]:.3g}, {base.name} {facts.seconds[0]:.3g}; "
+            "rows answered together share one measurement, so there is no interval."
+        )
     if facts.left_out:
         said.append(f"Not compared, because not every answer set has it: {', '.join(facts.left_out)}.")
     if len({report.code for report in (*base.reports, *tuned.reports)}) > 1:

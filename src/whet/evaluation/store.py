@@ -15,7 +15,7 @@ from typing import Any, get_args
 
 from whet import atomic
 from whet.errors import StorageError
-from whet.evaluation.metrics import METRICS, mean
+from whet.evaluation.metrics import METRICS, SECONDS, mean
 from whet.types import Comparison, EvalReport, Generation, Judgement, SetRole
 from whet.verdict import from_document, to_document
 
@@ -43,7 +43,6 @@ _SUMMARY_DEFAULTS: dict[str, Any] = {
 _NOT_OF_THE_REPORT = ("num_rows", "metrics", "row_seconds")
 _EXTRA_FIELDS = {"scores": dict, "category": str}
 _EXTRA_DEFAULTS: dict[str, Any] = {"scores": {}, "category": ""}
-_TIMED = "seconds_per_example"
 _ROW_FIELDS = {
     "id": str,
     "prompt": str,
@@ -90,7 +89,7 @@ def write_eval_report(folder: Path, report: EvalReport) -> None:
 
 def _scores_document(report: EvalReport, number: int) -> dict[str, Any]:
     """What a row's line says besides answer and judgement."""
-    scores = {name: scores[number] for name, scores in report.scores.items() if name != _TIMED}
+    scores = {name: scores[number] for name, scores in report.scores.items() if name != SECONDS}
     category = report.categories[number] if report.categories else ""
     return ({"category": category} if category else {}) | ({"scores": scores} if scores else {})
 
@@ -143,7 +142,7 @@ def read_eval_report(folder: Path, model: str) -> EvalReport:
         generations=tuple(generation for generation, _ in rows),
         judgements=tuple(judgement for _, judgement in rows),
         scores={
-            name: tuple(seconds) if name == _TIMED else tuple(row["scores"].get(name) for row in documents)
+            name: tuple(seconds) if name == SECONDS else tuple(row["scores"].get(name) for row in documents)
             for name in summary["metrics"]
         },
         categories=categories if any(categories) else (),

@@ -278,3 +278,12 @@ def test_with_several_metrics_and_no_effect_a_study_says_better_or_worse_no_more
     # 300 studies: a standard error of 1.3 points
     assert primary_found <= any_found
     assert any_found / num_studies <= 0.05 + 0.025
+
+
+def test_seconds_that_rows_share_get_no_interval():
+    base = scored(loss=[1.0, 2.0, 3.0, 2.0], seconds_per_example=[0.5] * 4)
+    tuned = scored(loss=[0.5, 1.0, 1.5, 1.0], seconds_per_example=[0.25] * 4)
+    found = compare(base, tuned, seed=0)
+    assert [metric.name for metric in found.metrics] == ["loss"]
+    assert "Seconds per example: tuned 0.25, base 0.5; rows answered together" in texts(found)
+    assert "Not compared" not in texts(found)

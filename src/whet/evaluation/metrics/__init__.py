@@ -27,7 +27,7 @@ from whet.evaluation.metrics import (
 from whet.evaluation.metrics.answered_row import AnsweredRow, ScoreRows, by_row, by_text
 from whet.evaluation.metrics.encoder_weights import fetch_encoder
 
-__all__ = ["METRICS", "AnsweredRow", "Metric", "Need", "mean", "need_likelihoods", "require"]
+__all__ = ["METRICS", "SECONDS", "AnsweredRow", "Metric", "Need", "mean", "need_likelihoods", "require"]
 
 Need = Literal["golds", "judgement", "stop", "seconds", "likelihood", "metrics extra", "encoder"]
 
@@ -64,6 +64,9 @@ def _rouge(kind: rouge.Kind, what: str) -> Metric:
         require=rouge.require,
     )
 
+
+SECONDS = "seconds_per_example"
+"""Not measured row by row, as all the others are: rows that were answered together share their time."""
 
 METRICS: dict[str, Metric] = {
     "answer_accuracy": Metric(
@@ -141,7 +144,7 @@ METRICS: dict[str, Metric] = {
         needs=("stop",),
         source="whether the answer ended before the length limit",
     ),
-    "seconds_per_example": Metric(
+    SECONDS: Metric(
         score_rows=by_row(seconds_per_example.score),
         unit="seconds",
         higher_is_better=None,
