@@ -150,16 +150,56 @@ def demo_table(result: dict[str, Any]) -> str:
 
 
 def generation_table(result: dict[str, Any]) -> str:
-    """generation.json"""
-    whet = result["whet"]
-    return (
-        f"**Generation**: {whet['rows']} prompts ({result['prompts']}, {result['prompt_tokens']:,} tokens), "
-        f"{whet['new_tokens']:,} new tokens in {whet['seconds']:.0f} s ({whet['tokens_per_second']:.0f} tokens/s), "
-        f"{result['threads']} threads, peak memory {result['peak_memory_bytes'] / 1e9:.2f} GB. {_where(result)}"
-    )
+    """generation.json: whet against transformers' generate, pair by pair, and whet alone."""
+    settings, alone = result["settings"], result["whet_alone"]
+    lines = [
+        f"**Generation** ({result['prompts']}, {result['dtype'].removeprefix('torch.')}, {result['threads']} threads): "
+        f"{settings['long_rows']} answers of {settings['long_tokens']} tokens, {settings['long_batch_rows']} at a "
+        f"time, in {alone['seconds']:.0f} s ({alone['tokens_per_second']:.0f} tokens/s); peak memory "
+        f"{result['peak_memory_bytes'] / 1e9:.2f} GB. Against transformers' `generate`, {settings['rows']} rows, "
+        f"{settings['batch_rows']} at a time, {settings['new_tokens']} new tokens. {_where(result)}",
+        "",
+        "| whet, merged weights, times faster than | full length, median (range) | ended by stop tokens | pairs |",
+        "|---|---|---|---|",
+    ]
+    for key, name in (
+        ("merged", "`generate` with the merged weights"),
+        ("unmerged", "`generate` with PEFT's adapters attached"),
+        ("merging_instead_of_attaching", "whet with the adapters attached"),
+    ):
+        cells = [
+            f"{each['times_faster']:.2f} ({each['range'][0]:.2f} to {each['range'][1]:.2f})"
+            for each in (result["full_length"][key], result["stops"][key])
+        ]
+        lines.append(f"| {name} | {cells[0]} | {cells[1]} | {result['full_length'][key]['pairs']} |")
+    same = result["same_texts_in_float32"]
+    return "\n".join([*lines, "", f"The same greedy text in float32: {same['equal']} of {same['rows']} rows."])
 
 
-TABLES = {"cpu_vs_trl": trl_table, "demo_seeds": demo_table, "generation": generation_table}
+def verdict_table(result: dict[str, Any]) -> str:
+    """verdicts.json: real runs and what is said of them."""
+    lines = [
+        f"**Two real runs on SmolLM2-135M, as they came out**: {_where(result)}",
+        "",
+        "| run | set | rows | metric | base | tuned | difference (95 % interval) | adjusted p | verdict |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for run in ("fiqa", "gsm8k"):
+        for dataset, c in result[run]["comparisons"].items():
+            for metric in c["metrics"]:
+                if metric["verdict"] is None:
+                    continue
+                change = metric["difference"]
+                lines.append(
+                    f"| {run} | {dataset}{' (guard)' if c['role'] == 'guard' else ''} | {metric['num_rows']} "
+                    f"| {metric['name']} | {metric['base_mean']:.4g} | {metric['tuned_mean']:.4g} "
+                    f"| {change['estimate']:+.3g} ({change['low']:+.3g} to {change['high']:+.3g}) "
+                    f"| {metric['adjusted_p']:.2g} | {metric['verdict']} |"
+                )
+    return "\n".join(lines)
+
+
+TABLES = {"cpu_vs_trl": trl_table, "demo_seeds": demo_table, "generation": generation_table, "verdicts": verdict_table}
 
 
 def main() -> None:
