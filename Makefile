@@ -30,7 +30,7 @@ test: $(VENV)/.dev-installed ## all tests that need no GPU
 	$(PYTEST) -m "not gpu" tests
 
 unit: $(VENV)/.dev-installed ## the quick tests alone
-	$(PYTEST) -m "not gpu and not slow" tests/unit
+	$(PYTEST) --dist worksteal -m "not gpu and not slow" tests/unit
 
 check: $(VENV)/.dev-installed ## format, lint, types, import rules, then the tests (budgets among them)
 	$(BIN)/ruff format --check .

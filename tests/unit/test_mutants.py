@@ -53,6 +53,7 @@ def run_toy(tmp_path: Path):
     return run
 
 
+@pytest.mark.slow
 def test_a_killed_mutant_passes_and_a_survivor_fails_the_run(run_toy):
     process = run_toy(bad_factor=KILLED, bad_divisor=SURVIVOR)
     assert process.returncode == 1, process.stdout + process.stderr

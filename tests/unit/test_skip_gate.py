@@ -67,6 +67,7 @@ def test_outside_ci_skips_are_counted_but_do_not_fail(run_suite):
     result.stdout.fnmatch_lines(["skip gate: 2 skipped, 2 of them not in allowed_skips.txt"])
 
 
+@pytest.mark.slow
 def test_a_file_that_skips_itself_while_collected_is_caught_under_xdist(run_suite):
     suite = "import pytest\npytest.skip('no such library', allow_module_level=True)\n"
     result = run_suite(suite + "def test_never(): pass\n", arguments=("-n", "2"))
@@ -74,6 +75,7 @@ def test_a_file_that_skips_itself_while_collected_is_caught_under_xdist(run_suit
     assert result.ret != pytest.ExitCode.OK
 
 
+@pytest.mark.slow
 def test_skips_in_xdist_workers_fail_the_run(run_suite):
     result = run_suite(SUITE, arguments=("-n", "2"))
     assert result.ret == pytest.ExitCode.TESTS_FAILED

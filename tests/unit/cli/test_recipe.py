@@ -82,6 +82,7 @@ def test_json_holds_the_same_numbers(fiqa):
     assert shown["plan"] is None and shown["total_steps"] is None and shown["warmup_steps"] is None
 
 
+@pytest.mark.slow
 def test_check_prints_ok_or_every_problem_and_leaves_with_two(fiqa, tmp_path):
     bad = tmp_path / "bad.yaml"
     bad.write_text(FIQA + "bogus: 1\nseed: -1\n", encoding="utf-8")

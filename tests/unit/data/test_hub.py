@@ -94,6 +94,7 @@ def test_a_stream_gives_the_same_rows_of_the_same_commit_and_leaves_no_copy(endp
     assert not list((tmp_path / "a").rglob("*.arrow")) and list((tmp_path / "b").rglob("*.arrow"))
 
 
+@pytest.mark.slow
 def test_each_refusal_of_the_hub_is_told_apart_and_no_token_is_printed(endpoint, tmp_path):
     told = _run(
         [f"owner/{name}" for name in ANSWERS], HF_ENDPOINT=endpoint, HF_HOME=str(tmp_path), HF_TOKEN="hf_CANARY"
@@ -109,12 +110,14 @@ def test_each_refusal_of_the_hub_is_told_apart_and_no_token_is_printed(endpoint,
     assert "CANARY" not in json.dumps(told)
 
 
+@pytest.mark.slow
 def test_an_unreachable_hub_and_an_impossible_name_are_told(tmp_path):
     told = _run(["owner/any", "owner/a b"], HF_ENDPOINT="http://127.0.0.1:9", HF_HOME=str(tmp_path))
     assert "cannot be reached" in told["owner/any"][2]
     assert told["owner/a b"][:2] == ["RecipeError", 2]
 
 
+@pytest.mark.slow
 def test_offline_without_a_copy_is_a_hub_error(tmp_path):
     told = _run(["owner/any"], HF_HUB_OFFLINE="1", HF_HOME=str(tmp_path))
     assert told["owner/any"][:2] == ["HubError", 6]

@@ -237,6 +237,7 @@ ROWS = st.lists(
 )  # fmt: skip
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     rows=ROWS, over_length=st.sampled_from(["drop", "truncate_prompt"]), duplicates=st.sampled_from(["keep", "drop"])

@@ -180,6 +180,7 @@ def test_the_content_key_of_generated_problems_depends_on_seed_and_options(tmp_p
     assert len({key(), key(seed=2), key(options={"max_terms": 3}), key(rows=6), key(instruction="")}) == 5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["jsonl", "csv", "parquet"])
 def test_a_file_is_read_in_a_small_part_of_its_size(tmp_path, kind):
     path = tmp_path / f"rows.{kind}"

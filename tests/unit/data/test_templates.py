@@ -87,6 +87,7 @@ def test_the_prompt_is_exactly_what_stands_before_the_first_taught_token(tokeniz
     assert taught[len(prompt)]
 
 
+@pytest.mark.slow
 @SHARED_FIXTURE
 @given(st.lists(st.tuples(TEXT, VISIBLE), min_size=2, max_size=3))
 def test_earlier_turns_do_not_change_when_later_ones_follow(tokenizer, pairs):

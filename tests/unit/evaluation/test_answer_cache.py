@@ -106,6 +106,7 @@ for turn in range(60):
 """
 
 
+@pytest.mark.slow
 def test_processes_that_write_at_the_same_time_leave_whole_answers_and_the_most():
     started = [
         subprocess.Popen([sys.executable, "-c", WRITER, str(number)], stderr=subprocess.PIPE, text=True)

@@ -56,6 +56,7 @@ def test_few_rows_are_covered_nearly_as_often_as_said(kind):
     assert coverage(kind, 24, 300) >= 0.91
 
 
+@pytest.mark.slow
 def test_the_studentised_interval_equals_its_definition():
     values = np.random.default_rng(2).exponential(1.0, size=20)
     generator = np.random.default_rng(5)

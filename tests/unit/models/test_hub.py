@@ -177,6 +177,7 @@ def test_a_silent_hub_is_given_up(fake_hub, settings):
     assert "too slow" in refusal(settings, request_seconds=0.3).what
 
 
+@pytest.mark.slow
 def test_a_trickling_hub_is_given_up(fake_hub, settings):
     """Every byte restarts the socket's own timeout: without a limit on the whole answer this never ends."""
     fake_hub.trickle_seconds = 0.1

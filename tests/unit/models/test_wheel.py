@@ -28,6 +28,7 @@ def test_pip_downloads_the_wheel_and_runs_nothing_of_it(tmp_path, monkeypatch):
         wheel.download_wheel("tinymodel", "2.0", target)
 
 
+@pytest.mark.slow
 def test_an_index_that_cannot_be_reached_is_named_in_bounded_time(tmp_path, monkeypatch):
     monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")
     monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/simple")

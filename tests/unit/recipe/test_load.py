@@ -222,6 +222,7 @@ recipes = st.builds(
 ).filter(lambda recipe: recipe.adapter.method == "lora" or not recipe.callbacks)
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=150)
 @given(recipes)
 def test_loading_what_was_dumped_gives_an_equal_recipe(recipe):

@@ -102,6 +102,7 @@ def _library_cut(num_rows, held_out):
     return datasets.Dataset.from_dict({"row": range(num_rows)}).train_test_split(test_size=held_out, seed=1234)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_rows", [15_011, 3_673, 100, 35, 7])
 def test_dolly_is_cut_like_the_datasets_library_cuts_it_twice(num_rows):
     # 0.15 + 0.05 and 0.05 / 0.20 as NeMo writes them
@@ -123,6 +124,7 @@ def test_dollys_cut_is_that_of_a_fifth_and_a_quarter_and_has_nemos_sizes():
     assert parts["test"].tolist() == sorted(second["test"]["row"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_rows", [87_599, 1_000, 21])
 def test_squad_is_cut_like_the_datasets_library_cuts_it(num_rows):
     expected = _library_cut(num_rows, 0.05)
@@ -195,6 +197,7 @@ def test_a_nested_squad_file_gives_one_row_per_question_and_names_broken_parts(t
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "split", "num_examples", "num_left_out"),
     [

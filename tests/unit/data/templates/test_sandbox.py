@@ -90,6 +90,7 @@ def test_a_hostile_template_ends_soon_with_an_error_and_no_child(text, why):
     assert _render(HARMLESS) == [["hello"]]
 
 
+@pytest.mark.slow
 def test_a_model_whose_template_never_ends_is_refused_within_seconds_as_recipes_use_it(chatml):
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=chatml.backend_tokenizer, eos_token=chatml.eos_token, chat_template=LOOPS
@@ -205,6 +206,7 @@ print(child_id(), flush=True)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("end", ["", "os.kill(os.getpid(), signal.SIGKILL)"])
 def test_the_child_ends_with_its_parent(end):
     done = _run_python(START + end)
@@ -215,6 +217,7 @@ def test_the_child_ends_with_its_parent(end):
     assert not _is_alive(int(done.stdout))
 
 
+@pytest.mark.slow
 def test_a_fork_has_a_child_of_its_own():
     done = _run_python(
         START + "before = child_id()\n"
