@@ -218,7 +218,7 @@ class _Evaluation:
             also=golds.reach if golds else lambda _num_answered: None,
         )  # fmt: skip
         likelihoods = golds.reach(len(answers)) if golds else None
-        self._say(_describe(f"{questions.name}: {model}", questions, len(known), answers))
+        self._say(_describe(f"{questions.name}: {model}", questions, len(known), answers, num_asked=num_rows))
         if model == "base" and (golds or len(answers) > len(known)):
             self._share(key, answers, golds)
         return _Answered(model=model, key=key, journal=journal, answers=answers, likelihoods=likelihoods)
@@ -361,7 +361,7 @@ def _name_tuned(run_folder: Path) -> str:
     return f"{weights.name} {cache.digest_of(weights)}{scale}"
 
 
-def _describe(who: str, questions: Questions, num_known: int, answers: Answers) -> str:
+def _describe(who: str, questions: Questions, num_known: int, answers: Answers, *, num_asked: int) -> str:
     num_rows = len(answers)
     right = ""
     if "answer_accuracy" in questions.entry.metrics:
@@ -371,7 +371,8 @@ def _describe(who: str, questions: Questions, num_known: int, answers: Answers) 
     new = [generation for generation, _ in answers[num_known:]]
     seconds = max(1e-9, sum(generation.seconds for generation in new))
     before = f", {num_known} rows before" if num_known else ""
-    reached = "" if num_rows == len(questions) else f" of {len(questions)}: the time was up"
+    reached = "" if num_rows == len(questions) else f" of {len(questions)}"
+    reached += ": the time was up" if num_rows < num_asked else ""
     return (
         f"{who} answered {len(new)} rows in {seconds:.0f} s "
         f"({sum(g.num_new_tokens for g in new) / seconds:.0f} tokens/s){before}{reached}{right}"
