@@ -19,6 +19,7 @@ from whet import atomic
 from whet.errors import NonFiniteError
 from whet.evaluation import answer_cache
 from whet.evaluation.code_version import likelihood_version
+from whet.evaluation.journal import lines_behind
 from whet.evaluation.likelihood import GoldLikelihood
 from whet.evaluation.questions import AnswerKey
 from whet.types import Example
@@ -63,12 +64,8 @@ class GoldAnswers:
             answer_cache.keep_rows(self._key, self._rows)
 
     def _read(self) -> list[Any]:
-        if not self._path.is_file():
-            return []
-        first, *lines = self._path.read_bytes().split(b"\n")
         rows: list[Any] = []
-        # what follows the last line break is empty, or a line that was cut
-        for line in lines[:-1] if first == self._header().rstrip() else []:
+        for line in lines_behind(self._path, self._header().rstrip()):
             try:
                 rows.append(json.loads(line))
             except (ValueError, RecursionError):

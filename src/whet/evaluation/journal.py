@@ -30,15 +30,9 @@ class Journal:
 
     def read(self) -> Answers:
         """Whole portions that were written under the same key; none when the file is of another key or damaged."""
-        if not self._path.is_file():
-            return []
-        first, *lines = self._path.read_bytes().split(b"\n")
-        if first != self._header():
-            return []
         answers: Answers = []
         num_whole = 0
-        # what follows the last line break is empty, or a line that was cut
-        for line in lines[:-1]:
+        for line in lines_behind(self._path, self._header()):
             try:
                 document = json.loads(line)
                 answers.append(parse_row(line.decode("utf-8"), str(self._path), float(document["seconds"])))
@@ -70,3 +64,12 @@ def _lines(answers: Sequence[tuple[Generation, Judgement]]) -> bytes:
         for position, (generation, judgement) in enumerate(answers)
     ]
     return "".join(json.dumps(document) + "\n" for document in documents).encode()
+
+
+def lines_behind(path: Path, header: bytes) -> list[bytes]:
+    """Whole lines of a file that was begun with the line `header`; none when it was not, or is not there."""
+    if not path.is_file():
+        return []
+    first, *lines = path.read_bytes().split(b"\n")
+    # what follows the last line break is empty, or a line that was cut
+    return lines[:-1] if first == header else []
