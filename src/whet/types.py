@@ -201,6 +201,16 @@ class RunPlan:
     compute_dtype: Literal["float32", "bfloat16", "float64"] = "float32"
     num_threads: int = 1
     """OpenMP threads per rank"""
+    recompute: Literal["none", "norms", "mlp", "full"] = "none"
+    """what the backward pass computes anew instead of keeping it"""
+    predicted_memory_bytes: int | None = None
+    """peak of each rank, foreseen when micro-batch and recompute were decided; None: could not be foreseen"""
+    longest_matmul_document: int = 1024
+    """tokens up to which a document's attention goes through plain matrix products on the CPU"""
+    loss_head: Literal["chunked", "torch", "liger"] = "chunked"
+    """whose function computes output head and cross-entropy"""
+    is_compiled: bool = False
+    """whether each layer goes through torch.compile"""
     measured_seconds_per_step: float | None = None
     """median of the measured steps when the step count was fitted to a time budget"""
 

@@ -157,7 +157,7 @@ def training_config(recipe: Recipe, preview: Preview) -> dict[str, Any]:
         "learning_rate": recipe.optim.lr,
         "lr_scheduler_type": recipe.optim.schedule,
         "warmup_steps": plan.warmup_steps if plan else None,
-        "per_device_train_batch_size": recipe.batch.micro_size,
+        "per_device_train_batch_size": preview.micro_batch,
         "gradient_accumulation_steps": preview.accumulation,
         "effective_batch_size": recipe.batch.global_size,
         "num_train_epochs": recipe.train.epochs,

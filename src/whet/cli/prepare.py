@@ -51,6 +51,7 @@ def _prepare_rows(path: Path, overrides: list[str], output: Path | None) -> None
     from whet.data.processed import write_processed
     from whet.data.sampler import describe_packing, order_of
     from whet.models.tokenizer import load_tokenizer
+    from whet.recipe.resolve import fixed_micro_batch
     from whet.train.preflight import write_ledgers
 
     started = time.monotonic()
@@ -59,7 +60,8 @@ def _prepare_rows(path: Path, overrides: list[str], output: Path | None) -> None
     folder = output or Path(recipe.output) / "data"
     loaded = load_tokenizer(recipe.model)
     data = prepare_data(recipe, loaded.tokenizer, end_ids=loaded.stop_ids, base_folder=Path.cwd(), say=say)
-    for note in (*data.notes, describe_packing(order_of(recipe, data.train), recipe.batch.micro_size)):
+    samples_per_pass = fixed_micro_batch(recipe.batch, world_size=1)
+    for note in (*data.notes, describe_packing(order_of(recipe, data.train), samples_per_pass)):
         say(note)
     for file, num_rows in write_processed(folder, recipe, data.template, base_folder=Path.cwd()).items():
         say(f"wrote {file}: {num_rows:,} rows")

@@ -13,7 +13,7 @@ from whet.errors import WhetError
 from whet.estimate.disk import checkpoint_bytes, final_bytes, run_bytes
 from whet.models.families import find_shape, num_adapter_parameters, num_parameters
 from whet.recipe.explain import explain_recipe
-from whet.recipe.resolve import derive_accumulation, resolve, warmup_steps
+from whet.recipe.resolve import derive_accumulation, fixed_micro_batch, resolve, warmup_steps
 from whet.recipe.schema import Recipe, Source
 from whet.recipe.splits import num_rows_taken, parse_split, source_kind
 from whet.types import RunPlan
@@ -41,6 +41,7 @@ class Preview:
 
     recipe: Recipe
     world_size: int
+    micro_batch: int
     accumulation: int
     num_rows: int | None
     plan: RunPlan | None
@@ -54,7 +55,8 @@ def preview_run(recipe: Recipe, *, world_size: int = 1, num_rows: int | None = N
 
     RecipeError when the batch cannot be cut for `world_size`, a target is no layer, or the model is not Llama-shaped.
     """
-    accumulation = derive_accumulation(recipe.batch, world_size)
+    micro_batch = fixed_micro_batch(recipe.batch, world_size)
+    accumulation = derive_accumulation(recipe.batch, world_size, micro_batch)
     unknown: list[str] = []
     if num_rows is None:
         num_rows = _count_all(recipe, unknown)
@@ -68,11 +70,14 @@ def preview_run(recipe: Recipe, *, world_size: int = 1, num_rows: int | None = N
         unknown.append(
             "steps: measured and fitted to the time budget when the run starts; the number shown is the most"
         )
+    if recipe.batch.micro_size == "auto":
+        notes.append("the micro-batch is chosen from the free memory when the run begins; the number shown is a guess")
     if plan is not None:
         notes.append(f"rows longer than {recipe.data.max_length:,} tokens count here and may be dropped later")
     return Preview(
         recipe=recipe,
         world_size=world_size,
+        micro_batch=micro_batch,
         accumulation=accumulation,
         num_rows=num_rows,
         plan=plan,
@@ -168,7 +173,7 @@ def preview_lines(preview: Preview) -> Iterator[tuple[str, str]]:
         yield "", sentence
     yield (
         f"{batch.unit} per step",
-        f"{batch.global_size} = {batch.micro_size} micro-batch x {preview.accumulation} accumulation "
+        f"{batch.global_size} = {preview.micro_batch} micro-batch x {preview.accumulation} accumulation "
         f"x {_counted(preview.world_size, 'process', 'processes')}",
     )
     yield "training rows", "unknown" if preview.num_rows is None else f"{preview.num_rows:,}"
@@ -227,7 +232,7 @@ def preview_json(preview: Preview) -> dict[str, Any]:
         "name": preview.recipe.name,
         "model": preview.recipe.model.id,
         "global_batch": preview.recipe.batch.global_size,
-        "micro_batch": preview.recipe.batch.micro_size,
+        "micro_batch": preview.micro_batch,
         "accumulation": preview.accumulation,
         "world_size": preview.world_size,
         "num_rows": preview.num_rows,

@@ -46,7 +46,7 @@ def either(numbers: Sequence[int]) -> str:
 
 def _batch_divides(recipe: Recipe) -> Iterator[Finding]:
     whole, micro = recipe.batch.global_size, recipe.batch.micro_size
-    if whole % micro:
+    if micro != "auto" and whole % micro:
         yield Finding(
             (("batch", "global_size"), ("batch", "micro_size")),
             f"must be a multiple of batch.micro_size (found {whole} and {micro}); "

@@ -160,8 +160,9 @@ class Batch:
     laid end to end in passes of about equal length. `packs`: samples are first packed into rows of at most
     `data.max_length` tokens (best fit), and a step takes that many rows: fastest where samples are short, but
     another split into steps."""
-    micro_size: Positive = 4
-    """Samples (on average) or packs per forward pass and rank; affects memory and speed, not the result."""
+    micro_size: Positive | Literal["auto"] = "auto"
+    """Samples (on average) or packs per forward pass and rank; affects memory and speed, not the result. `auto`: chosen
+    from the length of the samples and the free memory when the run begins, and kept when it is continued."""
 
 
 @_section
@@ -219,6 +220,18 @@ class Train:
     """`auto`: CUDA where there is one, else the CPU."""
     threads: Positive | None = None
     """OpenMP threads per rank on the CPU; default the cores divided by the ranks on this machine."""
+    memory_gb: Annotated[float, Field(gt=0)] | None = None
+    """Memory that each rank may use, in GB (10^9 bytes); default what is free, divided by the ranks that share it.
+    `batch.micro_size: auto` and `train.recompute: auto` keep within it."""
+    recompute: Literal["auto", "none", "norms", "mlp", "full"] = "auto"
+    """What the backward pass computes anew instead of keeping it from the forward pass: the outputs of the norms, the
+    whole second half of each layer too (`mlp`), or whole layers (`full`). Saves memory, costs time, changes no result.
+    `auto`: the least that fits into memory."""
+    loss_head: Literal["auto", "chunked", "torch", "liger"] = "auto"
+    """Whose function computes output head and cross-entropy: whet's own in chunks, torch's, or liger-kernel's; equal up
+    to rounding. `auto`: the fastest on this machine."""
+    compile: bool = False
+    """Compile each layer with torch.compile: faster steps after tens of seconds of compiling, equal up to rounding."""
 
 
 @_section

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import chain, islice
 
 import torch
 from torch import Tensor, nn
@@ -21,19 +22,17 @@ def first_losses(
     model: nn.Module, loss_model: LossModel, samples: Sequence[TokenizedSample], order: Order, plan: RunPlan,
     device: torch.device,
 ) -> Iterator[Tensor]:  # fmt: skip
-    """Summed loss of each forward pass that training begins with, without an update between them.
+    """Summed loss of each sample that training begins with, without an update between them.
 
-    Whole passes until 64 samples or 16,384 tokens have been seen, or an epoch: the same on every rank.
+    The first 64 of the order, or 16,384 tokens, or an epoch; one at a time, so that no start depends on how the run is
+    cut into passes.
     """
     attention.install(model)
-    num_samples = num_tokens = 0
-    for step in range(plan.steps_per_epoch):
-        for one_pass in order.step(plan, step).passes:
-            if len(one_pass) == 0:
-                continue
-            batch = pack([samples[i] for i in one_pass], device)
-            yield loss_model.nll_sum(batch)
-            num_samples += len(one_pass)
-            num_tokens += sum(batch.lengths)
-            if num_samples >= NUM_SAMPLES or num_tokens >= NUM_TOKENS:
-                return
+    num_tokens = 0
+    in_order = chain.from_iterable(order.step(plan, step).indices for step in range(plan.steps_per_epoch))
+    for index in islice(in_order, NUM_SAMPLES):
+        batch = pack([samples[index]], device)
+        yield loss_model.nll_sum(batch)
+        num_tokens += sum(batch.lengths)
+        if num_tokens >= NUM_TOKENS:
+            return

@@ -29,7 +29,11 @@ RECIPE = "recipe.yaml"
 SUMMARY = "summary.json"
 # These may change between an interrupted run and its continuation: no weight depends on them. So may `evaluate`,
 # but for the set that decides what is best.
-FREE_TO_CHANGE = ("tracking", "train.keep", "train.threads", "output", "name")
+FREE_TO_CHANGE = (
+    "tracking", "train.keep", "train.threads", "output", "name",
+    # how a step is computed, up to rounding
+    "batch.micro_size", "train.memory_gb", "train.recompute", "train.loss_head", "train.compile",
+)  # fmt: skip
 _DECIDES = ("source", "max_new_tokens", "temperature", "top_p", "stop", "judge", "every", "max_rows")
 
 

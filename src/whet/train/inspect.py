@@ -38,7 +38,8 @@ def build_inspection(
         raise RecipeError(f"there is no set {shown_set!r}", where="--set", mend=f"the sets are {', '.join(sets)}")
     samples, end_ids = sets[shown_set].samples, data.template.end_ids
     order = order_of(recipe, data.train)
-    step = order.step(resolve(recipe, world_size=1, num_samples=order.num_units), 0)
+    plan = resolve(recipe, world_size=1, num_samples=order.num_units)
+    step = order.step(plan, 0)
     return Inspection(
         name=recipe.name,
         model=recipe.model.id,
@@ -60,7 +61,7 @@ def build_inspection(
             most_tokens=_MOST_TOKENS_OF_PASSES,
         ),
         num_passes=sum(len(each) > 0 for each in step.passes),
-        notes=(*data.notes, describe_packing(order, recipe.batch.micro_size)),
+        notes=(*data.notes, describe_packing(order, plan.micro_batch)),
     )  # fmt: skip
 
 

@@ -128,8 +128,6 @@ def _train(recipe: Recipe, options: Options, env: Env, device: torch.device, run
     say(f"loading {recipe.model.id}")
     loaded = preflight.follow_template(load_pretrained(recipe.model, device=device), recipe.data, data.template)
     order = order_of(recipe, data.train)
-    for note in (*data.notes, describe_packing(order, recipe.batch.micro_size)):
-        say(note)
     if (flattered := chosen_on_verdict_rows(recipe)) is not None:
         say(f"{flattered}: its rows choose the weights and carry the verdict too, which so flatters; choose by a set "
             "of its own, with role: other")  # fmt: skip
@@ -144,6 +142,8 @@ def _train(recipe: Recipe, options: Options, env: Env, device: torch.device, run
     )
     if checkpoint is not None:
         plan = preflight.continued_plan(plan, checkpoint.document(PLAN))
+    for note in (*data.notes, describe_packing(order, plan.micro_batch)):
+        say(note)
     monitor = on_monitor.Monitor(recipe, run_folder, env=env, say=say)
     callbacks = Callbacks([monitor, *chosen(recipe)])
     training = _build_training(

@@ -78,7 +78,7 @@ def test_every_problem_is_told_at_once_with_its_line():
         'r.yaml:8 optim.eps: must be a number, above 0 (found the text "1e-8"); '
         "numbers and true/false stand without quotes",
         "r.yaml:9 model.dtype: must be one of auto, float32, bfloat16, float64 (found flaot32), did you mean float32?",
-        "r.yaml:10 batch.micro_size: must be a whole number, at least 1 (found true)",
+        "r.yaml:10 batch.micro_size: must be a whole number, at least 1 or auto (found true)",
     ]
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from whet.errors import RecipeError
 from whet.recipe import Recipe, parse_recipe, resolve
-from whet.recipe.resolve import warmup_steps
+from whet.recipe.resolve import ASSUMED_MICRO_BATCH, fixed_micro_batch, possible_micro_batches, warmup_steps
 
 
 def recipe(**changes: object) -> Recipe:
@@ -49,6 +49,19 @@ def test_steps_equal_the_trainers_over_a_grid():
         assert plan.accumulation == accumulation
         assert plan.global_batch == plan.micro_batch * plan.accumulation * plan.world_size
         assert plan.total_steps == trainer_steps(num_rows, micro, accumulation, world, epochs)
+
+
+def test_a_micro_batch_of_auto_cuts_the_global_batch_on_every_number_of_ranks():
+    for global_size, world in itertools.product((1, 2, 6, 7, 8, 12, 15, 16, 90, 96, 128), (1, 2, 3, 4, 8)):
+        batch = recipe(batch__global_size=global_size, batch__micro_size="auto").batch
+        brute = [n for n in range(1, global_size + 1) if global_size % (n * world) == 0]
+        assert possible_micro_batches(batch, world) == brute
+        if brute:
+            assert fixed_micro_batch(batch, world) == max(n for n in brute if n <= ASSUMED_MICRO_BATCH)
+        for micro in brute:
+            plan = resolve(recipe(batch__global_size=global_size), world_size=world, num_samples=9, micro_batch=micro)
+            assert plan.global_batch == plan.micro_batch * plan.accumulation * plan.world_size == global_size
+            assert plan.micro_batch == micro
 
 
 def test_warm_up_equals_transformers_own(tmp_path):
