@@ -1,7 +1,7 @@
 """Readable torch versions of every fast operation: the specification that tests and benchmarks import.
 
 Shape letters: T packed tokens, H query heads, K key/value heads, D head dimension, N taught tokens,
-E hidden size, V vocabulary; I inputs, O outputs, R rank of an adapted layer.
+E hidden size, F feed-forward channels, V vocabulary; I inputs, O outputs, R rank of an adapted layer.
 """
 
 from __future__ import annotations
@@ -54,3 +54,22 @@ def lora_linear_from_start(
 ) -> Tensor:  # fmt: skip
     """x W^T + s (drop(x) A^T B^T - x A0^T B0^T), term by term, `dropped_TI` being drop(x). Returns [T, O]."""
     return x_TI @ weight_OI.T + scale * (dropped_TI @ a_RI.T @ b_OR.T - x_TI @ start_a_RI.T @ start_b_OR.T)
+
+
+def rms_norm(x_TE: Tensor, weight_E: Tensor, eps: float) -> Tensor:
+    """x / sqrt(mean(x^2) + eps) in float32 or wider, rounded to x's dtype, times the weight. Returns [T, E]."""
+    wide_TE = x_TE.to(torch.promote_types(x_TE.dtype, torch.float32))
+    normed_TE = wide_TE * torch.rsqrt(wide_TE.square().mean(-1, keepdim=True) + eps)
+    return weight_E * normed_TE.to(x_TE.dtype)
+
+
+def rotate(x_THD: Tensor, cos_TD: Tensor, sin_TD: Tensor) -> Tensor:
+    """Each pair (x_i, x_{i + D/2}) of a head turned by its position's angle. Returns [T, H, D]."""
+    first_THd, second_THd = x_THD.chunk(2, dim=-1)
+    turned_THD = torch.cat([-second_THd, first_THd], dim=-1)
+    return x_THD * cos_TD.unsqueeze(1) + turned_THD * sin_TD.unsqueeze(1)
+
+
+def swiglu(gate_TF: Tensor, up_TF: Tensor) -> Tensor:
+    """silu(gate) * up. Returns [T, F]."""
+    return gate_TF * torch.sigmoid(gate_TF) * up_TF
