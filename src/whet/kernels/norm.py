@@ -58,7 +58,7 @@ def _grad_x(dy_TE: Tensor, x_TE: Tensor, r_T1: Tensor, weight_E: Tensor) -> Tens
 
 
 def rms_norm(x_TE: Tensor, weight_E: Tensor, eps: float) -> Tensor:
-    """x over its root mean square, times the weight; any leading shape. Gradients for x and, if it trains, the weight."""
+    """x over its root mean square, times the weight; any leading shape. Gradients for x and a weight that trains."""
     out: Tensor = _RmsNorm.apply(x_TE.reshape(-1, x_TE.shape[-1]).contiguous(), weight_E, eps)
     return out.view(x_TE.shape)
 

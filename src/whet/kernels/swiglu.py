@@ -35,7 +35,7 @@ def swiglu(gate_TF: Tensor, up_TF: Tensor) -> Tensor:
 
 
 def backward_into(dh_TF: Tensor, gate_TF: Tensor, up_TF: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """(h, dgate, dup) for a backward pass that needs h = silu(gate) * up once more. `dh_TF` is overwritten: by dgate."""
+    """(h, dgate, dup) for a backward pass that needs h = silu(gate) * up once more; dgate takes the memory of dh."""
     silu_TF = nn.functional.silu(gate_TF)
     h_TF = silu_TF * up_TF
     dup_TF = silu_TF.mul_(dh_TF)
