@@ -230,9 +230,20 @@ class StepRecord:
     num_tokens: int
     num_taught: int
     seconds: float
+    """of the step, with the time that a checkpoint held it up; no evaluation"""
     tokens_per_second: float
     batch_hash: str
     """SHA-256 (16 hex digits) over the sample ids of the step in order"""
+    data_seconds: float = 0.0
+    """waiting for the rows of the step; this and what follows are parts of `seconds`, the rest is other work"""
+    forward_seconds: float = 0.0
+    backward_seconds: float = 0.0
+    optimizer_seconds: float = 0.0
+    """clipping and the update"""
+    communication_seconds: float = 0.0
+    """sending gradients and waiting for the other ranks"""
+    save_seconds: float = 0.0
+    """held up by checkpoints since the line before"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
