@@ -66,9 +66,16 @@ def _storage_error(path: Path, verb: str, error: OSError) -> StorageError:
 
 
 def file_mode() -> int:
-    """Rights of a new file as the user's umask allows; mkstemp and safetensors make files private (0600) instead."""
-    mask = os.umask(0o077)
-    os.umask(mask)
+    """Rights of a new file as the user's umask allows; mkstemp and safetensors make files private (0600) instead.
+
+    Read where the kernel shows it: setting it in order to learn it would change the files of other threads.
+    """
+    try:
+        status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
+        mask = int(next(line for line in status.splitlines() if line.startswith("Umask:")).split()[1], 8)
+    except (OSError, StopIteration):
+        mask = os.umask(0o077)
+        os.umask(mask)
     return 0o666 & ~mask
 
 

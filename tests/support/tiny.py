@@ -23,6 +23,7 @@ from whet.train.best import Best
 from whet.train.callbacks import Callback, Callbacks, Requests
 from whet.train.loop import Training, train_step
 from whet.train.loss import LossModel
+from whet.train.saves import Saves
 from whet.train.signals import StopRequest
 from whet.types import ModelIdentity, RunPlan, StepRecord, TokenizedSample
 
@@ -125,6 +126,7 @@ def build_training(
     trainables = attach(model, adapter, dropout, seed=seed) if adapter else train_all_weights(model)
     if adapter and is_perturbed:
         perturb(trainables)
+    told = Callbacks(callbacks)
     return Training(
         plan=plan,
         optim=optim,
@@ -137,12 +139,13 @@ def build_training(
         optimizer=build_optimizer(trainables.named, optim, lr_ratio=adapter.lr_ratio if adapter else 1.0),
         dropout=dropout,
         samples=samples,
+        num_taught=np.array([s.num_taught for s in samples], dtype=np.int32),
         order=order or Order(np.array([s.num_tokens for s in samples], dtype=np.int32), seed=seed),
         validation=validation,
         live=live,
-        callbacks=Callbacks(callbacks),
+        callbacks=told,
         best=best or Best(),
-        save=lambda step: Path(f"checkpoint-{step}"),
+        saves=Saves(lambda step: lambda: None, run_folder=Path(), env=Env(), callbacks=told),
     )
 
 

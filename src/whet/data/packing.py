@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -32,19 +33,38 @@ def shift_labels(sample: TokenizedSample) -> np.ndarray:
     return labels
 
 
-def pack(samples: Sequence[TokenizedSample], device: torch.device | str = "cpu") -> PackedBatch:
-    """Lay `samples` end to end. An empty sequence gives an empty batch (T = 0)."""
+def pack(
+    samples: Sequence[TokenizedSample], device: torch.device | str = "cpu", *, is_pinned: bool = False
+) -> PackedBatch:
+    """Lay `samples` end to end. An empty sequence gives an empty batch (T = 0).
+
+    `is_pinned`: stays in the host's memory, where `to_device` can copy it from without waiting.
+    """
     empty = np.zeros(0, dtype=np.int64)
     ids = np.concatenate([empty, *(s.ids for s in samples)]).astype(np.int64)
     positions = np.concatenate([empty, *(np.arange(s.num_tokens) for s in samples)]).astype(np.int64)
     labels = np.concatenate([empty, *(shift_labels(s) for s in samples)]).astype(np.int64)
+    tensors = [torch.from_numpy(values) for values in (ids, positions, labels)]
+    ids_T, positions_T, labels_T = (t.pin_memory() if is_pinned else t.to(device) for t in tensors)
     return PackedBatch(
-        ids_T=torch.from_numpy(ids).to(device),
-        positions_T=torch.from_numpy(positions).to(device),
-        labels_T=torch.from_numpy(labels).to(device),
+        ids_T=ids_T,
+        positions_T=positions_T,
+        labels_T=labels_T,
         lengths=tuple(s.num_tokens for s in samples),
         sample_ids=tuple(s.id for s in samples),
         sample_keys=tuple(sample_key(s.id) for s in samples),
+    )
+
+
+def to_device(batch: PackedBatch, device: torch.device) -> PackedBatch:
+    """The batch where it is computed; a copy to a GPU starts here and what uses it waits for it."""
+    if device.type == "cpu":
+        return batch
+    return replace(
+        batch,
+        ids_T=batch.ids_T.to(device, non_blocking=True),
+        positions_T=batch.positions_T.to(device, non_blocking=True),
+        labels_T=batch.labels_T.to(device, non_blocking=True),
     )
 
 

@@ -38,15 +38,28 @@ class CachedSamples(Sequence[TokenizedSample]):
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(len(self)))]
         joined = int(self._taken[index])
-        number = int(np.searchsorted(self._starts, joined, side="right")) - 1
-        source = self._sources[number]
-        record = source.samples[joined - self._starts[number]]
+        source, record = self._find(joined)
         tokens = slice(int(record["start"]), int(record["start"]) + int(record["length"]))
         return TokenizedSample(
-            id=f"{int(record['content']):016x}-{int(self._numbers[joined])}",
+            id=self._id(joined, record),
             ids=np.array(source.ids[tokens], dtype=np.int32),
             taught=np.array(source.taught[tokens]),
         )
+
+    def id_of(self, index: int) -> str:
+        """The id of a sample, without reading its tokens."""
+        joined = int(self._taken[index])
+        return self._id(joined, self._find(joined)[1])
+
+    def _find(self, joined: int) -> tuple[CachedTokens, np.void]:
+        """Source and record of a position in the joined sources."""
+        number = int(np.searchsorted(self._starts, joined, side="right")) - 1
+        source = self._sources[number]
+        record: np.void = source.samples[joined - self._starts[number]]
+        return source, record
+
+    def _id(self, joined: int, record: np.void) -> str:
+        return f"{int(record['content']):016x}-{int(self._numbers[joined])}"
 
 
 def join_sources(

@@ -24,10 +24,15 @@ class Requests:
     stop: bool = False
     save: bool = False
     evaluate: bool = False
+    is_saved: bool = False
+    """not of callbacks: rank 0 has the checkpoint in flight whole on its disk"""
 
     def __or__(self, other: Requests) -> Requests:
         return Requests(
-            stop=self.stop or other.stop, save=self.save or other.save, evaluate=self.evaluate or other.evaluate
+            stop=self.stop or other.stop,
+            save=self.save or other.save,
+            evaluate=self.evaluate or other.evaluate,
+            is_saved=self.is_saved or other.is_saved,
         )
 
 
@@ -43,7 +48,11 @@ class EvalRecord:
 
 
 class Callback(Protocol):
-    """What the loop tells; `state` must be plain JSON and goes into every checkpoint."""
+    """What the loop tells; `state` must be plain JSON and goes into every checkpoint.
+
+    `on_checkpoint_saved` comes when the checkpoint is whole on the disk: some steps after the one that it is of, how
+    many depends on the disk, on all ranks after the same step. No weight may depend on when it comes.
+    """
 
     name: str
 

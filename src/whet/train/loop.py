@@ -8,15 +8,16 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import nn
 
-from whet.data.packing import pack
-from whet.data.sampler import Order, batch_hash
+from whet.data.packing import to_device
+from whet.data.sampler import Order
+from whet.data.step_rows import StepRows, read_step
 from whet.errors import NonFiniteError
 from whet.kernels.dropout import DropoutState
 from whet.models.adapters import Trainables
@@ -27,7 +28,10 @@ from whet.recipe.schema import Optim
 from whet.train.best import Best
 from whet.train.callbacks import Callbacks, Requests
 from whet.train.held_out import is_due, measure
+from whet.train.laps import Laps
 from whet.train.loss import LossModel
+from whet.train.prefetch import Prefetch
+from whet.train.saves import Saves
 from whet.train.signals import StopRequest
 from whet.types import RunPlan, StepRecord, TokenizedSample
 
@@ -52,6 +56,8 @@ class Training:
     optimizer: torch.optim.Optimizer
     dropout: DropoutState
     samples: Sequence[TokenizedSample]
+    num_taught: np.ndarray
+    """int32 [num_samples]: taught tokens of each sample"""
     order: Order
     """which samples every step takes"""
     validation: Sequence[TokenizedSample]
@@ -59,33 +65,49 @@ class Training:
     """evaluation sets that the model answers while it trains"""
     callbacks: Callbacks
     best: Best
-    save: Callable[[int], Path]
-    """write the checkpoint of a step (all ranks call it; rank 0 writes)"""
+    saves: Saves
+    """writes checkpoints beside training"""
+    laps: Laps = field(default_factory=Laps)
+    """where the time of a step goes"""
+
+    def rows(self, step: int) -> StepRows:
+        """What 0-based `step` trains on, read now."""
+        is_pinned = self.device.type == "cuda"
+        return read_step(
+            self.samples, self.num_taught, self.order, self.plan, step, rank=self.env.rank, is_pinned=is_pinned
+        )
 
 
 # docs: start-train
 def train(run: Training, *, first_step: int, stop: StopRequest) -> int:
     """Train from 0-based step `first_step` to the end of the plan, until nothing gets better any more, or to a stop
-    request; returns the steps done."""
+    request; returns the steps done, with every checkpoint on the disk."""
     plan = run.plan
     run.callbacks.on_start(run, first_step)
     done, asked = first_step, Requests()
-    # patience is looked at here, so that a run that was killed after its last step does not go on when it is continued
-    while done < plan.total_steps and not run.best.is_out_of_patience:
-        record, agreed = train_step(run, done, asked=asked, stop=stop)
-        done = record.step
-        asked = run.callbacks.after_step(record)
+    with run.saves, Prefetch(run.rows, range(first_step, plan.total_steps), run.device) as rows:
+        # patience is looked at here, so that a run that was killed after its last step does not go on when continued
+        while done < plan.total_steps and not run.best.is_out_of_patience:
+            asked = replace(asked, is_saved=run.saves.is_whole())
+            record, agreed = train_step(run, done, asked=asked, stop=stop, rows=rows)
+            done = record.step
+            if agreed.is_saved:
+                run.saves.tell()
+            asked = run.callbacks.after_step(record)
 
-        measured = measure(run, done, is_asked=agreed.evaluate)
-        improved = measured is not None and run.best.note(measured)
-        if measured is not None:
-            run.callbacks.on_evaluated(measured)
-        ends = agreed.stop or run.best.is_out_of_patience
-        is_epoch_end = done % plan.steps_per_epoch == 0
-        if improved or ends or is_epoch_end or agreed.save or is_due(done, plan.save_every, plan):
-            run.callbacks.on_checkpoint_saved(done, run.save(done))
-        if agreed.stop:
-            break
+            measured = measure(run, done, is_asked=agreed.evaluate)
+            improved = measured is not None and run.best.note(measured)
+            if measured is not None:
+                run.callbacks.on_evaluated(measured)
+            ends = agreed.stop or run.best.is_out_of_patience
+            is_epoch_end = done % plan.steps_per_epoch == 0
+            if improved or ends or is_epoch_end or agreed.save or is_due(done, plan.save_every, plan):
+                with run.laps("save"):
+                    run.saves.begin(done)
+            if agreed.stop:
+                break
+        with run.laps("save"):
+            run.saves.settle()
     run.callbacks.on_stop(done)
     return done
 
@@ -94,66 +116,69 @@ def train(run: Training, *, first_step: int, stop: StopRequest) -> int:
 
 
 # docs: start-step
-def train_step(run: Training, step: int, *, asked: Requests, stop: StopRequest) -> tuple[StepRecord, Requests]:
+def train_step(
+    run: Training, step: int, *, asked: Requests, stop: StopRequest, rows: Callable[[int], StepRows] | None = None
+) -> tuple[StepRecord, Requests]:
     """One optimizer step: every micro-batch's summed loss over the taught tokens of the whole step, then the update.
 
     The number of taught tokens is known to every rank before the first forward pass, because the order of samples
-    is global; so loss and gradient do not depend on the micro-batch split or on the number of ranks.
+    is global; so loss and gradient do not depend on the micro-batch split or on the number of ranks. `rows` gives
+    what a step trains on; without it they are read now.
     """
-    started = time.monotonic()
-    plan = run.plan
-    this_step = run.order.step(plan, step)
-    read = {i: run.samples[i] for i in this_step.indices}
-    samples = [read[i] for i in this_step.indices]
-    num_taught = sum(s.num_taught for s in samples)
+    started, laps = time.monotonic(), run.laps
+    plan, parameters = run.plan, list(run.trainables.named.values())
+    with laps("data"):
+        taken = (rows or run.rows)(step)
 
     run.model.train()
     run.optimizer.zero_grad(set_to_none=True)
     nll = torch.zeros((), dtype=torch.float64, device=run.device)
-    for one_pass in this_step.of_rank(run.env.rank, plan.world_size):
-        if len(one_pass) == 0:
-            continue
-        batch = pack([read[i] for i in one_pass], run.device)
+    for in_memory in taken.batches:
+        batch = to_device(in_memory, run.device)
         with run.dropout.micro_batch(step, batch):
-            nll_sum = run.loss_model.nll_sum(batch)
-            (nll_sum / num_taught).backward()
+            with laps("forward"):
+                nll_sum = run.loss_model.nll_sum(batch)
+            with laps("backward"):
+                (nll_sum / taken.num_taught).backward()
         nll += nll_sum.detach()
 
-    parameters = list(run.trainables.named.values())
-    numbers = [float(nll), asked.save, asked.evaluate, asked.stop or stop.is_set]
-    nll_total, save, evaluate, stop_now = all_reduce_step(parameters, numbers)
-    grad_norm = float(nn.utils.clip_grad_norm_(parameters, run.optim.max_grad_norm or math.inf))
-    loss = nll_total / num_taught
+    with laps("communication"):
+        numbers = [float(nll), asked.save, asked.evaluate, asked.stop or stop.is_set, asked.is_saved]
+        nll_total, save, evaluate, stop_now, is_saved = all_reduce_step(parameters, numbers)
+    with laps("optimizer"):
+        grad_norm = float(nn.utils.clip_grad_norm_(parameters, run.optim.max_grad_norm or math.inf))
+    loss = nll_total / taken.num_taught
     if not (math.isfinite(loss) and math.isfinite(grad_norm)):
-        raise _non_finite(step, loss, grad_norm, samples)
+        raise _non_finite(step, loss, grad_norm, taken.sample_ids)
 
-    lr = lr_at(step, run.optim, total_steps=plan.total_steps, warmup_steps=plan.warmup_steps)
-    for group in run.optimizer.param_groups:
-        group["lr"] = lr * group.get("lr_scale", 1.0)
-    run.optimizer.step()
+    with laps("optimizer"):
+        lr = lr_at(step, run.optim, total_steps=plan.total_steps, warmup_steps=plan.warmup_steps)
+        for group in run.optimizer.param_groups:
+            group["lr"] = lr * group.get("lr_scale", 1.0)
+        run.optimizer.step()
 
-    seconds = time.monotonic() - started
-    num_tokens = sum(s.num_tokens for s in samples)
+    times = laps.take(time.monotonic() - started)
     record = StepRecord(
         step=step + 1,
         epoch=(step + 1) / plan.steps_per_epoch,
         loss=loss,
         lr=lr,
         grad_norm=grad_norm,
-        num_tokens=num_tokens,
-        num_taught=num_taught,
-        seconds=seconds,
-        tokens_per_second=num_tokens / seconds,
-        batch_hash=batch_hash([s.id for s in samples]),
+        num_tokens=taken.num_tokens,
+        num_taught=taken.num_taught,
+        tokens_per_second=taken.num_tokens / times["seconds"],
+        batch_hash=taken.batch_hash,
+        **times,
     )
-    return record, Requests(save=save > 0, evaluate=evaluate > 0, stop=stop_now > 0)
+    agreed = Requests(save=save > 0, evaluate=evaluate > 0, stop=stop_now > 0, is_saved=is_saved > 0)
+    return record, agreed
 
 
 # docs: end-step
 
 
-def _non_finite(step: int, loss: float, grad_norm: float, samples: Sequence[TokenizedSample]) -> NonFiniteError:
-    shown = ", ".join(s.id for s in samples[:4]) + (" ..." if len(samples) > 4 else "")
+def _non_finite(step: int, loss: float, grad_norm: float, sample_ids: Sequence[str]) -> NonFiniteError:
+    shown = ", ".join(sample_ids[:4]) + (" ..." if len(sample_ids) > 4 else "")
     return NonFiniteError(
         f"step {step + 1}: loss {loss}, gradient norm {grad_norm}; stopped before the update",
         where=f"samples {shown}",

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
+from whet.checkpoint.background import copy_of
 from whet.checkpoint.load import Checkpoint, open_checkpoint
-from whet.checkpoint.names import BEST, checkpoint_folder
+from whet.checkpoint.names import BEST
 from whet.checkpoint.retention import prune, set_aside_later
 from whet.checkpoint.save import copy_checkpoint, save_checkpoint
 from whet.errors import NonFiniteError, StorageError
 from whet.models.adapters import Trainables
 from whet.optim.build import load_optimizer_tensors, optimizer_tensors
-from whet.parallel.env import Env
-from whet.parallel.reduce import barrier
 from whet.train.best import Best
 from whet.train.callbacks import Callbacks
 from whet.types import ModelIdentity, RunPlan
@@ -32,12 +34,11 @@ PLAN = "run_plan.json"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Saver:
-    """Writes checkpoints of one run; called by every rank, rank 0 writes while the others wait."""
+    """What the checkpoints of one run hold; all ranks restore them, rank 0 writes them."""
 
     run_folder: Path
     plan: RunPlan
     keep: int
-    env: Env
     trainables: Trainables
     optimizer: torch.optim.Optimizer
     callbacks: Callbacks
@@ -48,14 +49,8 @@ class Saver:
     files: Mapping[str, bytes]
     """the tokenizer's, so that a checkpoint folder can be loaded by itself"""
 
-    def __call__(self, step: int) -> Path:
-        folder = checkpoint_folder(self.run_folder, step)
-        if self.env.is_main:
-            self._save(step)
-        barrier()
-        return folder
-
-    def _save(self, step: int) -> None:
+    def hold(self, step: int) -> Callable[[], None]:
+        """Copy the state as it is after 1-based `step`; returns what writes the copy, whenever it is called."""
         state = {
             "global_step": step,
             "epoch": step / self.plan.steps_per_epoch,
@@ -64,15 +59,22 @@ class Saver:
             "base": asdict(self.identity),
             "data_fingerprint": self.data_fingerprint,
         }
+        tensors = {
+            self.trainables.weights_file: self.trainables.tensors(),
+            OPTIMIZER: optimizer_tensors(self.optimizer, self.trainables.named),
+            RANDOM: {"torch_cpu": torch.get_rng_state()},
+            **({ROUNDED: rounded} if (rounded := self.trainables.rounded()) else {}),
+        }
+        # callbacks may go on changing what they gave: as text it stays
+        return partial(
+            self._write, step, copy_of(tensors), json.dumps(state, indent=1) + "\n", self.best.step == step
+        )  # fmt: skip
+
+    def _write(self, step: int, tensors: Mapping[str, Mapping[str, Tensor]], state: str, is_best: bool) -> None:
         folder = save_checkpoint(
             self.run_folder,
             step=step,
-            tensors={
-                self.trainables.weights_file: self.trainables.tensors(),
-                OPTIMIZER: optimizer_tensors(self.optimizer, self.trainables.named),
-                RANDOM: {"torch_cpu": torch.get_rng_state()},
-                **({ROUNDED: rounded} if (rounded := self.trainables.rounded()) else {}),
-            },
+            tensors=tensors,
             documents={
                 **self.trainables.documents,
                 STATE: state,
@@ -81,7 +83,7 @@ class Saver:
             },
             files=self.files,
         )
-        if self.best.step == step:
+        if is_best:
             copy_checkpoint(folder, self.run_folder / BEST)
         prune(self.run_folder, keep=self.keep)
 

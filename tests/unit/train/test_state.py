@@ -9,7 +9,6 @@ from whet.checkpoint.load import open_checkpoint
 from whet.checkpoint.names import BEST, list_steps
 from whet.checkpoint.save import copy_checkpoint, save_checkpoint
 from whet.errors import NonFiniteError, StorageError
-from whet.parallel.env import Env
 from whet.train.best import Best
 from whet.train.state import Saver
 
@@ -27,9 +26,7 @@ def save(tmp_path):
 def saver(run_folder, *, best_step):
     best = Best(step=best_step, value=1.0) if best_step else Best()
     unused = dict.fromkeys(("plan", "trainables", "optimizer", "callbacks", "identity"))
-    return Saver(
-        run_folder=run_folder, keep=2, env=Env(), best=best, data_fingerprint="", recipe_yaml="", files={}, **unused
-    )
+    return Saver(run_folder=run_folder, keep=2, best=best, data_fingerprint="", recipe_yaml="", files={}, **unused)
 
 
 @pytest.mark.parametrize("had_best", [False, True])

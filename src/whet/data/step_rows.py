@@ -1,0 +1,58 @@
+"""What one optimizer step trains on: the packed rows of this rank, and what all ranks know of the whole step.
+
+Only this rank's rows are read; of the others the order knows lengths, taught tokens and ids.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from whet.data.packing import pack
+from whet.data.sampler import Order, batch_hash
+from whet.data.token_set import CachedSamples
+from whet.types import PackedBatch, RunPlan, TokenizedSample
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepRows:
+    """Invariant: apart from `batches` the same on every rank, whatever the number of ranks."""
+
+    step: int
+    """0-based"""
+    batches: tuple[PackedBatch, ...]
+    """this rank's micro-batches, in the host's memory; a turn without samples is left out"""
+    sample_ids: tuple[str, ...]
+    """of all ranks, in the global order"""
+    num_tokens: int
+    num_taught: int
+    batch_hash: str
+
+
+def read_step(
+    samples: Sequence[TokenizedSample], num_taught: np.ndarray, order: Order, plan: RunPlan, step: int,
+    *, rank: int, is_pinned: bool = False,
+) -> StepRows:  # fmt: skip
+    """Read and pack what `rank` takes of 0-based `step`, every sample once.
+
+    `num_taught`: int [num_samples]; `is_pinned`: in memory that a GPU copies without waiting.
+    """
+    taken = order.step(plan, step)
+    turns = [turn for turn in taken.of_rank(rank, plan.world_size) if len(turn)]
+    own = {int(i): samples[i] for turn in turns for i in turn}
+    ids = tuple(own[i].id if i in own else sample_id(samples, i) for i in taken.indices.tolist())
+    return StepRows(
+        step=step,
+        batches=tuple(pack([own[i] for i in turn.tolist()], is_pinned=is_pinned) for turn in turns),
+        sample_ids=ids,
+        num_tokens=int(order.lengths[taken.indices].sum(dtype=np.int64)),
+        num_taught=int(num_taught[taken.indices].sum(dtype=np.int64)),
+        batch_hash=batch_hash(ids),
+    )
+
+
+def sample_id(samples: Sequence[TokenizedSample], index: int) -> str:
+    """The id of a sample; from the token cache without its tokens."""
+    return samples.id_of(index) if isinstance(samples, CachedSamples) else samples[index].id
