@@ -39,8 +39,10 @@ from whet.train.callbacks import Callbacks
 from whet.train.chosen import chosen
 from whet.train.first_rows import first_losses
 from whet.train.fit import measure_step_seconds, steps_that_fit
+from whet.train.laps import Laps
 from whet.train.loop import Training, train
 from whet.train.loss import LossModel
+from whet.train.saves import Saves
 from whet.train.signals import listening
 from whet.train.state import PLAN, Saver
 from whet.types import RunPlan
@@ -157,7 +159,8 @@ def _train(recipe: Recipe, options: Options, env: Env, device: torch.device, run
         plan = _fit(recipe, training)
         say(f"{plan.measured_seconds_per_step:.2f} s per step: {plan.total_steps} steps fit the time budget")
     saver = _saver(recipe, run_folder, training, plan, loaded, data)
-    training = replace(training, plan=plan, save=saver, live=live)
+    saves = Saves(saver.hold, run_folder=run_folder, env=env, callbacks=callbacks)
+    training = replace(training, plan=plan, saves=saves, live=live)
     first_step = saver.restore(checkpoint) if checkpoint else 0
     barrier()  # every rank has looked into the folder; from here on rank 0 changes it
     if env.is_main:
@@ -194,12 +197,14 @@ def _build_training(
         optimizer=optimizer,
         dropout=dropout,
         samples=data.train.samples,
+        num_taught=data.train.num_taught,
         order=order,
         validation=data.validation.samples if data.validation else (),
         live=(),
         callbacks=callbacks,
         best=best_of(recipe),
-        save=_not_saved,
+        saves=Saves(_not_saved, run_folder=Path(recipe.output), env=env, callbacks=callbacks),
+        laps=Laps(device),
     )
 
 
@@ -296,7 +301,6 @@ def _saver(
         run_folder=run_folder,
         plan=plan,
         keep=recipe.train.keep,
-        env=training.env,
         trainables=training.trainables,
         optimizer=training.optimizer,
         callbacks=training.callbacks,
@@ -308,5 +312,5 @@ def _saver(
     )
 
 
-def _not_saved(_step: int) -> Path:
+def _not_saved(_step: int) -> Callable[[], None]:
     raise AssertionError("the saver is set before training starts")
