@@ -56,11 +56,12 @@ def _train(recipe: Recipe, *, fresh: bool, resume: str | None, evaluate: bool) -
     from whet.evaluation.run import evaluate_run
     from whet.report import write_report
     from whet.train.run import Options, run_recipe
+    from whet.train.startup import process_start
 
     quiet_libraries()
     if evaluate:
         scoring.require(recipe.evaluate)  # before hours of training, not after them
-    outcome = run_recipe(recipe, Options(fresh=fresh, resume=resume, say=say))
+    outcome = run_recipe(recipe, Options(fresh=fresh, resume=resume, say=say, started=process_start()))
     if outcome.is_main:
         state = "was finished before" if outcome.was_finished_before else f"finished in {outcome.seconds:.0f} s"
         say(f"{recipe.name}: {outcome.steps} steps, {state}")

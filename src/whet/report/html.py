@@ -66,6 +66,7 @@ def render(run: RunView) -> str:
         status=str(run.summary.get("status") or "no summary yet: still running, or ended without one"),
         subtitle=_subtitle(run),
         facts=_facts(run),
+        bottleneck=str(run.summary.get("bottleneck") or ""),
         loss_chart=_loss_chart(run),
         legend=_legend(run),
         loss_rows=_loss_rows(run),
@@ -86,6 +87,8 @@ def render(run: RunView) -> str:
                 ("Plan", _entries(run.plan)),
                 ("Environment", _entries(run.environment)),
                 ("Kernels", _entries(_object(run.summary.get("kernels")))),
+                ("Seconds of training", _entries(_object(run.summary.get("seconds_by_part")))),
+                ("Seconds until the first step was done", _entries(_object(run.summary.get("startup_seconds")))),
             )
             if entries
         ],

@@ -16,12 +16,14 @@ if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
 FOLDER_NAME = "logs"
+_PARTS = ("data", "forward", "backward", "optimizer", "communication", "save")
 STEP_TAGS = {
     "train/loss": "loss",
     "train/grad_norm": "grad_norm",
     "train/learning_rate": "lr",
     "train/epoch": "epoch",
     "train/tokens_per_second": "tokens_per_second",
+    **{f"time/{part}_seconds": f"{part}_seconds" for part in _PARTS},
 }
 """Tag -> field of StepRecord."""
 

@@ -7,6 +7,7 @@ import resource
 import shutil
 import sys
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -22,7 +23,9 @@ from whet.errors import NonFiniteError
 from whet.models.load import LoadedModel
 from whet.recipe.measured import PREFIX
 from whet.tracking.jsonl import FILE_NAME as METRICS
+from whet.train.bottleneck import Passes, bottleneck, split
 from whet.train.folder import SUMMARY, write_json
+from whet.train.laps import PARTS
 from whet.train.loop import Training
 
 _DRAFT = ".final.tmp"
@@ -90,28 +93,65 @@ def write_summary(
 
     `final_step` is the step of the final weights, if there are any.
     """
-    seconds = num_tokens = 0.0
-    last_loss = None
-    for line in (run_folder / METRICS).read_text(encoding="utf-8").splitlines():
-        record = json.loads(line)
-        if record["kind"] == "step":
-            seconds += record["seconds"]
-            num_tokens += record["num_tokens"]
-            last_loss = record["loss"]
+    plan, totals = training.plan, _read_totals(run_folder / METRICS)
+    # in no line yet: the wait for the last checkpoint
+    rest = training.laps.take(0.0)
+    parts = {name: seconds + rest[f"{name}_seconds"] for name, seconds in totals.parts.items()}
+    by_part = split(parts, seconds=totals.seconds + rest["seconds"], evaluation=totals.evaluation_seconds)
+    tokens_per_pass = totals.num_tokens / max(1, totals.num_steps * plan.accumulation * plan.world_size)
+    where_time_went = bottleneck(
+        by_part, Passes(recompute=plan.recompute, tokens_per_pass=tokens_per_pass, num_per_step=plan.accumulation)
+    )
+    ended = _best_and_last(training, steps, final_step)
     document = {
         "status": status,
         "steps": steps,
-        "total_steps": training.plan.total_steps,
-        "seconds": seconds,
-        "tokens": int(num_tokens),
-        "tokens_per_second": num_tokens / seconds if seconds else None,
-        "last_train_loss": last_loss,
-        **_best_and_last(training, steps, final_step),
+        "total_steps": plan.total_steps,
+        "seconds": totals.seconds,
+        "tokens": totals.num_tokens,
+        "tokens_per_second": totals.num_tokens / totals.seconds if totals.seconds else None,
+        "last_train_loss": totals.last_loss,
+        **ended,
+        "sentences": [*ended["sentences"], *([where_time_went] if where_time_went else [])],
+        "bottleneck": where_time_went,
+        "seconds_by_part": by_part,
+        "startup_seconds": dict(training.startup_seconds),
         "num_trainable": training.trainables.num_parameters,
         "peak_memory_bytes": peak_memory_bytes(training.device),
         "kernels": dict(training.kernels),
     }
     write_json(run_folder / SUMMARY, document)
+
+
+@dataclass(slots=True, kw_only=True)
+class _Totals:
+    """Sums over the lines of metrics.jsonl."""
+
+    seconds: float = 0.0
+    """of steps"""
+    evaluation_seconds: float = 0.0
+    num_tokens: int = 0
+    num_steps: int = 0
+    last_loss: float | None = None
+    parts: dict[str, float] = field(default_factory=lambda: dict.fromkeys(PARTS, 0.0))
+    """seconds of each part of the steps"""
+
+
+def _read_totals(path: Path) -> _Totals:
+    totals = _Totals()
+    for line in path.read_text(encoding="utf-8").splitlines():
+        record = json.loads(line)
+        if record["kind"] == "eval":
+            totals.evaluation_seconds += record.get("seconds", 0.0)
+        if record["kind"] != "step":
+            continue
+        totals.seconds += record["seconds"]
+        totals.num_tokens += record["num_tokens"]
+        totals.num_steps += 1
+        totals.last_loss = record["loss"]
+        for name in PARTS:
+            totals.parts[name] += record.get(f"{name}_seconds", 0.0)
+    return totals
 
 
 def _best_and_last(training: Training, steps: int, final_step: int | None) -> dict[str, Any]:

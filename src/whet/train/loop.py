@@ -69,6 +69,8 @@ class Training:
     """writes checkpoints beside training"""
     laps: Laps = field(default_factory=Laps)
     """where the time of a step goes"""
+    startup_seconds: Mapping[str, float] = field(default_factory=dict)
+    """until the first step was done, by phase"""
 
     def rows(self, step: int) -> StepRows:
         """What 0-based `step` trains on, read now."""

@@ -44,6 +44,7 @@ from whet.train.loop import Training, train
 from whet.train.loss import LossModel
 from whet.train.saves import Saves
 from whet.train.signals import listening
+from whet.train.startup import Startup
 from whet.train.state import PLAN, Saver
 from whet.types import RunPlan
 
@@ -65,6 +66,8 @@ class Options:
     """`auto`: there must be a checkpoint to continue from; a path: continue from that one; None: if there is one"""
     say: Say = print
     """where sentences for people go (rank 0 only)"""
+    started: float | None = None
+    """when the process began, by the monotonic clock, for the account of its start-up; None: not told"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,6 +123,7 @@ def run_recipe(recipe: Recipe, options: Options | None = None) -> Outcome:
 
 
 def _train(recipe: Recipe, options: Options, env: Env, device: torch.device, run_folder: Path, say: Say) -> int:
+    startup = Startup(say, started=options.started)
     num_threads = preflight.set_threads(recipe.train.threads, env, device)
     checkpoint = _choose_checkpoint(run_folder, options, say)
     preflight.refuse_other_start(checkpoint, recipe, env)
@@ -127,8 +131,10 @@ def _train(recipe: Recipe, options: Options, env: Env, device: torch.device, run
     # rows first: what is wrong with them is said before gigabytes of weights are read
     text_side = load_tokenizer(recipe.model)
     data = prepare(recipe, text_side.tokenizer, end_ids=text_side.stop_ids, base_folder=Path.cwd(), say=say)
+    startup.reached("rows")
     say(f"loading {recipe.model.id}")
     loaded = preflight.follow_template(load_pretrained(recipe.model, device=device), recipe.data, data.template)
+    startup.reached("model")
     order = order_of(recipe, data.train)
     if (flattered := chosen_on_verdict_rows(recipe)) is not None:
         say(f"{flattered}: its rows choose the weights and carry the verdict too, which so flatters; choose by a set "
@@ -147,10 +153,11 @@ def _train(recipe: Recipe, options: Options, env: Env, device: torch.device, run
     for note in (*data.notes, describe_packing(order, plan.micro_batch)):
         say(note)
     monitor = on_monitor.Monitor(recipe, run_folder, env=env, say=say)
-    callbacks = Callbacks([monitor, *chosen(recipe)])
+    callbacks = Callbacks([startup, monitor, *chosen(recipe)])
     training = _build_training(
         recipe, plan, env, device, loaded, data, order, callbacks, is_restored=checkpoint is not None
     )
+    startup.reached("adapter")
     live = live_sets(
         recipe, data, loaded, precision=partial(training.loss_model.precision, device.type), env=env,
         progress=monitor.answering,
@@ -160,7 +167,7 @@ def _train(recipe: Recipe, options: Options, env: Env, device: torch.device, run
         say(f"{plan.measured_seconds_per_step:.2f} s per step: {plan.total_steps} steps fit the time budget")
     saver = _saver(recipe, run_folder, training, plan, loaded, data)
     saves = Saves(saver.hold, run_folder=run_folder, env=env, callbacks=callbacks)
-    training = replace(training, plan=plan, saves=saves, live=live)
+    training = replace(training, plan=plan, saves=saves, live=live, startup_seconds=startup.seconds)
     first_step = saver.restore(checkpoint) if checkpoint else 0
     barrier()  # every rank has looked into the folder; from here on rank 0 changes it
     if env.is_main:
