@@ -28,9 +28,8 @@ class RowCache:
         self, *, num_layers: int, num_rows: int, num_kv_heads: int, head_dim: int, dtype: torch.dtype,
         device: torch.device,
     ) -> None:  # fmt: skip
-        shape = (num_rows, num_kv_heads, 0, head_dim)
-        self._keys = [torch.zeros(shape, dtype=dtype, device=device) for _ in range(num_layers)]
-        self._values = [torch.zeros(shape, dtype=dtype, device=device) for _ in range(num_layers)]
+        shape = (2, num_rows, num_kv_heads, 0, head_dim)
+        self._layers = [torch.zeros(shape, dtype=dtype, device=device) for _ in range(num_layers)]
         self._documents: Sequence[tuple[int, int]] = ()
         self._positions_B: Tensor | None = None
         self._rows_B: Tensor | None = None
@@ -38,15 +37,14 @@ class RowCache:
     @property
     def capacity(self) -> int:
         """Positions per row; `bias_BS` of the decoding step must have this many columns."""
-        return self._keys[0].shape[2]
+        return self._layers[0].shape[3]
 
     def _reserve(self, length: int) -> None:
         missing = length - self.capacity
         if missing > 0:
             extra = (missing + BLOCK - 1) // BLOCK * BLOCK
-            for store in (self._keys, self._values):
-                for i, old in enumerate(store):
-                    store[i] = torch.cat([old, old.new_zeros(*old.shape[:2], extra, old.shape[3])], dim=2)
+            for i, old in enumerate(self._layers):
+                self._layers[i] = torch.cat([old, old.new_zeros(*old.shape[:3], extra, old.shape[4])], dim=3)
 
     def read_prompts(self, documents: Sequence[tuple[int, int]]) -> None:
         """The next forward pass is one packed row of documents: (row, length) each, in order."""
@@ -62,24 +60,29 @@ class RowCache:
 
     def update(self, keys: Tensor, values: Tensor, layer_idx: int, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
         """Reading: [1, K, T, D] in and out. Decoding: [B, K, 1, D] in, [B, K, S, D] out."""
-        layer_keys, layer_values = self._keys[layer_idx], self._values[layer_idx]
-        if self._positions_B is None:
-            start = 0
-            for row, length in self._documents:
-                layer_keys[row, :, :length] = keys[0, :, start : start + length]
-                layer_values[row, :, :length] = values[0, :, start : start + length]
-                start += length
-            return keys, values
+        if self._positions_B is not None:
+            pairs_B2KD = torch.stack([keys[:, :, 0], values[:, :, 0]], dim=1)
+            return self.append_pairs(pairs_B2KD, layer_idx)
+        layer_keys, layer_values = self._layers[layer_idx]
+        start = 0
+        for row, length in self._documents:
+            layer_keys[row, :, :length] = keys[0, :, start : start + length]
+            layer_values[row, :, :length] = values[0, :, start : start + length]
+            start += length
+        return keys, values
+
+    def append_pairs(self, pairs_B2KD: Tensor, layer_idx: int) -> tuple[Tensor, Tensor]:
+        """A new key and value per row, [B, 2, K, D], at the positions given to `append`. -> both, [B, K, S, D]"""
+        layer = self._layers[layer_idx]
         # under autocast values come out narrower than the weights
-        layer_keys[self._rows_B, :, self._positions_B] = keys[:, :, 0].to(layer_keys.dtype)
-        layer_values[self._rows_B, :, self._positions_B] = values[:, :, 0].to(layer_values.dtype)
-        num_rows = len(self._positions_B)
-        return layer_keys[:num_rows], layer_values[:num_rows]
+        layer[:, self._rows_B, :, self._positions_B] = pairs_B2KD.to(layer.dtype)
+        keys, values = layer[:, : len(pairs_B2KD)]
+        return keys, values
 
     def move(self, source: int, target: int, length: int) -> None:
         """Row `source` takes the place of row `target`, so that the rows in use stay the first ones."""
-        for layer in (*self._keys, *self._values):
-            layer[target, :, :length] = layer[source, :, :length]
+        for layer in self._layers:
+            layer[:, target, :, :length] = layer[:, source, :, :length]
 
     def get_seq_length(self, *_: Any) -> int:
         """transformers asks for it only when no positions are passed; whet always passes them."""

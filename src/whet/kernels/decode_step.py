@@ -3,7 +3,7 @@
 A step of a small model is some hundred short operations per layer in transformers' modules, most of the time of few
 rows. Here a layer is some twenty, over packed weights. Results equal the modules' up to rounding (tests/numerics).
 
-Shape letters: B rows, E hidden size, H query heads, K key/value heads, D head dimension, S cache length.
+Shape letters: B rows, E hidden size, H query heads, K key/value heads, D head dimension, S cache length; N = H + 2 K.
 """
 
 from __future__ import annotations
@@ -25,15 +25,16 @@ _MLP = ("gate_proj", "up_proj", "down_proj")
 class Cache(Protocol):
     """Where the rows' keys and values are; see inference/row_cache.py."""
 
-    def update(self, keys: Tensor, values: Tensor, layer_idx: int) -> tuple[Tensor, Tensor]:
-        """[B, K, 1, D] in, [B, K, S, D] out."""
+    def append_pairs(self, pairs_B2KD: Tensor, layer_idx: int) -> tuple[Tensor, Tensor]:
+        """A key and a value per row in; keys and values, each [B, K, S, D], out."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Layer:
     before_attention: Tensor
     before_mlp: Tensor
-    eps: float
+    eps: Tensor
+    """float32 scalar"""
     qkv: Product
     o: Product
     gate: Product
@@ -53,7 +54,7 @@ class DecodeStep:
             _Layer(
                 before_attention=layer.input_layernorm.weight,
                 before_mlp=layer.post_attention_layernorm.weight,
-                eps=layer.input_layernorm.variance_epsilon,
+                eps=_eps(layer.input_layernorm),
                 **dict(zip(("qkv", "o", "gate", "up", "down"), five, strict=True)),
             )
             for layer, five in zip(layers, _in_fives(of_groups), strict=True)
@@ -62,30 +63,38 @@ class DecodeStep:
         self._scale, self._head_dim = float(attention.scaling), int(attention.head_dim)
         self._num_heads = [linear.out_features // self._head_dim for linear in _groups(layers[0])[0]]
         self._embed, self._rotary, self._norm = model.model.embed_tokens, model.model.rotary_emb, model.model.norm
+        self._last_eps = _eps(self._norm)
 
     def __call__(self, ids_B: Tensor, positions_B: Tensor, cache: Cache, bias_BS: Tensor) -> Tensor:
         """Hidden states after the last norm, [B, E]. `bias_BS`: 0 where a row sees its cache, -inf elsewhere."""
         x_BE = self._embed(ids_B)
+        cos_BND, sin_BND = self._angles(x_BE, positions_B)
+        for number, layer in enumerate(self._layers):
+            x_BE = self._attend(number, layer, x_BE, cos_BND, sin_BND, cache, bias_BS)
+            h_BE = _normed(x_BE, layer.before_mlp, layer.eps)
+            x_BE = layer.down.plus(layer.up.times(h_BE, layer.gate.silu(h_BE)), x_BE)
+        return _normed(x_BE, self._norm.weight, self._last_eps)
+
+    def _angles(self, x_BE: Tensor, positions_B: Tensor) -> tuple[Tensor, Tensor]:
+        """Cosine and signed sine for queries, keys and values side by side, N = H + 2 K; values turn by nothing."""
         cos_B1D, sin_B1D = self._rotary(x_BE, positions_B[:, None])
         # half a head further on stands the other one of a pair, with its sign
         sin_B1D = torch.cat([-sin_B1D[..., : self._head_dim // 2], sin_B1D[..., self._head_dim // 2 :]], dim=-1)
-        for number, layer in enumerate(self._layers):
-            x_BE = self._attend(number, layer, x_BE, cos_B1D, sin_B1D, cache, bias_BS)
-            h_BE = _normed(x_BE, layer.before_mlp, layer.eps)
-            x_BE = layer.down.plus(layer.up.times(h_BE, layer.gate.silu(h_BE)), x_BE)
-        return _normed(x_BE, self._norm.weight, self._norm.variance_epsilon)
+        num_q, num_k, num_v = self._num_heads
+        still_BKD = cos_B1D.new_zeros(len(x_BE), num_v, self._head_dim)
+        cos = torch.cat([cos_B1D.expand(-1, num_q + num_k, -1), still_BKD + 1], dim=1)
+        return cos, torch.cat([sin_B1D.expand(-1, num_q + num_k, -1), still_BKD], dim=1)
 
     def _attend(
-        self, number: int, layer: _Layer, x_BE: Tensor, cos_B1D: Tensor, sin_B1D: Tensor, cache: Cache, bias_BS: Tensor
+        self, number: int, layer: _Layer, x_BE: Tensor, cos_BND: Tensor, sin_BND: Tensor, cache: Cache, bias_BS: Tensor
     ) -> Tensor:
         """The hidden states with the attention's part added."""
         num_rows, (num_q, num_k, _) = len(x_BE), self._num_heads
-        heads = layer.qkv(_normed(x_BE, layer.before_attention, layer.eps)).view(num_rows, -1, self._head_dim)
-        turned = _turned(heads[:, : num_q + num_k], cos_B1D, sin_B1D)
-        q_BHD, k_BKD = turned.split([num_q, num_k], dim=1)
-        v_BKD = heads[:, num_q + num_k :]
-        keys_BKSD, values_BKSD = cache.update(k_BKD[:, :, None], v_BKD[:, :, None], number)
-        out_BHD = cached_attention(q_BHD.contiguous(), keys_BKSD, values_BKSD, bias_BS, self._scale)
+        heads_BND = layer.qkv(_normed(x_BE, layer.before_attention, layer.eps)).view(num_rows, -1, self._head_dim)
+        turned_BND = _turned(heads_BND, cos_BND, sin_BND)
+        pairs_B2KD = turned_BND[:, num_q:].view(num_rows, 2, num_k, self._head_dim)
+        keys_BKSD, values_BKSD = cache.append_pairs(pairs_B2KD, number)
+        out_BHD = cached_attention(turned_BND[:, :num_q].contiguous(), keys_BKSD, values_BKSD, bias_BS, self._scale)
         return layer.o.plus(out_BHD.reshape(num_rows, -1), x_BE)
 
 
@@ -136,12 +145,23 @@ def _groups(layer: Any) -> list[list[Any]]:
     return [[q, k, v], *([other] for other in others)]
 
 
-def _normed(x_BE: Tensor, weight_E: Tensor, eps: float) -> Tensor:
-    """x / sqrt(mean(x^2) + eps) in float32, rounded, times the weight (arXiv:1910.07467, equation 4)."""
-    return weight_E * functional.rms_norm(x_BE.float(), x_BE.shape[-1:], None, eps).to(x_BE.dtype)
+def _eps(norm: Any) -> Tensor:
+    return torch.tensor(norm.variance_epsilon, dtype=torch.float32, device=norm.weight.device)
 
 
-def _turned(x_BHD: Tensor, cos_B1D: Tensor, signed_sin_B1D: Tensor) -> Tensor:
+def _normed(x_BE: Tensor, weight_E: Tensor, eps: Tensor) -> Tensor:
+    """x / sqrt(mean(x^2) + eps) in float32, rounded, times the weight (arXiv:1910.07467, equation 4).
+
+    The modules round to float32 even in float64; wider formats so take the same sums in the same order.
+    """
+    if x_BE.dtype.itemsize > 2:
+        return weight_E * functional.rms_norm(x_BE.float(), x_BE.shape[-1:], None, float(eps)).to(x_BE.dtype)
+    length_B1 = torch.linalg.vector_norm(x_BE, dim=-1, keepdim=True, dtype=torch.float32)
+    inverse_B1 = torch.addcmul(eps, length_B1, length_B1, value=1 / x_BE.shape[-1]).rsqrt_()
+    return torch.mul(x_BE, inverse_B1, out=torch.empty_like(x_BE)).mul_(weight_E)
+
+
+def _turned(x_BND: Tensor, cos_BND: Tensor, signed_sin_BND: Tensor) -> Tensor:
     """Rotary positions (arXiv:2104.09864) in Llama's arrangement: pairs are half a head apart."""
-    other_BHD = x_BHD.roll(x_BHD.shape[-1] // 2, dims=-1)
-    return torch.addcmul(x_BHD * cos_B1D, other_BHD, signed_sin_B1D)
+    other_BND = x_BND.roll(x_BND.shape[-1] // 2, dims=-1)
+    return torch.addcmul(x_BND * cos_BND, other_BND, signed_sin_BND)
