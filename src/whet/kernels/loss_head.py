@@ -1,53 +1,50 @@
-"""Output head and cross-entropy in one: full logits never exist, the gradient is made while they are at hand.
+"""Output head and cross-entropy in one: neither the logits of all positions nor those of all tokens ever exist.
 
-For a chunk of taught positions: logits = h W^T, nll = logsumexp(logits) - logits[label], and with
-P = softmax(logits) - onehot(label) the gradients dh = P W and, if the head trains, dW += P^T h. Computing them in
-the forward pass means that one chunk of logits is all that ever lives (the idea of Liger's fused linear
-cross-entropy, arXiv:2410.10989, section 3.2, without its weight gradient when the head is frozen).
+Rows of taught positions meet the vocabulary block by block. Each block b is a softmax of its own: with the block's
+logits l_b = h W_b^T and lse_b = logsumexp(l_b), the whole is
 
-Shape letters: N taught positions, E hidden size, V vocabulary, C rows of one chunk.
+    lse = logsumexp_b(lse_b)        nll = lse - l[label]        P_b = softmax(l_b) exp(lse_b - lse)
+
+so sums over the vocabulary are carried from block to block and rescaled (Milakov and Gimelshein, arXiv:1805.02867,
+equations 4 to 6), and the gradients dh = (P - onehot) W and, where the head trains, dW = (P - onehot)^T h are made
+while a block is in the cache (gradients in the forward pass: Liger's fused linear cross-entropy, arXiv:2410.10989,
+section 3.2). The label's own entry is left out of P_b and added at the end as (p[label] - 1) W[label], in float32:
+where a label is almost certain, p - 1 has a precision that a bfloat16 product of P and W does not.
+
+Shape letters: N taught positions, E hidden size, V vocabulary, C rows at a time, B tokens of one block.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
 
-# Smaller chunks repack the head's weight for every product and are slower on CPUs; larger ones only cost memory.
+from whet.kernels import loss_head_libraries
+from whet.kernels.loss_head_libraries import LossHead
+
+# On CPUs fewer rows pack the head's weight too often for each product; more of them only cost memory.
 ROWS_PER_CHUNK = 512
+# Logits of a block stay in a core's share of the cache on CPUs; GPUs want few large kernels.
+TOKENS_PER_BLOCK = {"cpu": 2048, "cuda": 32768}
 
 
 class _LinearNLL(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, hidden_NE: Tensor, weight_VE: Tensor, labels_N: Tensor, dtype: torch.dtype) -> Tensor:
-        wide = torch.promote_types(dtype, torch.float32)
         weight = weight_VE.to(dtype)
-        total = torch.zeros((), dtype=wide, device=hidden_NE.device)
+        total = torch.zeros((), dtype=_wide(dtype), device=hidden_NE.device)
         needs_hidden, needs_weight = ctx.needs_input_grad[:2]
         grad_hidden_NE = torch.empty_like(hidden_NE) if needs_hidden else None
         grad_weight_VE = torch.zeros_like(weight_VE) if needs_weight else None
         for start in range(0, len(labels_N), ROWS_PER_CHUNK):
             rows = slice(start, start + ROWS_PER_CHUNK)
-            hidden_CE = hidden_NE[rows].to(dtype)
-            logits_CV = (hidden_CE @ weight.T).to(wide)
-            labels_C1 = labels_N[rows, None]
-            label_logits_C1 = logits_CV.gather(1, labels_C1)
-            # from here on in place: at this size one more [C, V] temporary costs more than the arithmetic
-            largest_C1 = logits_CV.amax(-1, keepdim=True)
-            exp_CV = logits_CV.sub_(largest_C1).exp_()
-            sum_C1 = exp_CV.sum(-1, keepdim=True)
-            total += (largest_C1 + sum_C1.log() - label_logits_C1).sum()
-            if not (needs_hidden or needs_weight):
-                continue
-            residual_CV = exp_CV.mul_(1.0 / sum_C1)
-            residual_CV.scatter_add_(1, labels_C1, residual_CV.new_full(labels_C1.shape, -1.0))
-            residual_CV = residual_CV.to(dtype)
+            nll, grad_CE = _chunk(hidden_NE[rows].to(dtype), weight, labels_N[rows], needs_hidden, grad_weight_VE)
+            total += nll
             if grad_hidden_NE is not None:
-                grad_hidden_NE[rows] = (residual_CV @ weight).to(hidden_NE.dtype)
-            if grad_weight_VE is not None:
-                grad_weight_VE += (residual_CV.T @ hidden_CE).to(weight_VE.dtype)
+                grad_hidden_NE[rows] = grad_CE
         ctx.save_for_backward(grad_hidden_NE, grad_weight_VE)
         return total
 
@@ -60,24 +57,76 @@ class _LinearNLL(torch.autograd.Function):
         return grad_hidden, grad_weight, None, None
 
 
-def linear_nll_sum(hidden_NE: Tensor, weight_VE: Tensor, labels_N: Tensor, *, dtype: torch.dtype) -> Tensor:
+def _chunk(
+    hidden_CE: Tensor, weight_VE: Tensor, labels_C: Tensor, needs_hidden: bool, grad_weight_VE: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """(summed nll, its gradient for `hidden_CE` where that is needed); the head's is added to `grad_weight_VE`."""
+    wide = _wide(hidden_CE.dtype)
+    lse_C1 = torch.full((len(hidden_CE), 1), -torch.inf, dtype=wide, device=hidden_CE.device)
+    label_logit_C1 = torch.zeros_like(lse_C1)
+    grad_CE = torch.zeros(hidden_CE.shape, dtype=wide, device=hidden_CE.device) if needs_hidden else lse_C1
+    kept: list[tuple[slice, Tensor, Tensor]] = []
+    for block, logits_CB in _blocks(hidden_CE, weight_VE):
+        place_C1, is_here_C1 = _labels_in(block, labels_C)
+        label_logit_C1 = torch.where(is_here_C1, logits_CB.gather(1, place_C1), label_logit_C1)
+        largest_C1 = logits_CB.amax(-1, keepdim=True)
+        p_CB = logits_CB.softmax(-1)
+        block_lse_C1 = largest_C1 - p_CB.amax(-1, keepdim=True).log()
+        before_C1, lse_C1 = lse_C1, torch.logaddexp(lse_C1, block_lse_C1)
+        if not needs_hidden and grad_weight_VE is None:
+            continue
+        p_CB.scatter_(1, place_C1, p_CB.gather(1, place_C1).masked_fill_(is_here_C1, 0.0))
+        p_CB = p_CB.to(hidden_CE.dtype)
+        if needs_hidden:
+            part_CE = (p_CB @ weight_VE[block]).to(wide)
+            grad_CE.mul_((before_C1 - lse_C1).exp()).addcmul_(part_CE, (block_lse_C1 - lse_C1).exp())
+        if grad_weight_VE is not None:
+            kept.append((block, p_CB, block_lse_C1))
+
+    minus_miss_C1 = torch.expm1(label_logit_C1 - lse_C1)
+    if needs_hidden:
+        grad_CE.addcmul_(weight_VE[labels_C].to(wide), minus_miss_C1)
+    if grad_weight_VE is not None:
+        hidden_wide_CE = hidden_CE.to(wide)
+        for block, p_CB, block_lse_C1 in kept:
+            share_CE = hidden_wide_CE * (block_lse_C1 - lse_C1).exp()
+            grad_weight_VE[block] += p_CB.T @ share_CE.to(hidden_CE.dtype)
+        grad_weight_VE.index_add_(0, labels_C, (hidden_wide_CE * minus_miss_C1).to(grad_weight_VE.dtype))
+    return (lse_C1 - label_logit_C1).sum(), grad_CE
+
+
+def _wide(dtype: torch.dtype) -> torch.dtype:
+    return torch.promote_types(dtype, torch.float32)
+
+
+def _blocks(hidden_CE: Tensor, weight_VE: Tensor) -> Iterator[tuple[slice, Tensor]]:
+    """(tokens, their logits [C, B] in float32 or wider), over the whole vocabulary."""
+    num_tokens = TOKENS_PER_BLOCK.get(hidden_CE.device.type, TOKENS_PER_BLOCK["cuda"])
+    for start in range(0, len(weight_VE), num_tokens):
+        block = slice(start, min(start + num_tokens, len(weight_VE)))
+        yield block, (hidden_CE @ weight_VE[block].T).to(_wide(hidden_CE.dtype))
+
+
+def _labels_in(block: slice, labels_C: Tensor) -> tuple[Tensor, Tensor]:
+    """(a column of the block for each row, whether it is the row's label), [C, 1] both; no label leaves the device."""
+    place_C1 = labels_C[:, None] - block.start
+    width = block.stop - block.start
+    return place_C1.clamp(0, width - 1), (place_C1 >= 0) & (place_C1 < width)
+
+
+def linear_nll_sum(
+    hidden_NE: Tensor, weight_VE: Tensor, labels_N: Tensor, *, dtype: torch.dtype, kind: LossHead = "chunked"
+) -> Tensor:
     """Summed negative log-likelihood (nats) of `labels_N` under softmax(hidden W^T); products run in `dtype`.
 
-    Scalar in float32 or wider. Every label must be a token id: the caller drops untaught positions first.
+    Scalar in float32 or wider. Every label must be a token id: the caller drops untaught positions first. `kind`
+    says whose computation it is: this file's, torch's or liger-kernel's.
     """
+    if kind != "chunked":
+        library = loss_head_libraries.LIBRARIES[kind]
+        return library(hidden_NE.to(dtype), weight_VE.to(dtype), labels_N, ROWS_PER_CHUNK)
     out: Tensor = _LinearNLL.apply(hidden_NE, weight_VE, labels_N, dtype)
     return out
-
-
-@torch.no_grad()
-def count_correct(hidden_NE: Tensor, weight_VE: Tensor, labels_N: Tensor, *, dtype: torch.dtype) -> int:
-    """How many labels are the arg max of their logits (token accuracy's numerator)."""
-    weight = weight_VE.to(dtype)
-    correct = 0
-    for start in range(0, len(labels_N), ROWS_PER_CHUNK):
-        rows = slice(start, start + ROWS_PER_CHUNK)
-        correct += int(((hidden_NE[rows].to(dtype) @ weight.T).argmax(-1) == labels_N[rows]).sum())
-    return correct
 
 
 @torch.no_grad()
@@ -85,13 +134,12 @@ def nll_and_correct(
     hidden_NE: Tensor, weight_VE: Tensor, labels_N: Tensor, *, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor]:
     """Per position [N] the negative log-likelihood (nats, float32 or wider) and whether the label is the arg max."""
-    wide = torch.promote_types(dtype, torch.float32)
     weight = weight_VE.to(dtype)
-    nll_N = torch.empty(len(labels_N), dtype=wide, device=hidden_NE.device)
+    nll_N = torch.empty(len(labels_N), dtype=_wide(dtype), device=hidden_NE.device)
     correct_N = torch.empty(len(labels_N), dtype=torch.bool, device=hidden_NE.device)
     for start in range(0, len(labels_N), ROWS_PER_CHUNK):
         rows = slice(start, start + ROWS_PER_CHUNK)
-        logits_CV = (hidden_NE[rows].to(dtype) @ weight.T).to(wide)
+        logits_CV = (hidden_NE[rows].to(dtype) @ weight.T).to(nll_N.dtype)
         labels_C = labels_N[rows]
         nll_N[rows] = logits_CV.logsumexp(-1) - logits_CV.gather(1, labels_C[:, None])[:, 0]
         correct_N[rows] = logits_CV.argmax(-1) == labels_C

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from whet.kernels.attention import DocumentLayout
-from whet.kernels.loss_head import count_correct, linear_nll_sum
+from whet.kernels.loss_head import linear_nll_sum, nll_and_correct
+from whet.kernels.loss_head_libraries import LossHead
 from whet.types import PackedBatch
 
 
@@ -22,6 +23,8 @@ class LossModel:
     compute_dtype: torch.dtype
     uses_autocast: bool
     """Trained float32 weights with products in `compute_dtype` (full fine-tuning in bfloat16)."""
+    loss_head: LossHead = "chunked"
+    """whose head and cross-entropy training uses"""
 
     def precision(self, device_type: str) -> AbstractContextManager[object]:
         """Number format of the forward pass, in training, in evaluation and for answers in between."""
@@ -48,13 +51,14 @@ class LossModel:
         """
         taught_T = batch.labels_T != -100
         hidden_NE = self.hidden(batch)[taught_T]
-        return linear_nll_sum(hidden_NE, self.head.weight, batch.labels_T[taught_T], dtype=self.compute_dtype)
+        return linear_nll_sum(
+            hidden_NE, self.head.weight, batch.labels_T[taught_T], dtype=self.compute_dtype, kind=self.loss_head
+        )
 
     @torch.no_grad()
     def evaluate(self, batch: PackedBatch) -> tuple[float, int, int]:
         """(summed nll in nats, taught tokens, taught tokens predicted right)."""
         taught_T = batch.labels_T != -100
         hidden_NE, labels_N = self.hidden(batch)[taught_T], batch.labels_T[taught_T]
-        nll = linear_nll_sum(hidden_NE, self.head.weight, labels_N, dtype=self.compute_dtype)
-        correct = count_correct(hidden_NE, self.head.weight, labels_N, dtype=self.compute_dtype)
-        return float(nll), len(labels_N), correct
+        nll_N, correct_N = nll_and_correct(hidden_NE, self.head.weight, labels_N, dtype=self.compute_dtype)
+        return float(nll_N.sum()), len(labels_N), int(correct_N.sum())
