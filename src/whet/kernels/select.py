@@ -2,24 +2,70 @@
 
 from __future__ import annotations
 
+from collections.abc import Set
+
+import torch
 from torch import nn
 
-from whet.kernels import attention, lora_linear
+from whet.kernels import attention, llama_blocks, lora_linear, norm
+
+SWITCHES = frozenset({"adapter", "qkv", "mlp", "norm", "rotary", "swiglu"})
+"""Operations that `install` can leave out; without them all, the model computes as transformers and PEFT do."""
 
 
-def install(model: nn.Module, *, adapter_name: str | None, start_name: str | None = None) -> dict[str, str]:
-    """Install attention and, where there is an adapter, the LoRA function; returns {operation: what runs and why}."""
-    attention.install(model)
+def install(
+    model: nn.Module, *, adapter_name: str | None, start_name: str | None = None, off: Set[str] = frozenset()
+) -> dict[str, str]:
+    """Install attention, the blocks' and the norms' functions and, where there is an adapter, its own.
+
+    Operations that are `off` are left out, for comparisons; `adapter` takes `qkv` and `mlp` with it. Returns
+    {operation: what runs and why}. Undone by `uninstall`.
+    """
+    if unknown := off - SWITCHES:
+        raise ValueError(f"no such operations: {', '.join(sorted(unknown))}")
+    if "adapter" in off:
+        off = off | {"qkv", "mlp"}
+    uninstall(model)
+    _select_attention(model)
     device = next(model.parameters()).device
     chosen = {
         "attention": "per document, "
         + (f"matrix products up to {attention.LONGEST_MATMUL_DOCUMENT} tokens" if device.type == "cpu" else "SDPA"),
         "loss head": "taught positions only, in chunks; full logits never exist",
     }
-    if adapter_name is not None:
-        num_changed, reasons = lora_linear.install(model, adapter_name, start_name)
-        sentence = f"fused function in {num_changed} layers"
-        if reasons:
-            sentence += f", PEFT's in {len(reasons)} ({reasons[0]})"
-        chosen["adapter"] = sentence
-    return chosen
+    if adapter_name is not None and "adapter" not in off:
+        chosen["adapter"] = _sentence(*lora_linear.install(model, adapter_name, start_name), "layers", "PEFT's")
+    reports = llama_blocks.install(model, adapter_name=adapter_name, start_name=start_name, off=off)
+    for operation, report in reports.items():
+        chosen[operation] = _sentence(report.num_changed, report.reasons, "blocks", "the modules' own")
+    if "norm" not in off:
+        chosen["norm"] = _install_norms(model)
+    return chosen | dict.fromkeys(sorted(off), "switched off")
+
+
+def uninstall(model: nn.Module) -> None:
+    """Undo `install`: every module computes as its class does, with the attention that was chosen before."""
+    lora_linear.uninstall(model)
+    llama_blocks.uninstall(model)
+    norm.uninstall(model)
+    if (before := model.__dict__.pop(_BEFORE, None)) is not None:
+        model.set_attn_implementation(before)  # type: ignore[operator]
+
+
+_BEFORE = "_whet_attention_before"
+
+
+def _select_attention(model: nn.Module) -> None:
+    model.__dict__[_BEFORE] = model.config._attn_implementation  # type: ignore[union-attr]
+    attention.install(model)
+
+
+def _install_norms(model: nn.Module) -> str:
+    if next(model.parameters()).dtype == torch.float64:
+        return "the modules' own: they compute float64 in float32"
+    return _sentence(*norm.install(model), "norms", "the modules' own")
+
+
+def _sentence(num_changed: int, reasons: list[str], places: str, other: str) -> str:
+    sentence = f"fused function in {num_changed} {places}"
+    return sentence + (f", {other} in {len(reasons)} ({reasons[0]})" if reasons else "")

@@ -1,12 +1,15 @@
+import copy
+
 import pytest
 import torch
-from tiny import LORA, attach, make_samples, tiny_llama
+from tiny import LORA, attach, make_samples, perturb, tiny_llama
 from torch import nn
 
 from whet.data.packing import pack
 from whet.kernels import lora_linear as module
 from whet.kernels.dropout import DropoutState, StatelessDropout
-from whet.kernels.lora_linear import lora_linear
+from whet.kernels.lora_adapter import Layer, Tensors, setting_of
+from whet.kernels.lora_linear import lora_linear, lora_linears
 from whet.kernels.reference import lora_linear_from_start
 from whet.models.adapters import ADAPTER_NAME
 from whet.recipe.schema import Adapter
@@ -182,3 +185,94 @@ def test_in_bfloat16_a_small_step_from_a_large_start_is_not_lost_in_rounding():
     y_TO = lora_linear(x_TI, torch.zeros_like(weight_OI), None, a_RI, b_OR, scale=1.0, start=(start_a_RI, -start_b_OR))
     expected_TO = x_TI.float() @ (b_OR @ a_RI - start_b_OR @ start_a_RI).T
     assert (y_TO - expected_TO).norm() < 0.01 * expected_TO.norm()
+
+
+def _three(p):
+    """Three layers of different widths, ranks and scales over one input, as q, k and v are; one without a bias."""
+    generator, state, layers = torch.Generator().manual_seed(8), DropoutState(4), []
+    for name, outputs, rank, scale in (("q", 6, 2, 1.7), ("k", 3, 1, 0.4), ("v", 4, 3, 2.0)):
+        shapes = [(outputs, INPUTS), (outputs,), (rank, INPUTS), (outputs, rank)]
+        weight, bias, a, b = (torch.randn(s, generator=generator, dtype=torch.float64) for s in shapes)
+        tensors = Tensors(weight, None if name == "k" else bias, a.requires_grad_(), b.requires_grad_())
+        layers.append((tensors, scale, StatelessDropout(p, module_name=name, state=state)))
+    return layers, state
+
+
+def _together(x, layers):
+    return lora_linears(x, [Layer(t, setting_of(scale, dropout, t.weight_OI)) for t, scale, dropout in layers])
+
+
+@pytest.mark.parametrize(("num_tokens", "p"), [(0, 0.0), (1, 0.0), (1, 0.4), (NUM_TOKENS, 0.0), (NUM_TOKENS, 0.4)])
+def test_three_layers_over_one_input_are_three_single_layers(num_tokens, p):
+    layers, state = _three(p)
+    x_TI = _inputs()[0][:num_tokens].detach().requires_grad_()
+    rows = pack(make_samples([num_tokens])) if num_tokens else BATCH
+    with state.micro_batch(0, rows):
+        outs = _together(x_TI, layers)
+        singles = [lora_linear(x_TI, *t[:4], scale=scale, dropout=dropout) for t, scale, dropout in layers]
+    trained = [x_TI, *(factor for t, _, _ in layers for factor in (t.a_RI, t.b_OR))]
+    # different weights for each, so that a gradient in the wrong place shows
+    both = [
+        torch.autograd.grad(sum((i + 1) * y.square().sum() for i, y in enumerate(ys)), trained)
+        for ys in (outs, singles)
+    ]
+    for mine, theirs in zip([*outs, *both[0]], [*singles, *both[1]], strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-12, atol=1e-12)
+
+
+def test_gradients_of_three_layers_equal_finite_differences():
+    layers, state = _three(0.4)
+    x_TI = _inputs()[0]
+    factors = [factor for t, _, _ in layers for factor in (t.a_RI, t.b_OR)]
+
+    def function(x, *factors):
+        moved = [
+            (t._replace(a_RI=a, b_OR=b), scale, dropout)
+            for (t, scale, dropout), a, b in zip(layers, factors[::2], factors[1::2], strict=True)
+        ]
+        return _together(x, moved)
+
+    with state.micro_batch(0, BATCH):
+        assert torch.autograd.gradcheck(function, (x_TI, *factors))
+
+
+def test_an_output_that_nothing_reads_has_no_part_in_the_gradient():
+    layers, _ = _three(0.0)
+    x_TI = _inputs()[0]
+    q_TO, _, v_TO = _together(x_TI, layers)
+    (grad,) = torch.autograd.grad(q_TO.sum() + v_TO.sum(), x_TI)
+    used = [lora_linear(x_TI, *layers[i][0][:4], scale=layers[i][1]) for i in (0, 2)]
+    (expected,) = torch.autograd.grad(used[0].sum() + used[1].sum(), x_TI)
+    torch.testing.assert_close(grad, expected, rtol=1e-12, atol=1e-12)
+
+
+def test_a_watched_part_of_a_layer_is_left_to_peft():
+    model = tiny_llama()
+    attach(model, Adapter(targets=("q_proj",)))
+    _lora_layers(model)[0].lora_A[ADAPTER_NAME].register_forward_hook(lambda *_: None)
+    num_changed, reasons = module.install(model, ADAPTER_NAME)
+    assert num_changed == 1 and reasons[0].endswith("a hook is inside it")
+
+
+def test_an_adapter_that_is_switched_off_computes_the_base():
+    model = tiny_llama()
+    perturb(attach(model, LORA))
+    module.install(model, ADAPTER_NAME)
+    layer = _lora_layers(model)[0]
+    x_TI = torch.randn(3, layer.in_features, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    assert not torch.equal(layer(x_TI), layer.base_layer(x_TI))
+    layer.enable_adapters(False)
+    assert torch.equal(layer(x_TI), layer.base_layer(x_TI))
+
+
+def test_a_copy_of_a_model_computes_with_its_own_factors():
+    model = tiny_llama()
+    perturb(attach(model, LORA))
+    module.install(model, ADAPTER_NAME)
+    x_TI = torch.randn(3, 64, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    before = _lora_layers(model)[0](x_TI)
+    copied = _lora_layers(copy.deepcopy(model))[0]
+    with torch.no_grad():
+        copied.lora_B[ADAPTER_NAME].weight.zero_()
+    assert torch.equal(copied(x_TI), copied.base_layer(x_TI))
+    assert torch.equal(_lora_layers(model)[0](x_TI), before)
