@@ -54,6 +54,7 @@ def test_tags_and_values_are_those_of_hugging_face(tmp_path: Path) -> None:
     events = read_back(tmp_path)
     tags = set(events.Tags()["scalars"])
     assert tags >= HF_TAGS
+    assert {"time/data_seconds", "time/backward_seconds", "time/save_seconds"} <= tags
     assert {tag for tag in tags if tag.startswith("eval/")} >= {"eval/loss", "eval/perplexity"}
     assert events.Scalars("train/learning_rate")[0].value == pytest.approx(1e-4)
     assert events.Scalars("eval/perplexity")[0].value == pytest.approx(math.exp(2.0))

@@ -9,6 +9,7 @@ from whet.errors import NonFiniteError
 from whet.optim.schedule import lr_at
 from whet.recipe.schema import Optim
 from whet.train.callbacks import QuietCallback, Requests
+from whet.train.laps import PARTS
 from whet.train.loop import is_due, train, train_step
 from whet.train.signals import StopRequest
 
@@ -75,6 +76,24 @@ def test_every_sample_of_a_step_is_read_once():
     samples = CountedReads(SAMPLES)
     run_steps(dataclasses.replace(training, samples=samples), [0])
     assert sorted(samples.read) == sorted(_indices(training, 0))
+
+
+@pytest.mark.parametrize("first_step", [0, 2])
+def test_the_loop_takes_the_rows_of_each_step(first_step):
+    """What is read ahead is what a step reads by itself, from wherever the run goes on."""
+    recorder = Recorder()
+    training = _training(recorder=recorder, total_steps=7)
+    train(training, first_step=first_step, stop=StopRequest())
+    expected = [batch_hash([SAMPLES[i].id for i in _indices(training, step)]) for step in range(first_step, 7)]
+    assert [record.batch_hash for record in recorder.records] == expected
+    assert len(set(expected)) > 3
+
+
+def test_the_parts_of_a_step_are_told_and_never_exceed_it():
+    (record,) = run_steps(_training(), [0])
+    assert min(record.data_seconds, record.forward_seconds, record.backward_seconds, record.optimizer_seconds) > 0
+    assert sum(getattr(record, f"{part}_seconds") for part in PARTS) <= record.seconds
+    assert record.save_seconds == 0
 
 
 def test_the_groups_keep_their_ratio_at_every_step():

@@ -1,0 +1,58 @@
+"""What a rank reads of a step: its own rows whole, of the others no more than their ids."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from tiny import make_plan, make_samples
+
+from whet.data.packing import pack, to_device
+from whet.data.sampler import Order, batch_hash
+from whet.data.step_rows import read_step
+
+LENGTHS = (9, 4, 17, 3, 12, 8, 5)
+SAMPLES = make_samples(LENGTHS)
+NUM_TAUGHT = np.array([s.num_taught for s in SAMPLES], dtype=np.int32)
+ORDER = Order(np.array(LENGTHS, dtype=np.int32), seed=3)
+
+
+def read(step, *, rank=0, world_size=1):
+    plan = make_plan(len(SAMPLES), micro_batch=1, global_batch=4, world_size=world_size)
+    return read_step(SAMPLES, NUM_TAUGHT, ORDER, plan, step, rank=rank), ORDER.step(plan, step)
+
+
+@pytest.mark.parametrize("step", [0, 1])
+@pytest.mark.parametrize("world_size", [1, 2, 4])
+def test_ranks_share_the_rows_and_know_the_same_of_the_step(step, world_size):
+    ranks = [read(step, rank=rank, world_size=world_size)[0] for rank in range(world_size)]
+    taken = read(step)[1].indices
+    facts = {(r.step, r.sample_ids, r.num_tokens, r.num_taught, r.batch_hash) for r in ranks}
+    samples = [SAMPLES[i] for i in taken]
+    ids = tuple(s.id for s in samples)
+    assert facts == {
+        (step, ids, sum(s.num_tokens for s in samples), sum(s.num_taught for s in samples), batch_hash(ids))
+    }
+    packed = [id_ for r in ranks for batch in r.batches for id_ in batch.sample_ids]
+    assert sorted(packed) == sorted(ids)
+    assert sum(batch.num_taught for r in ranks for batch in r.batches) == ranks[0].num_taught
+
+
+def test_a_batch_is_what_packing_makes_of_its_samples():
+    rows, taken = read(0)
+    assert len(rows.batches) == len(taken.passes)
+    for batch, one_pass in zip(rows.batches, taken.passes, strict=True):
+        expected = pack([SAMPLES[i] for i in one_pass])
+        for field in dataclasses.fields(expected):
+            ours, theirs = getattr(batch, field.name), getattr(expected, field.name)
+            assert torch.equal(ours, theirs) if isinstance(ours, torch.Tensor) else ours == theirs
+
+
+def test_a_batch_that_is_where_it_is_needed_is_not_copied():
+    batch = read(0)[0].batches[0]
+    assert to_device(batch, torch.device("cpu")) is batch
+    moved = to_device(batch, torch.device("meta"))
+    assert moved.ids_T.device.type == moved.labels_T.device.type == moved.positions_T.device.type == "meta"
+    assert moved.sample_keys == batch.sample_keys
