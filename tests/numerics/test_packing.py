@@ -8,22 +8,20 @@ import torch
 from tiny import distance, loss_model_of, make_samples, summed_nll, tiny_llama
 
 from whet.data.packing import pack
-from whet.kernels import attention, select
+from whet.kernels import select
 
 LENGTHS = [17, 9, 30, 1, 5]
 
 
-@pytest.fixture(params=["matmul", "flash"])
-def path(request, monkeypatch):
+@pytest.fixture(params=[1024, 0], ids=["matmul", "flash"])
+def longest(request):
     """Both ways through attention: matrix products per document, and torch's fused one."""
-    if request.param == "flash":
-        monkeypatch.setattr(attention, "LONGEST_MATMUL_DOCUMENT", 0)
     return request.param
 
 
-def _installed(dtype=torch.float64):
+def _installed(longest=1024, dtype=torch.float64):
     model = tiny_llama(dtype)
-    select.install(model, adapter_name=None)
+    select.install(model, adapter_name=None, longest_matmul_document=longest)
     return model
 
 
@@ -33,9 +31,9 @@ def _gradients(model, nll):
     return torch.cat([p.grad.reshape(-1) for p in model.parameters()])
 
 
-def test_packed_loss_hidden_states_and_gradients_equal_those_of_an_untouched_model(path):
+def test_packed_loss_hidden_states_and_gradients_equal_those_of_an_untouched_model(longest):
     samples = make_samples(LENGTHS)
-    model, untouched = _installed(), tiny_llama()
+    model, untouched = _installed(longest), tiny_llama()
     loss_model = loss_model_of(model)
     packed_TE = loss_model.hidden(pack(samples))
     alone_TE = torch.cat(
@@ -49,9 +47,9 @@ def test_packed_loss_hidden_states_and_gradients_equal_those_of_an_untouched_mod
     assert distance(_gradients(model, nll), _gradients(untouched, expected)) < 1e-10
 
 
-def test_in_float32_packing_changes_rounding_alone(path):
+def test_in_float32_packing_changes_rounding_alone(longest):
     samples = make_samples(LENGTHS)
-    model = _installed(torch.float32)
+    model = _installed(longest, torch.float32)
     loss_model = loss_model_of(model)
     num_taught = sum(s.num_taught for s in samples)
     packed = loss_model.nll_sum(pack(samples)) / num_taught
@@ -61,12 +59,12 @@ def test_in_float32_packing_changes_rounding_alone(path):
 
 
 @pytest.mark.parametrize("edited", [0, 2, 4])
-def test_editing_one_document_moves_no_other_at_all(path, edited):
+def test_editing_one_document_moves_no_other_at_all(longest, edited):
     samples = make_samples(LENGTHS)
     changed = list(samples)
     changed[edited] = replace(samples[edited], ids=samples[edited].ids[::-1] % 400 + 7)
     with torch.no_grad():
-        loss_model = loss_model_of(_installed(torch.float32))
+        loss_model = loss_model_of(_installed(longest, torch.float32))
         before = loss_model.hidden(pack(samples)).split(LENGTHS)
         after = loss_model.hidden(pack(changed)).split(LENGTHS)
     for number, (old, new) in enumerate(zip(before, after, strict=True)):
@@ -84,10 +82,10 @@ def test_the_model_is_told_positions_that_restart_at_every_document():
     assert [positions.tolist() for positions in seen] == [[[t for n in LENGTHS for t in range(n)]]]
 
 
-def test_order_and_company_of_a_document_do_not_matter(path):
+def test_order_and_company_of_a_document_do_not_matter(longest):
     samples = make_samples(LENGTHS)
     with torch.no_grad():
-        loss_model = loss_model_of(_installed())
+        loss_model = loss_model_of(_installed(longest))
         forwards = loss_model.hidden(pack(samples)).split(LENGTHS)
         backwards = loss_model.hidden(pack(samples[::-1])).split(LENGTHS[::-1])[::-1]
     for a, b in zip(forwards, backwards, strict=True):

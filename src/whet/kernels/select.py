@@ -7,15 +7,16 @@ from collections.abc import Set
 import torch
 from torch import nn
 
-from whet.kernels import attention, llama_blocks, lora_linear, norm
+from whet.kernels import attention, llama_blocks, lora_linear, norm, recompute
 
 SWITCHES = frozenset({"adapter", "qkv", "mlp", "norm", "rotary", "swiglu"})
 """Operations that `install` can leave out; without them all, the model computes as transformers and PEFT do."""
 
 
 def install(
-    model: nn.Module, *, adapter_name: str | None, start_name: str | None = None, off: Set[str] = frozenset()
-) -> dict[str, str]:
+    model: nn.Module, *, adapter_name: str | None, start_name: str | None = None, off: Set[str] = frozenset(),
+    longest_matmul_document: int = attention.LONGEST_MATMUL_DOCUMENT,
+) -> dict[str, str]:  # fmt: skip
     """Install attention, the blocks' and the norms' functions and, where there is an adapter, its own.
 
     Operations that are `off` are left out, for comparisons; `adapter` takes `qkv` and `mlp` with it. Returns
@@ -26,11 +27,8 @@ def install(
     if "adapter" in off:
         off = off | {"qkv", "mlp"}
     uninstall(model)
-    _select_attention(model)
-    device = next(model.parameters()).device
     chosen = {
-        "attention": "per document, "
-        + (f"matrix products up to {attention.LONGEST_MATMUL_DOCUMENT} tokens" if device.type == "cpu" else "SDPA"),
+        "attention": _select_attention(model, longest_matmul_document),
         "loss head": "taught positions only, in chunks; full logits never exist",
     }
     if adapter_name is not None and "adapter" not in off:
@@ -45,6 +43,7 @@ def install(
 
 def uninstall(model: nn.Module) -> None:
     """Undo `install`: every module computes as its class does, with the attention that was chosen before."""
+    recompute.uninstall(model)  # over the others, so first
     lora_linear.uninstall(model)
     llama_blocks.uninstall(model)
     norm.uninstall(model)
@@ -55,9 +54,12 @@ def uninstall(model: nn.Module) -> None:
 _BEFORE = "_whet_attention_before"
 
 
-def _select_attention(model: nn.Module) -> None:
+def _select_attention(model: nn.Module, longest_matmul_document: int) -> str:
     model.__dict__[_BEFORE] = model.config._attn_implementation  # type: ignore[union-attr]
-    attention.install(model)
+    attention.install(model, longest_matmul_document=longest_matmul_document)
+    if next(model.parameters()).device.type != "cpu":
+        return "per document, SDPA"
+    return f"per document, matrix products up to {longest_matmul_document} tokens"
 
 
 def _install_norms(model: nn.Module) -> str:

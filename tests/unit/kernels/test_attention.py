@@ -1,21 +1,21 @@
 import pytest
 import torch
 from tiny import tiny_llama
+from torch import nn
 
-from whet.kernels import attention, reference
+from whet.kernels import attention, attention_tiles, reference
 from whet.kernels.attention import CacheLayout, DocumentLayout
 
 # one-token documents, a single document, odd lengths, group sizes 1, 2 and 4
 LENGTHS = [(1,), (1, 1, 1), (5, 1, 7), (13,), (3, 17, 2, 1)]
 HEADS = [(4, 4), (4, 2), (4, 1)]
+LONGEST = {"matmul": 10_000, "flash": 0, "both": 5}
 
 
-@pytest.fixture(params=["matmul", "flash"])
-def path(request, monkeypatch):
-    """Both ways through `document_attention`."""
-    if request.param == "flash":
-        monkeypatch.setattr(attention, "LONGEST_MATMUL_DOCUMENT", 0)
-    return request.param
+@pytest.fixture(params=list(LONGEST))
+def longest(request):
+    """Both ways through `document_attention`, and packs that take both."""
+    return LONGEST[request.param]
 
 
 def _inputs(lengths, num_heads, num_kv, *, seed=0, head_dim=6):
@@ -26,9 +26,9 @@ def _inputs(lengths, num_heads, num_kv, *, seed=0, head_dim=6):
 
 @pytest.mark.parametrize("heads", HEADS)
 @pytest.mark.parametrize("lengths", LENGTHS)
-def test_values_and_gradients_equal_the_reference(path, lengths, heads):
+def test_values_and_gradients_equal_the_reference(longest, lengths, heads):
     inputs = _inputs(lengths, *heads)
-    out_THD = attention.document_attention(*inputs, lengths, 0.3)
+    out_THD = attention.document_attention(*inputs, lengths, 0.3, longest_matmul_document=longest)
     expected_THD = reference.document_attention(*inputs, lengths, 0.3)
     torch.testing.assert_close(out_THD, expected_THD, rtol=1e-10, atol=1e-12)
     weights_THD = torch.randn(out_THD.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
@@ -38,27 +38,136 @@ def test_values_and_gradients_equal_the_reference(path, lengths, heads):
         torch.testing.assert_close(grad, expected, rtol=1e-10, atol=1e-12)
 
 
-def test_gradients_equal_finite_differences(path):
-    inputs = _inputs((4, 1, 3), 4, 2, head_dim=3)
-    assert torch.autograd.gradcheck(lambda q, k, v: attention.document_attention(q, k, v, (4, 1, 3), 0.5), inputs)
+def test_gradients_equal_finite_differences(longest):
+    def attend(*inputs):
+        return attention.document_attention(*inputs, (4, 1, 7), 0.5, longest_matmul_document=longest)
+
+    assert torch.autograd.gradcheck(attend, _inputs((4, 1, 7), 4, 2, head_dim=3))
 
 
-def test_no_gradient_reaches_another_document(path):
+def test_no_gradient_reaches_another_document(longest):
     q_HTD, k_KTD, v_KTD = _inputs((4, 6, 3), 4, 2)
-    out_THD = attention.document_attention(q_HTD, k_KTD, v_KTD, (4, 6, 3), 0.3)
+    out_THD = attention.document_attention(q_HTD, k_KTD, v_KTD, (4, 6, 3), 0.3, longest_matmul_document=longest)
     for grad in torch.autograd.grad(out_THD[4:10].sum(), [q_HTD, k_KTD, v_KTD]):
         assert grad[:, 4:10].any()
         assert not grad[:, :4].any() and not grad[:, 10:].any()
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_change_in_one_document_never_changes_another(longest, dtype):
+    lengths, changed = (4, 2, 9, 6, 140, 3), 3
+    generator = torch.Generator().manual_seed(0)
+    inputs = [torch.randn(heads, sum(lengths), 8, generator=generator).to(dtype) for heads in (4, 2, 2)]
+    rows = slice(sum(lengths[:changed]), sum(lengths[: changed + 1]))
+    others = torch.ones(sum(lengths), dtype=torch.bool)
+    others[rows] = False
+    do_THD = torch.randn(sum(lengths), 4, 8, generator=generator).to(dtype)
+
+    def everything():
+        leaves = [x.clone().requires_grad_() for x in inputs]
+        out_THD = attention.document_attention(*leaves, lengths, 0.4, longest_matmul_document=longest)
+        grads = torch.autograd.grad(out_THD, leaves, do_THD)
+        return [out_THD.detach()[others], *(grad[:, others] for grad in grads)]
+
+    before = everything()
+    for x in (*inputs, do_THD.transpose(0, 1)):
+        x[:, rows] = 1e3 * torch.randn(x[:, rows].shape, generator=generator).to(dtype)
+    assert all(torch.equal(a, b) for a, b in zip(before, everything(), strict=True))
+
+
+@pytest.mark.parametrize("lengths", [(1,), (64,), (128, 1), (129, 63, 1), (300, 31, 33, 200), (191, 192, 193)])
+def test_both_paths_are_equal_where_documents_have_one_tile_or_several(lengths):
+    inputs = _inputs(lengths, 3, 1, head_dim=4)
+    do_THD = torch.randn(sum(lengths), 3, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    results = []
+    for longest in (0, 10_000):
+        out_THD = attention.document_attention(*inputs, lengths, 0.4, longest_matmul_document=longest)
+        results.append([out_THD, *torch.autograd.grad(out_THD, inputs, do_THD)])
+    for flash, matmul in zip(*results, strict=True):
+        torch.testing.assert_close(matmul, flash, rtol=1e-10, atol=1e-12)
+
+
+def test_probabilities_made_again_give_the_same_bits_as_kept_ones(monkeypatch):
+    inputs = [x.detach().bfloat16().requires_grad_() for x in _inputs((150, 40), 4, 2)]
+    kept = torch.autograd.grad(attention.document_attention(*inputs, (150, 40), 0.4).sum(), inputs)
+    monkeypatch.setattr(attention_tiles, "LONGEST_KEPT", 100)
+    again = torch.autograd.grad(attention.document_attention(*inputs, (150, 40), 0.4).sum(), inputs)
+    assert all(torch.equal(a, b) for a, b in zip(kept, again, strict=True))
+
+
+def test_strided_inputs_and_gradients_are_read_in_place():
+    lengths = (5, 12)
+    qkv_TC = torch.randn(17, 8 * 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    strided = [part.view(17, -1, 6).transpose(0, 1) for part in qkv_TC.split([4 * 6, 2 * 6, 2 * 6], dim=1)]
+    inputs = [x.clone(memory_format=torch.contiguous_format).requires_grad_() for x in strided]
+    strided = [x.detach().requires_grad_() for x in strided]
+    do_HTD = torch.randn(4, 17, 6, dtype=torch.float64)
+    for got, expected in zip(
+        torch.autograd.grad(attention.document_attention(*strided, lengths, 0.3), strided, do_HTD.transpose(0, 1)),
+        torch.autograd.grad(reference.document_attention(*inputs, lengths, 0.3), inputs, do_HTD.transpose(0, 1)),
+        strict=True,
+    ):
+        torch.testing.assert_close(got, expected, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize(("head_dim", "spread"), [(64, 1.0), (80, 1.0), (64, 2.0)])
+def test_rounding_in_bfloat16_is_no_larger_than_that_of_transformers(head_dim, spread):
+    from transformers.models.llama.modeling_llama import eager_attention_forward
+
+    lengths, num_heads, num_kv = (90, 200), 6, 2
+    rounded = [x.detach().bfloat16() for x in _inputs(lengths, num_heads, num_kv, head_dim=head_dim)]
+    rounded = [(x * spread).requires_grad_() for x in rounded]
+    exact = [x.detach().double().requires_grad_() for x in rounded]
+    do_THD = torch.randn(sum(lengths), num_heads, head_dim, generator=torch.Generator().manual_seed(1)).bfloat16()
+    scale = head_dim**-0.5
+    truth_THD = reference.document_attention(*exact, lengths, scale)
+    truth = [truth_THD, *torch.autograd.grad(truth_THD, exact, do_THD.double())]
+
+    def errors(out_THD):
+        results = [out_THD, *torch.autograd.grad(out_THD, rounded, do_THD)]
+        return torch.stack([(a.double() - b).norm() / b.norm() for a, b in zip(results, truth, strict=True)])
+
+    module = nn.Identity()
+    module.num_key_value_groups, module.training = num_heads // num_kv, False
+    document_T = torch.repeat_interleave(torch.arange(2), torch.tensor(lengths))
+    sees_TT = (document_T[:, None] == document_T).tril()
+    bias_TT = torch.zeros(sees_TT.shape).masked_fill(~sees_TT, float("-inf")).bfloat16()
+    theirs_1THD, _ = eager_attention_forward(module, *(x[None] for x in rounded), bias_TT, scaling=scale)
+    ours = errors(attention.document_attention(*rounded, lengths, scale))
+    assert (ours <= errors(theirs_1THD[0])).all(), ours
+
+
+def test_every_token_is_a_query_row_of_exactly_one_tile():
+    for lengths in [(1,), (64, 64), (10, 20, 30, 40), (127, 128, 129), (191, 192), (1000, 3)]:
+        rows = []
+        for stretch in attention_tiles.stretches(lengths):
+            for tile in stretch.tiles:
+                assert sum(tile.triangles) == tile.last - tile.first
+                rows += range(stretch.start + tile.first, stretch.start + tile.last)
+        assert rows == list(range(sum(lengths)))
+
+
 def test_short_documents_take_the_matrix_path_and_long_ones_the_other(monkeypatch):
     taken = []
-    monkeypatch.setattr(attention, "_flash_document_attention", lambda *_: taken.append("flash"))
-    monkeypatch.setattr(attention, "LONGEST_MATMUL_DOCUMENT", 5)
-    attention.document_attention(*_inputs((5, 2), 4, 2), (5, 2), 1.0)
-    assert taken == []
-    attention.document_attention(*_inputs((6, 2), 4, 2), (6, 2), 1.0)
-    assert taken == ["flash"]
+    for name in ("tiled_attention", "_flash_document_attention"):
+        monkeypatch.setattr(
+            attention, name, lambda q, _k, _v, lengths, _s, n=name: taken.append((n, lengths)) or q.transpose(0, 1)
+        )
+    attention.document_attention(*_inputs((5, 2, 6, 1), 4, 2), (5, 2, 6, 1), 1.0, longest_matmul_document=5)
+    assert taken == [("tiled_attention", (5, 2)), ("_flash_document_attention", (6,)), ("tiled_attention", (1,))]
+
+
+def test_the_limit_belongs_to_the_instance(monkeypatch):
+    limits = []
+    monkeypatch.setattr(
+        attention, "document_attention",
+        lambda q, *_, longest_matmul_document: limits.append(longest_matmul_document) or q.transpose(0, 1),
+    )  # fmt: skip
+    for limit in (7, 9):
+        model = tiny_llama()
+        attention.install(model, longest_matmul_document=limit)
+        model.model(torch.zeros(1, 4, dtype=torch.int64), use_cache=False, layout=DocumentLayout((4,)))
+    assert limits == [7, 7, 9, 9]
 
 
 @pytest.mark.parametrize("heads", HEADS)

@@ -34,8 +34,8 @@ def test_training_and_evaluation_compute_the_same_sum(model):
 
 
 @pytest.mark.parametrize("longest", [0, 1024], ids=["flash", "matmul"])
-def test_with_autocast_products_run_in_bfloat16_and_gradients_come_back_in_float32(model, monkeypatch, longest):
-    monkeypatch.setattr(attention, "LONGEST_MATMUL_DOCUMENT", longest)
+def test_with_autocast_products_run_in_bfloat16_and_gradients_come_back_in_float32(model, longest):
+    attention.install(model, longest_matmul_document=longest)
     loss_model = LossModel(
         backbone=model.model, head=model.get_output_embeddings(), compute_dtype=torch.bfloat16, uses_autocast=True
     )
