@@ -6,6 +6,7 @@ import json
 import logging
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
@@ -17,6 +18,7 @@ from whet.recipe.schema import Model
 
 _log = logging.getLogger(__name__)
 
+_STEPS = ("normalizer", "pre_tokenizer", "decoder")
 _END_OF_TURN = ("<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<end_of_turn>", "<|end|>", "<|end_of_turn|>")
 """What chat templates of Llama-shaped models write after a turn, besides the tokenizer's own end token."""
 
@@ -66,11 +68,19 @@ def _loses_steps(tokenizer: PreTrainedTokenizerBase, path: Path) -> bool:
     """Model-specific classes rebuild the pipeline: GPT2Tokenizer forgets that SmolLM2 splits digits."""
     if not path.is_file() or not tokenizer.is_fast:
         return False
-    from tokenizers import Tokenizer
+    from tokenizers import Tokenizer, models
 
-    said = json.loads(Tokenizer.from_file(str(path)).to_str())
-    built = json.loads(tokenizer.backend_tokenizer.to_str())
-    return any(said[step] != built[step] for step in ("normalizer", "pre_tokenizer", "decoder"))
+    # without the vocabulary, which would take most of a second to write down and read back
+    nothing = {"version": "1.0", "added_tokens": [], "model": json.loads(models.BPE().__getstate__())}
+    document = json.loads(path.read_text(encoding="utf-8"))
+    said = Tokenizer.from_str(json.dumps(nothing | {step: document.get(step) for step in _STEPS}))
+    return any(_as_text(getattr(said, step)) != _as_text(getattr(tokenizer.backend_tokenizer, step)) for step in _STEPS)
+
+
+def _as_text(step: Any) -> bytes | None:
+    """One step of a tokenizer with its settings, as it is stored."""
+    stored: bytes | None = None if step is None else step.__getstate__()
+    return stored
 
 
 def read_stop_ids(folder: Path, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
