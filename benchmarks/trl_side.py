@@ -35,8 +35,10 @@ class Clock(TrainerCallback):
 
 
 def build(job: dict[str, Any], output: str) -> SFTTrainer:
-    """TRL's trainer; `job["settings"]` is everything beyond what both sides must share."""
+    """TRL's trainer; `job["settings"]` is everything beyond what both sides must share. Without an adapter all weights
+    train."""
     optim, adapter = job["optim"], job["adapter"]
+    has_adapter = adapter.get("method") != "none"
     arguments = SFTConfig(
         output_dir=output,
         seed=job["seed"],
@@ -58,16 +60,21 @@ def build(job: dict[str, Any], output: str) -> SFTTrainer:
         args=arguments,
         train_dataset=Dataset.from_list([{k: row[k] for k in ("input_ids", "labels")} for row in job["rows"]]),
         processing_class=AutoTokenizer.from_pretrained(job["model"]),
-        peft_config=LoraConfig(
-            task_type="CAUSAL_LM",
-            r=adapter["rank"],
-            lora_alpha=adapter["alpha"],
-            lora_dropout=adapter["dropout"],
-            target_modules=adapter["targets"],
-        ),
+        peft_config=_lora(adapter) if has_adapter else None,
     )
-    set_peft_model_state_dict(trainer.model, load_file(job["first_adapter"]))
+    if has_adapter:
+        set_peft_model_state_dict(trainer.model, load_file(job["first_adapter"]))
     return trainer
+
+
+def _lora(adapter: dict[str, Any]) -> LoraConfig:
+    return LoraConfig(
+        task_type="CAUSAL_LM",
+        r=adapter["rank"],
+        lora_alpha=adapter["alpha"],
+        lora_dropout=adapter["dropout"],
+        target_modules=adapter["targets"],
+    )
 
 
 def padding_share(trainer: SFTTrainer) -> float:
@@ -90,7 +97,9 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
     peak = peak_memory_bytes()
     logged = [entry for entry in trainer.state.log_history if "loss" in entry]
     num_tokens = [int(entry["num_tokens"]) for entry in logged]
-    weight = trainer.model.get_base_model().model.layers[0].mlp.up_proj
+    model = trainer.model
+    layer = (model.get_base_model() if hasattr(model, "get_base_model") else model).model.layers[0].mlp.up_proj
+    adapter_dtype = str(layer.lora_A["default"].weight.dtype) if hasattr(layer, "lora_A") else None
     return {
         "tokens_per_second": (num_tokens[-1] - num_tokens[0]) / (clock.ends[-1] - clock.ends[0]),
         "seconds_per_step": [b - a for a, b in pairwise(clock.ends)],
@@ -100,8 +109,8 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
         "peak_memory_bytes": peak,
         "configuration": {name: _plain(getattr(trainer.args, name)) for name in SHOWN}
         | {
-            "weights_dtype": str(weight.base_layer.weight.dtype),
-            "adapter_dtype": str(weight.lora_A["default"].weight.dtype),
+            "weights_dtype": str(getattr(layer, "base_layer", layer).weight.dtype),
+            "adapter_dtype": adapter_dtype,
             "attention": trainer.model.config._attn_implementation,
         },
     }
