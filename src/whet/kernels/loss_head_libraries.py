@@ -16,6 +16,12 @@ from torch import Tensor, nn
 from whet.errors import RecipeError
 
 LossHead = Literal["chunked", "torch", "liger"]
+SENTENCES: dict[LossHead, str] = {
+    "chunked": "taught positions only, whet's own in blocks; full logits never exist",
+    "torch": "taught positions only, torch's linear_cross_entropy",
+    "liger": "taught positions only, liger-kernel's fused linear cross-entropy",
+}
+"""for the run summary"""
 
 
 def torch_nll_sum(hidden_NE: Tensor, weight_VE: Tensor, labels_N: Tensor, rows_per_chunk: int) -> Tensor:
