@@ -31,7 +31,7 @@ def export(
 
 def run_export(run: Path, to: str, *, base: str | None, output: Path | None, dtype: str, is_proved: bool) -> None:
     """Look the format up and export; RecipeError for a format or dtype that there is not."""
-    from whet.cli.memory import return_large_blocks
+    from whet.allocator import return_large_blocks
     from whet.cli.quiet import quiet_libraries
     from whet.errors import RecipeError
     from whet.export.request import Dtype

@@ -49,6 +49,7 @@ def main(default_recipe: Path) -> None:
 
 def run_project(path: Path, overrides: list[str], *, fresh: bool, evaluate: bool) -> None:
     """The seven steps. Relative folders start in the current one; other ranks than 0 only train."""
+    from whet.allocator import keep_freed_memory
     from whet.cli.quiet import quiet_libraries
     from whet.cli.recipe_file import load_any_recipe
     from whet.train import folder
@@ -61,6 +62,7 @@ def run_project(path: Path, overrides: list[str], *, fresh: bool, evaluate: bool
         folder.refuse_other_recipe(run_folder, recipe)
     with interruptible():
         quiet_libraries()
+        say_on_main(keep_freed_memory())
         from whet.evaluation import scoring
         from whet.evaluation.run import evaluate_run
         from whet.parallel.env import read_env
@@ -118,8 +120,8 @@ def _before_training(recipe: Recipe) -> Preview:
 
 def _after_training(recipe: Recipe, preview: Preview, *, evaluate: bool) -> None:
     """Step 7: what the project hands over, then the report and, if asked for, the verdict."""
+    from whet.allocator import release_memory
     from whet.atomic import write_text
-    from whet.cli.memory import release_memory
     from whet.evaluation.run import evaluate_run
     from whet.report import write_report
 

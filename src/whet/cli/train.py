@@ -50,7 +50,7 @@ def train(
 
 
 def _train(recipe: Recipe, *, fresh: bool, resume: str | None, evaluate: bool) -> None:
-    from whet.cli.memory import release_memory
+    from whet.allocator import keep_freed_memory, release_memory
     from whet.cli.quiet import quiet_libraries
     from whet.evaluation import scoring
     from whet.evaluation.run import evaluate_run
@@ -59,6 +59,7 @@ def _train(recipe: Recipe, *, fresh: bool, resume: str | None, evaluate: bool) -
     from whet.train.startup import process_start
 
     quiet_libraries()
+    say_on_main(keep_freed_memory())
     if evaluate:
         scoring.require(recipe.evaluate)  # before hours of training, not after them
     outcome = run_recipe(recipe, Options(fresh=fresh, resume=resume, say=say, started=process_start()))

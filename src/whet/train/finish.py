@@ -103,6 +103,8 @@ def write_summary(
         by_part, Passes(recompute=plan.recompute, tokens_per_pass=tokens_per_pass, num_per_step=plan.accumulation)
     )
     ended = _best_and_last(training, steps, final_step)
+    peak = peak_memory_bytes(training.device)
+    memory = _memory_sentence(plan.predicted_memory_bytes, peak)
     document = {
         "status": status,
         "steps": steps,
@@ -112,12 +114,13 @@ def write_summary(
         "tokens_per_second": totals.num_tokens / totals.seconds if totals.seconds else None,
         "last_train_loss": totals.last_loss,
         **ended,
-        "sentences": [*ended["sentences"], *([where_time_went] if where_time_went else [])],
+        "sentences": [*ended["sentences"], *(each for each in (where_time_went, memory) if each)],
         "bottleneck": where_time_went,
         "seconds_by_part": by_part,
         "startup_seconds": dict(training.startup_seconds),
         "num_trainable": training.trainables.num_parameters,
-        "peak_memory_bytes": peak_memory_bytes(training.device),
+        "peak_memory_bytes": peak,
+        "predicted_memory_bytes": plan.predicted_memory_bytes,
         "kernels": dict(training.kernels),
     }
     write_json(run_folder / SUMMARY, document)
@@ -176,6 +179,12 @@ def _best_and_last(training: Training, steps: int, final_step: int | None) -> di
         "final_step": final_step,
         "sentences": [sentence for sentence in sentences if sentence],
     }
+
+
+def _memory_sentence(predicted: int | None, peak: int) -> str | None:
+    if predicted is None:
+        return None
+    return f"memory: {peak / 1e9:.2f} GB at the peak, {predicted / 1e9:.2f} GB were predicted"
 
 
 def peak_memory_bytes(device: torch.device) -> int:

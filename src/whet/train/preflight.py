@@ -6,7 +6,7 @@ import json
 import os
 import platform
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, fields, replace
 from importlib.metadata import PackageNotFoundError, version
@@ -16,15 +16,18 @@ from typing import Any, get_args
 import numpy as np
 import torch
 
+from whet import allocator
 from whet.atomic import remove, write_text
 from whet.checkpoint.load import Checkpoint
 from whet.data.pipeline import PreparedData
 from whet.data.templates import Template
 from whet.errors import RecipeError, StorageError
+from whet.estimate.hardware import say_if_busy, usable_cores
 from whet.models.load import LoadedModel
 from whet.parallel.env import Env
 from whet.parallel.reduce import broadcast_text
 from whet.recipe.schema import Data, Recipe
+from whet.train import memory_plan
 from whet.train.folder import refuse_other_recipe, write_json
 from whet.train.state import PLAN
 from whet.types import Ledger, RowStatus, RunPlan, TokenizedSet
@@ -33,13 +36,15 @@ LEDGER = "ledger.json"
 QUARANTINE = "quarantine.jsonl"
 
 
-def set_threads(requested: int | None, env: Env, device: torch.device) -> int:
-    """OpenMP threads of this rank: as asked, else this machine's cores shared among its ranks."""
+def set_threads(requested: int | None, env: Env, device: torch.device, say: Callable[[str], None]) -> int:
+    """OpenMP threads of this rank: as asked, else this machine's physical cores shared among its ranks."""
     if device.type != "cpu":
         return torch.get_num_threads()
-    cores = len(os.sched_getaffinity(0))
+    cores = usable_cores()
     asked = requested or int(os.environ.get("OMP_NUM_THREADS", "0")) or max(1, cores // env.local_world_size)
     torch.set_num_threads(asked)
+    if asked > 1 and (busy := say_if_busy(cores)):
+        say(busy)
     return asked
 
 
@@ -65,21 +70,15 @@ def refuse_other_start(checkpoint: Checkpoint | None, recipe: Recipe, env: Env) 
         )
 
 
-def continued_plan(now: RunPlan, saved: Mapping[str, Any]) -> RunPlan:
-    """The saved plan for today's ranks: what was decided stays decided, only the split over ranks may differ."""
+def continued_plan(recipe: Recipe, now: RunPlan, saved: Mapping[str, Any]) -> RunPlan:
+    """The saved plan for today's ranks: what was decided stays decided, only the split of a step may differ."""
     known = {f.name for f in fields(RunPlan)}
     plan = RunPlan(**{k: v for k, v in saved.items() if k in known})
     for name in ("num_samples", "global_batch"):
         if getattr(plan, name) != getattr(now, name):
             raise RecipeError(f"{name} was {getattr(plan, name)} when the run began and is {getattr(now, name)} now")
-    return replace(
-        plan,
-        world_size=now.world_size,
-        micro_batch=now.micro_batch,
-        accumulation=now.accumulation,
-        device=now.device,
-        num_threads=now.num_threads,
-    )
+    plan = replace(plan, device=now.device, num_threads=now.num_threads)
+    return memory_plan.continued(recipe, plan, now.world_size)
 
 
 def follow_template(loaded: LoadedModel, data: Data, template: Template) -> LoadedModel:
@@ -136,6 +135,7 @@ def _environment(plan: RunPlan, device: torch.device) -> dict[str, Any]:
         "cpu": _cpu_name(),
         "cores": os.cpu_count(),
         "threads": plan.num_threads,
+        "allocator": allocator.describe(),
         "world_size": plan.world_size,
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "byte_order": sys.byteorder,

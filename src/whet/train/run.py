@@ -18,8 +18,9 @@ from whet.data.pipeline import PreparedData, prepare
 from whet.data.sampler import Order, describe_packing, order_of
 from whet.errors import InterruptedRunError, RecipeError, StorageError
 from whet.evaluation.live import live_sets
-from whet.kernels import select
+from whet.kernels import recompute, select
 from whet.kernels.dropout import DropoutState, StatelessDropout
+from whet.kernels.loss_head_libraries import SENTENCES, refuse_unusable
 from whet.models.adapter_init import START_NAME
 from whet.models.adapter_rows import Losses
 from whet.models.adapters import ADAPTER_NAME, Trainables, attach_lora, train_all_weights
@@ -33,7 +34,7 @@ from whet.recipe import dump_recipe
 from whet.recipe.measured import chosen_on_verdict_rows
 from whet.recipe.resolve import resolve
 from whet.recipe.schema import Recipe
-from whet.train import finish, folder, on_monitor, preflight
+from whet.train import finish, folder, memory_plan, on_monitor, preflight
 from whet.train.best import best_of
 from whet.train.callbacks import Callbacks
 from whet.train.chosen import chosen
@@ -49,6 +50,8 @@ from whet.train.state import PLAN, Saver
 from whet.types import RunPlan
 
 Say = Callable[[str], None]
+_FOLLOWS_LENGTH = ("total_steps", "epochs", "warmup_steps", "save_every", "eval_every")
+"""of a plan: what changes with the number of steps"""
 _DTYPE_NAMES: dict[torch.dtype, Literal["float32", "bfloat16", "float64"]] = {
     torch.float32: "float32",
     torch.bfloat16: "bfloat16",
@@ -124,7 +127,7 @@ def run_recipe(recipe: Recipe, options: Options | None = None) -> Outcome:
 
 def _train(recipe: Recipe, options: Options, env: Env, device: torch.device, run_folder: Path, say: Say) -> int:
     startup = Startup(say, started=options.started)
-    num_threads = preflight.set_threads(recipe.train.threads, env, device)
+    num_threads = preflight.set_threads(recipe.train.threads, env, device, say)
     checkpoint = _choose_checkpoint(run_folder, options, say)
     preflight.refuse_other_start(checkpoint, recipe, env)
     torch.manual_seed(recipe.seed)  # torch's own first seed is another one in every process
@@ -149,12 +152,16 @@ def _train(recipe: Recipe, options: Options, env: Env, device: torch.device, run
         num_threads=num_threads,
     )
     if checkpoint is not None:
-        plan = preflight.continued_plan(plan, checkpoint.document(PLAN))
+        plan = preflight.continued_plan(recipe, plan, checkpoint.document(PLAN))
+    else:
+        plan = memory_plan.decide(
+            recipe, plan, loaded=loaded, order=order, num_taught=data.train.num_taught, env=env, device=device, say=say
+        )
     for note in (*data.notes, describe_packing(order, plan.micro_batch)):
         say(note)
     monitor = on_monitor.Monitor(recipe, run_folder, env=env, say=say)
     callbacks = Callbacks([startup, monitor, *chosen(recipe)])
-    training = _build_training(
+    training = build_training(
         recipe, plan, env, device, loaded, data, order, callbacks, is_restored=checkpoint is not None
     )
     startup.reached("adapter")
@@ -179,17 +186,21 @@ def _train(recipe: Recipe, options: Options, env: Env, device: torch.device, run
     return _loop_and_finish(training, first_step, run_folder, loaded, saver, final=recipe.train.final)
 
 
-def _build_training(
+def build_training(
     recipe: Recipe, plan: RunPlan, env: Env, device: torch.device, loaded: LoadedModel, data: PreparedData,
     order: Order, callbacks: Callbacks, *, is_restored: bool,
 ) -> Training:  # fmt: skip
+    """What `train` needs; nothing is asked of a run folder, so benchmarks build theirs with it."""
+    refuse_unusable(plan.loss_head, device)
     dropout = DropoutState(recipe.seed)
-    loss_model = _loss_model(recipe, loaded)
+    loss_model = _loss_model(recipe, plan, loaded)
     losses = partial(first_losses, loaded.model, loss_model, data.train.samples, order, plan, device)
     trainables = _choose_trainables(recipe, loaded, dropout, losses, is_restored=is_restored)
     kernels = select.install(
         loaded.model, adapter_name=ADAPTER_NAME if trainables.is_adapter else None, start_name=START_NAME
     )
+    kernels["loss head"] = SENTENCES[plan.loss_head]
+    kernels["recompute"] = recompute.install(loaded.model, plan.recompute)
     broadcast_from_main(trainables.all_values.values())
     optimizer = build_optimizer(trainables.named, recipe.optim, lr_ratio=recipe.adapter.lr_ratio)
     return Training(
@@ -258,12 +269,13 @@ def _choose_trainables(
     )
 
 
-def _loss_model(recipe: Recipe, loaded: LoadedModel) -> LossModel:
+def _loss_model(recipe: Recipe, plan: RunPlan, loaded: LoadedModel) -> LossModel:
     return LossModel(
         backbone=loaded.model.model,
         head=loaded.model.get_output_embeddings(),
         compute_dtype=loaded.compute_dtype,
         uses_autocast=recipe.adapter.method == "none" and loaded.compute_dtype == torch.bfloat16,
+        loss_head=plan.loss_head,
     )
 
 
@@ -289,16 +301,15 @@ def _fit(recipe: Recipe, training: Training) -> RunPlan:
     seconds = float(broadcast_text(repr(measure_step_seconds(training))))
     total = steps_that_fit(recipe.train.fit_seconds, seconds, at_most=training.plan.total_steps)
     old = training.plan
-    plan = resolve(
+    cut = resolve(
         recipe,
         world_size=old.world_size,
         num_samples=old.num_samples,
-        device=old.device,
-        compute_dtype=old.compute_dtype,
-        num_threads=old.num_threads,
+        micro_batch=old.micro_batch,
         max_steps_override=total,
     )
-    return replace(plan, measured_seconds_per_step=seconds)
+    lengths = {name: getattr(cut, name) for name in _FOLLOWS_LENGTH}
+    return replace(old, **lengths, measured_seconds_per_step=seconds)
 
 
 def _saver(

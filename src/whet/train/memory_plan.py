@@ -1,0 +1,152 @@
+"""Samples of a pass and recompute from the free memory, decided once by rank 0 and kept in the run's plan."""
+
+from __future__ import annotations
+
+import json
+import resource
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from whet.data.sampler import Order
+from whet.estimate import memory
+from whet.estimate.hardware import free_memory_bytes
+from whet.estimate.memory import Job, Pass
+from whet.models.families import LLAMA_SHAPED, num_adapter_parameters, num_parameters, shape_from_config
+from whet.models.load import LoadedModel
+from whet.parallel.env import Env
+from whet.parallel.reduce import barrier, broadcast_text
+from whet.recipe.resolve import derive_accumulation, possible_micro_batches
+from whet.recipe.schema import STARTS_INSIDE_BASE, Recipe
+from whet.train.finish import peak_memory_bytes
+from whet.types import RunPlan
+
+_MOST_STEPS_LOOKED_AT = 256
+_STATUS = Path("/proc/self/statm")
+
+
+def decide(
+    recipe: Recipe, plan: RunPlan, *, loaded: LoadedModel, order: Order, num_taught: np.ndarray, env: Env,
+    device: torch.device, say: Callable[[str], None],
+) -> RunPlan:  # fmt: skip
+    """`plan` with micro-batch, recompute and predicted memory, the same on every rank.
+
+    What the recipe fixes stays; where the free memory or the model's shape is not known, nothing is predicted, and
+    `auto` means few samples and no recompute.
+    """
+    fixed = replace(plan, recompute="none" if recipe.train.recompute == "auto" else recipe.train.recompute)
+    barrier()  # every rank has loaded its model, so what is free now is free for training
+    free = _free_bytes(device)
+    if free is None or loaded.model.config.model_type not in LLAMA_SHAPED:
+        return fixed
+    job = job_of(recipe, loaded, process_bytes=_held_bytes(device) - _model_bytes(loaded))
+    choice = memory.choose(
+        job,
+        {micro: largest_pass(order, _cut(plan, micro), num_taught) for micro in _candidates(recipe, plan)},
+        budget_bytes=memory.budget_bytes(
+            free_bytes=free,
+            own_bytes=_held_bytes(device),
+            num_sharing=1 if device.type == "cuda" else env.local_world_size,
+            memory_gb=recipe.train.memory_gb,
+        ),
+        enough_tokens=memory.ENOUGH_TOKENS[device.type],
+        levels=memory.LEVELS if recipe.train.recompute == "auto" else (recipe.train.recompute,),
+    )
+    # free memory differs from rank to rank and from moment to moment: one of them decides
+    micro, recompute, predicted = json.loads(
+        broadcast_text(json.dumps([choice.micro_batch, choice.recompute, choice.predicted_bytes]))
+    )
+    say(choice.sentence())
+    # what loading took at its peak counts too where training takes less
+    return replace(
+        _cut(fixed, micro), recompute=recompute, predicted_memory_bytes=max(predicted, peak_memory_bytes(device))
+    )  # fmt: skip
+
+
+def continued(recipe: Recipe, saved: RunPlan, world_size: int) -> RunPlan:
+    """What was decided stays decided; what the recipe says now is done, and other ranks cut the same step anew."""
+    micro: int
+    if recipe.batch.micro_size != "auto":
+        micro = recipe.batch.micro_size
+    else:
+        fitting = possible_micro_batches(recipe.batch, world_size)
+        micro = max((n for n in fitting if n <= saved.micro_batch), default=1)
+    recompute = saved.recompute if recipe.train.recompute == "auto" else recipe.train.recompute
+    return replace(
+        saved,
+        world_size=world_size,
+        micro_batch=micro,
+        accumulation=derive_accumulation(recipe.batch, world_size, micro),
+        recompute=recompute,
+    )
+
+
+def job_of(recipe: Recipe, loaded: LoadedModel, *, process_bytes: int) -> Job:
+    """The sizes that memory follows from."""
+    shape, adapter = shape_from_config(loaded.model.config.to_dict()), recipe.adapter
+    is_adapter = adapter.method != "none"
+    sizes = shape.projection_sizes()
+    targets = sizes if adapter.targets == "all-linear" else adapter.targets
+    per_rank = 2 if adapter.init in STARTS_INSIDE_BASE else 1
+    ranks = sum(adapter.ranks.get(name, adapter.rank) for name in targets) * per_rank
+    return Job(
+        num_layers=shape.num_layers,
+        hidden=shape.hidden,
+        intermediate=shape.intermediate,
+        query_size=shape.num_heads * shape.head_dim,
+        key_size=shape.num_kv_heads * shape.head_dim,
+        num_heads=shape.num_heads,
+        vocab=shape.vocab,
+        num_base=num_parameters(shape),
+        num_trainable=num_adapter_parameters(shape, adapter)[0] if is_adapter else num_parameters(shape),
+        trains_all=not is_adapter,
+        is_fused=adapter.method == "lora" and recipe.model.quantize == "none",
+        narrow_values=ranks if is_adapter else 0,
+        compute_bytes=loaded.compute_dtype.itemsize,
+        is_tied=shape.tie_embeddings,
+        process_bytes=max(0, process_bytes),
+    )
+
+
+def largest_pass(order: Order, plan: RunPlan, num_taught: np.ndarray) -> Pass:
+    """The most of everything that any pass of the first epoch holds (of some of its steps, where they are many)."""
+    probabilities = np.array([memory.kept_probabilities(int(length)) for length in order.lengths])
+    stride = -(-plan.steps_per_epoch // _MOST_STEPS_LOOKED_AT)
+    tokens, taught, kept = int(order.lengths.max()), int(num_taught.max()), int(probabilities.max())
+    for step in range(0, plan.steps_per_epoch, stride):
+        for one_pass in order.step(plan, step).passes:
+            tokens = max(tokens, int(order.lengths[one_pass].sum()))
+            taught = max(taught, int(num_taught[one_pass].sum()))
+            kept = max(kept, int(probabilities[one_pass].sum()))
+    return Pass(tokens=tokens, taught=taught, probabilities=kept)
+
+
+def _candidates(recipe: Recipe, plan: RunPlan) -> list[int]:
+    if recipe.batch.micro_size != "auto":
+        return [plan.micro_batch]
+    return possible_micro_batches(recipe.batch, plan.world_size)
+
+
+def _cut(plan: RunPlan, micro_batch: int) -> RunPlan:
+    accumulation = plan.global_batch // (micro_batch * plan.world_size)
+    return replace(plan, micro_batch=micro_batch, accumulation=accumulation)
+
+
+def _free_bytes(device: torch.device) -> int | None:
+    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else free_memory_bytes()
+
+
+def _held_bytes(device: torch.device) -> int:
+    """What this process holds now: the resident set on the CPU."""
+    if device.type == "cuda":
+        return torch.cuda.memory_allocated(device)
+    if not _STATUS.is_file():
+        return peak_memory_bytes(device)
+    return int(_STATUS.read_text(encoding="ascii").split()[1]) * resource.getpagesize()
+
+
+def _model_bytes(loaded: LoadedModel) -> int:
+    return sum(weight.nbytes for weight in loaded.model.parameters())
