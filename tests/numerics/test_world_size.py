@@ -96,6 +96,13 @@ def test_all_ranks_hold_the_same_bits(launched, case):
     assert all(torch.equal(first, other) for other in others)
 
 
+def test_all_ranks_hear_of_a_checkpoint_after_the_same_step_although_one_alone_writes(launched):
+    first, *others = [document["saves"] for document, _ in launched]
+    assert all(other == first for other in others)
+    assert [step for step, _ in first] == [3, 6, 9]
+    assert all(heard_after >= step for step, heard_after in first)
+
+
 def test_every_rank_gets_the_factors_and_the_start_of_the_first(launched):
     own = attach(tiny_llama(torch.float32), Adapter(rank=4, init="pissa_fast"), seed=0).all_values.values()
     expected = torch.cat([t.detach().reshape(-1) for t in own]).numpy().tobytes()

@@ -10,6 +10,7 @@ import dataclasses
 import hashlib
 import json
 import sys
+import time
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from unittest import mock
@@ -25,11 +26,13 @@ from whet.parallel.env import Env
 from whet.parallel.reduce import all_reduce_step, broadcast_from_main, broadcast_text, gather_texts, sum_over_ranks
 from whet.recipe.schema import Adapter, Callback, Optim
 from whet.train.best import Best
-from whet.train.callbacks import Requests
+from whet.train.callbacks import QuietCallback, Requests
 from whet.train.held_out import evaluate_loss, measure
-from whet.train.loop import train_step
+from whet.train.loop import train, train_step
 from whet.train.on_spectral import Spectral
+from whet.train.saves import Saves
 from whet.train.signals import StopRequest
+from whet.types import StepRecord
 
 LENGTHS = [17, 9, 30, 5, 12, 8]
 DROPOUT = Adapter(rank=4, alpha=8.0, dropout=0.3)
@@ -119,6 +122,34 @@ def live_answers(env: Env) -> dict:
     return {"measured": measured, "decided": decided, "state": training.best.state()}
 
 
+class Listener(QuietCallback):
+    """Notes which checkpoints it hears of, and after which step."""
+
+    name = "listener"
+
+    def __init__(self) -> None:
+        self.step, self.saved = 0, []
+
+    def after_step(self, record: StepRecord) -> Requests:
+        self.step = record.step
+        return Requests()
+
+    def on_checkpoint_saved(self, step: int, folder: Path) -> None:
+        self.saved.append((step, self.step))
+
+
+def saves_beside(env: Env) -> list[tuple[int, int]]:
+    """What callbacks hear of checkpoints that rank 0 alone writes, some slowly."""
+    plan = make_plan(40, micro_batch=1, global_batch=4, world_size=env.world_size, total_steps=9)
+    plan = dataclasses.replace(plan, save_every=3)
+    listener = Listener()
+    training = build_training(tiny_llama(), make_samples([5] * 40), plan, adapter=LORA, env=env, callbacks=[listener])
+    hold = lambda step: lambda: time.sleep(0.2 * (step == 6))  # noqa: E731
+    saves = Saves(hold, run_folder=Path("run"), env=env, callbacks=training.callbacks)
+    train(dataclasses.replace(training, saves=saves), first_step=0, stop=StopRequest())
+    return listener.saved
+
+
 def agreement(env: Env) -> dict:
     """What the ranks agree on although each says something else."""
     plan = make_plan(4, micro_batch=1, global_batch=4, world_size=env.world_size)
@@ -153,7 +184,12 @@ def main(folder: Path) -> None:
     parallel_env.start(env, torch.device("cpu"))
     try:
         numbers, moved = results(env)
-        document = {"cases": numbers, "live": live_answers(env), "agreement": agreement(env)}
+        document = {
+            "cases": numbers,
+            "live": live_answers(env),
+            "saves": saves_beside(env),
+            "agreement": agreement(env),
+        }
     finally:
         parallel_env.stop()
     save_file(moved, folder / f"rank-{env.rank}.safetensors")

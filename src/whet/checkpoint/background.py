@@ -21,6 +21,11 @@ def copy_of(tensors: Mapping[str, Mapping[str, Tensor]]) -> dict[str, dict[str, 
     }
 
 
+def num_bytes(tensors: Mapping[str, Mapping[str, Tensor]]) -> int:
+    """Memory that `copy_of` takes."""
+    return sum(tensor.nbytes for named in tensors.values() for tensor in named.values())
+
+
 class Background:
     """A thread that does one job at a time; an error of a job comes out where it is asked for, once."""
 

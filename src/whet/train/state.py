@@ -12,12 +12,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from whet.checkpoint.background import copy_of
+from whet.checkpoint.background import copy_of, num_bytes
 from whet.checkpoint.load import Checkpoint, open_checkpoint
 from whet.checkpoint.names import BEST
 from whet.checkpoint.retention import prune, set_aside_later
 from whet.checkpoint.save import copy_checkpoint, save_checkpoint
 from whet.errors import NonFiniteError, StorageError
+from whet.estimate.hardware import free_memory_bytes
 from whet.models.adapters import Trainables
 from whet.optim.build import load_optimizer_tensors, optimizer_tensors
 from whet.train.best import Best
@@ -30,6 +31,7 @@ ROUNDED = "rounded_factors.safetensors"
 RANDOM = "random_state.safetensors"
 STATE = "trainer_state.json"
 PLAN = "run_plan.json"
+_SHARE_OF_FREE_MEMORY = 0.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +52,10 @@ class Saver:
     """the tokenizer's, so that a checkpoint folder can be loaded by itself"""
 
     def hold(self, step: int) -> Callable[[], None]:
-        """Copy the state as it is after 1-based `step`; returns what writes the copy, whenever it is called."""
+        """Copy the state as it is after 1-based `step`; returns what writes the copy, whenever it is called.
+
+        A copy that would take more than half of the free memory is not made: the state is written here and now.
+        """
         state = {
             "global_step": step,
             "epoch": step / self.plan.steps_per_epoch,
@@ -66,11 +71,14 @@ class Saver:
             **({ROUNDED: rounded} if (rounded := self.trainables.rounded()) else {}),
         }
         # callbacks may go on changing what they gave: as text it stays
-        return partial(
-            self._write, step, copy_of(tensors), json.dumps(state, indent=1) + "\n", self.best.step == step
-        )  # fmt: skip
+        write = partial(self._write, step, json.dumps(state, indent=1) + "\n", self.best.step == step)
+        free = free_memory_bytes()
+        if free is not None and num_bytes(tensors) > _SHARE_OF_FREE_MEMORY * free:
+            write(tensors)
+            return _nothing
+        return partial(write, copy_of(tensors))
 
-    def _write(self, step: int, tensors: Mapping[str, Mapping[str, Tensor]], state: str, is_best: bool) -> None:
+    def _write(self, step: int, state: str, is_best: bool, tensors: Mapping[str, Mapping[str, Tensor]]) -> None:
         folder = save_checkpoint(
             self.run_folder,
             step=step,
@@ -147,3 +155,7 @@ class Saver:
         self.callbacks.load_state(state["callbacks"])
         self.best.load_state(state)
         return int(state["global_step"])
+
+
+def _nothing() -> None:
+    """What is left to do of a checkpoint that is written."""

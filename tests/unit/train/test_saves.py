@@ -16,6 +16,7 @@ from whet.checkpoint.load import open_checkpoint
 from whet.checkpoint.names import list_steps
 from whet.errors import NonFiniteError, StorageError
 from whet.parallel.env import Env
+from whet.train import state
 from whet.train.callbacks import Callbacks, QuietCallback
 from whet.train.laps import PARTS
 from whet.train.loop import train
@@ -217,3 +218,15 @@ def test_what_callbacks_gave_is_kept_as_it_was(tmp_path):
     state = open_checkpoint(tmp_path / "checkpoint-2").document("trainer_state.json")
     assert state["callbacks"]["counter"] == {"seen": [1]}
     assert not (tmp_path / "checkpoint-best").exists()
+
+
+def test_what_does_not_fit_into_memory_twice_is_written_at_once(tmp_path, monkeypatch):
+    training = training_with(None, listener=Listener(), folder=tmp_path)
+    run_steps(training, [0])
+    num_bytes = sum(3 * t.nbytes for t in training.trainables.tensors().values())
+    for step, free, is_written in ((1, 3 * num_bytes, False), (2, num_bytes, True), (3, None, False)):
+        monkeypatch.setattr(state, "free_memory_bytes", lambda free=free: free)
+        write = saver_of(training, tmp_path).hold(step)
+        assert (step in list_steps(tmp_path)) is is_written
+        write()
+        assert open_checkpoint(tmp_path / f"checkpoint-{step}").step == step
