@@ -7,15 +7,20 @@ micro-batches per step.
 
 from __future__ import annotations
 
+import json
+import shutil
 import signal
 from pathlib import Path
 
 import pytest
 
+from whet.checkpoint.names import list_steps
+
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
 STEPS_PER_EPOCH, TOTAL_STEPS = 4, 8
+LIMIT = "longest_matmul_document"
 
 
 def assert_equal_runs(workplace, uninterrupted, *, run="run"):
@@ -165,3 +170,38 @@ def test_two_ranks_stopped_and_continued_compute_what_one_computes(workplace, un
     # float32 sums in another order, then Adam: first steps to rounding, later ones to its growth
     for ours, theirs in zip(workplace.trajectory(), uninterrupted.trajectory, strict=True):
         assert ours[1] == pytest.approx(theirs[1], rel=1e-6)
+
+
+def test_continued_where_another_switch_point_of_attention_is_remembered_the_run_keeps_its_own(workplace):
+    """The two paths of attention differ in their last bits, so the plan's limit must outlive what the machine says."""
+    model = shutil.copytree(workplace.model, workplace.folder / "longer")
+    config = json.loads((model / "config.json").read_text(encoding="utf-8"))
+    (model / "config.json").write_text(json.dumps(config | {"max_position_embeddings": 1024}), encoding="utf-8")
+    rows = workplace.folder / "long.jsonl"
+    answers = (" ".join(str(n * k) for k in range(90, 230)) for n in range(1, 9))
+    rows.write_text("".join(json.dumps({"question": "Count.", "answer": a}) + "\n" for a in answers), encoding="utf-8")
+    sections = {"model": {"id": str(model)}, "data": {"train": [{"source": str(rows)}]}, "train": {"max_steps": 4}}
+
+    def begin(run):
+        workplace.write_recipe(**sections, output=str(workplace.folder / run))
+
+    def limit_of(run):
+        return json.loads((workplace.folder / run / "run_plan.json").read_text(encoding="utf-8"))[LIMIT]
+
+    begin("whole")
+    workplace.train()
+    begin("run")
+    process = workplace.train_until(lambda: bool(list_steps(workplace.folder / "run")))
+    process.kill()
+    process.communicate()
+    (memo,) = (workplace.folder / "cache" / "switch_points").glob("*.json")
+    remembered = json.loads(memo.read_text(encoding="utf-8"))
+    other = 0 if remembered[LIMIT] >= 512 else 2048
+    memo.write_text(json.dumps(remembered | {LIMIT: other}), encoding="utf-8")
+    workplace.train()
+    assert limit_of("run") == limit_of("whole") == remembered[LIMIT]
+    assert workplace.hashes() == workplace.hashes("whole")
+    begin("other")
+    workplace.train()
+    assert limit_of("other") == other
+    assert workplace.hashes("other") != workplace.hashes("whole")

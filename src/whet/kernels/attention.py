@@ -40,7 +40,7 @@ class CacheLayout:
     """0 for the cache entries that a row sees, -inf for the rest; float32 or wider"""
 
 
-def _flash_document_attention(
+def fused_attention(
     q_HTD: Tensor, k_KTD: Tensor, v_KTD: Tensor, lengths: Sequence[int], scale: float
 ) -> Tensor:
     """Causal attention through torch's scaled_dot_product_attention, one call per document; memory linear in L."""
@@ -69,13 +69,13 @@ def document_attention(
     # under autocast the rotary embedding leaves queries and keys in float32; backward passes know no autocast
     q_HTD, k_KTD = q_HTD.to(v_KTD.dtype), k_KTD.to(v_KTD.dtype)
     if q_HTD.device.type != "cpu":
-        return _flash_document_attention(q_HTD, k_KTD, v_KTD, lengths, scale)
+        return fused_attention(q_HTD, k_KTD, v_KTD, lengths, scale)
     parts = []
     start = 0
     for is_short, run in groupby(lengths, key=lambda length: length <= longest_matmul_document):
         neighbours = tuple(run)
         rows = slice(start, start + sum(neighbours))
-        attention = tiled_attention if is_short else _flash_document_attention
+        attention = tiled_attention if is_short else fused_attention
         parts.append(attention(q_HTD[:, rows], k_KTD[:, rows], v_KTD[:, rows], neighbours, scale))
         start = rows.stop
     return parts[0] if len(parts) == 1 else torch.cat(parts)

@@ -47,6 +47,7 @@ from whet.train.saves import Saves
 from whet.train.signals import listening
 from whet.train.startup import Startup
 from whet.train.state import PLAN, Saver
+from whet.train.switch_point import with_switch_point
 from whet.types import RunPlan
 
 Say = Callable[[str], None]
@@ -157,6 +158,7 @@ def _train(recipe: Recipe, options: Options, env: Env, device: torch.device, run
         plan = memory_plan.decide(
             recipe, plan, loaded=loaded, order=order, num_taught=data.train.num_taught, env=env, device=device, say=say
         )
+        plan = with_switch_point(plan, loaded, data, env)
     for note in (*data.notes, describe_packing(order, plan.micro_batch)):
         say(note)
     monitor = on_monitor.Monitor(recipe, run_folder, env=env, say=say)
@@ -197,7 +199,10 @@ def build_training(
     losses = partial(first_losses, loaded.model, loss_model, data.train.samples, order, plan, device)
     trainables = _choose_trainables(recipe, loaded, dropout, losses, is_restored=is_restored)
     kernels = select.install(
-        loaded.model, adapter_name=ADAPTER_NAME if trainables.is_adapter else None, start_name=START_NAME
+        loaded.model,
+        adapter_name=ADAPTER_NAME if trainables.is_adapter else None,
+        start_name=START_NAME,
+        longest_matmul_document=plan.longest_matmul_document,
     )
     kernels["loss head"] = SENTENCES[plan.loss_head]
     kernels["recompute"] = recompute.install(loaded.model, plan.recompute)

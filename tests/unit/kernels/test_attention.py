@@ -149,12 +149,12 @@ def test_every_token_is_a_query_row_of_exactly_one_tile():
 
 def test_short_documents_take_the_matrix_path_and_long_ones_the_other(monkeypatch):
     taken = []
-    for name in ("tiled_attention", "_flash_document_attention"):
+    for name in ("tiled_attention", "fused_attention"):
         monkeypatch.setattr(
             attention, name, lambda q, _k, _v, lengths, _s, n=name: taken.append((n, lengths)) or q.transpose(0, 1)
         )
     attention.document_attention(*_inputs((5, 2, 6, 1), 4, 2), (5, 2, 6, 1), 1.0, longest_matmul_document=5)
-    assert taken == [("tiled_attention", (5, 2)), ("_flash_document_attention", (6,)), ("tiled_attention", (1,))]
+    assert taken == [("tiled_attention", (5, 2)), ("fused_attention", (6,)), ("tiled_attention", (1,))]
 
 
 def test_the_limit_belongs_to_the_instance(monkeypatch):

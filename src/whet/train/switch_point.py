@@ -1,0 +1,76 @@
+"""Where attention changes its path on this machine: measured once, remembered in the user's cache folder."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import platform
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from whet.atomic import write_text
+from whet.cache import cache_folder
+from whet.data.pipeline import PreparedData
+from whet.errors import StorageError
+from whet.kernels.switch_point import LENGTHS, measure_switch_point
+from whet.models.load import LoadedModel
+from whet.parallel.env import Env
+from whet.parallel.reduce import broadcast_text
+from whet.types import RunPlan
+
+_log = logging.getLogger(__name__)
+_CPU_INFO = Path("/proc/cpuinfo")
+
+
+def with_switch_point(plan: RunPlan, loaded: LoadedModel, data: PreparedData, env: Env) -> RunPlan:
+    """`plan` with the longest document that takes the matrix path: rank 0's measurement on every rank.
+
+    Only for runs that begin: which path a document takes decides the last bits of its loss, so a continued run keeps
+    the value of its plan. Nothing is measured where every row is short, or off the CPU, where there is one path.
+    """
+    sets = (data.train, data.validation) if data.validation else (data.train,)
+    if plan.device != "cpu" or max(int(tokens.lengths.max()) for tokens in sets) <= LENGTHS[0]:
+        return plan
+    config = loaded.model.config
+    head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    num_kv_heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    shape = (config.num_attention_heads, num_kv_heads, head_dim)
+    longest = remembered_switch_point(shape, loaded.compute_dtype) if env.is_main else None
+    return replace(plan, longest_matmul_document=int(broadcast_text(None if longest is None else str(longest))))
+
+
+def remembered_switch_point(shape: tuple[int, int, int], dtype: torch.dtype) -> int:
+    """The limit for (query heads, key heads, head dimension) on this processor; measured if nothing is remembered."""
+    state = {
+        "processor": _processor(),
+        "torch": torch.__version__,
+        "num_threads": torch.get_num_threads(),
+        "shape": list(shape),
+        "dtype": str(dtype),
+    }
+    name = hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()[:32]
+    memo_path = cache_folder() / "switch_points" / f"{name}.json"
+    try:
+        memo = json.loads(memo_path.read_text(encoding="utf-8"))
+        if memo["state"] == state:
+            return int(memo["longest_matmul_document"])
+    except (OSError, ValueError, KeyError, TypeError):
+        pass  # nothing remembered, or not readable: it is measured
+    longest = measure_switch_point(*shape, dtype)
+    try:
+        write_text(memo_path, json.dumps({"state": state, "longest_matmul_document": longest}))
+    except StorageError as error:
+        _log.warning("the switch point of attention cannot be remembered and is measured at every start: %s", error)
+    return longest
+
+
+def _processor() -> str:
+    """The processor's name and its widest instructions; virtual machines often give one name to several kinds."""
+    name = platform.processor() or platform.machine()
+    if _CPU_INFO.exists():
+        lines = _CPU_INFO.read_text(encoding="utf-8", errors="replace").splitlines()
+        name = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), name)
+    return f"{name} {torch.backends.cpu.get_cpu_capability()}"
