@@ -31,7 +31,7 @@ from whet.data import templates
 from whet.data.rows import number_ids
 from whet.data.sources import BadRow, open_source
 from whet.inference.engine import Decoding, generate
-from whet.kernels import attention, lora_linear, select
+from whet.kernels import attention, select
 from whet.models.adapters import ADAPTER_NAME, attach_lora
 from whet.models.load import LoadedModel, load_pretrained
 from whet.recipe.schema import Adapter, Model, Source
@@ -69,7 +69,7 @@ def with_transformers(
 ) -> Answers:
     """Answers in the order of the prompts; batches of neighbours in length, so that little is padded."""
     model, pad = loaded.model, loaded.tokenizer.pad_token_id
-    lora_linear.uninstall(model)
+    select.uninstall(model)
     model.set_attn_implementation("sdpa")
     order = sorted(range(len(prompts)), key=lambda i: -len(prompts[i]))
     answers: dict[int, tuple[int, ...]] = {}

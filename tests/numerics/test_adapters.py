@@ -27,7 +27,7 @@ from tiny import (
 
 from whet.data.packing import pack
 from whet.errors import RecipeError
-from whet.kernels import lora_linear, select
+from whet.kernels import select
 from whet.models import adapter_init
 from whet.models.adapter_init import START_NAME
 from whet.models.adapters import ADAPTER_CONFIG, ADAPTER_NAME, linear_names
@@ -131,8 +131,9 @@ def test_with_and_without_the_fused_layer_a_start_is_the_same_model():
         if is_fused:
             kernels = select.install(model, adapter_name=ADAPTER_NAME, start_name=START_NAME)
             assert kernels["adapter"] == "fused function in 14 layers"
+            assert kernels["qkv"] == kernels["mlp"] == "fused function in 2 blocks"
         else:
-            lora_linear.uninstall(model)
+            select.install(model, adapter_name=ADAPTER_NAME, start_name=START_NAME, off=select.SWITCHES)
         nll = loss_model_of(model).nll_sum(batch)
         grads = torch.autograd.grad(nll, list(trainables.named.values()))
         results.append((nll.item(), torch.cat([g.reshape(-1) for g in grads])))

@@ -8,7 +8,7 @@ from tiny import LORA, attach, distance, loss_model_of, make_samples, perturb, s
 
 from whet.data.packing import pack
 from whet.errors import RecipeError
-from whet.kernels import lora_linear, select
+from whet.kernels import select
 from whet.kernels.dropout import DropoutState
 from whet.models.adapters import ADAPTER_NAME
 from whet.recipe.schema import Adapter
@@ -38,6 +38,7 @@ def _whet(dtype, adapter=LORA):
     perturb(trainables)
     kernels = select.install(model, adapter_name=ADAPTER_NAME)
     assert kernels["adapter"] == "fused function in 14 layers"
+    assert kernels["qkv"] == kernels["mlp"] == "fused function in 2 blocks"
     return model, trainables, dropout
 
 
@@ -69,7 +70,7 @@ def test_installed_and_uninstalled_compute_the_same():
         model.zero_grad()
         nll.backward()
         results.append((nll.item(), _flat(trainables.named, trainables.named)))
-        lora_linear.uninstall(model)
+        select.install(model, adapter_name=ADAPTER_NAME, off=select.SWITCHES)
     assert results[0][0] == pytest.approx(results[1][0], rel=1e-12)
     assert distance(results[0][1], results[1][1]) < 1e-12
 
@@ -107,7 +108,7 @@ def test_fused_and_unfused_layers_see_the_same_dropout():
             nll = loss_model_of(model).nll_sum(batch)
             nll.backward()
         results.append((nll.item(), _flat(trainables.named, trainables.named)))
-        lora_linear.uninstall(model)
+        select.install(model, adapter_name=ADAPTER_NAME, off=select.SWITCHES)
     assert results[0][0] == pytest.approx(results[1][0], rel=1e-12)
     assert distance(results[0][1], results[1][1]) < 1e-12
 

@@ -20,6 +20,7 @@ from whet.kernels.packed_linear import Product, products
 
 _ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
 _MLP = ("gate_proj", "up_proj", "down_proj")
+_SAME_AS_THE_CLASS = ("whet.kernels.llama_blocks", "whet.kernels.norm")
 
 
 class Cache(Protocol):
@@ -126,9 +127,13 @@ def _is_plain_llama(model: Any) -> bool:
             and all(type(linear) is nn.Linear for linear in _linears(layer))
             for layer in layers
         )
-        # an instance whose forward pass was replaced computes something else than its class
-        and not any("forward" in vars(module) for module in model.modules())
+        and not any(_is_replaced(module) for module in model.modules())
     )
+
+
+def _is_replaced(module: nn.Module) -> bool:
+    """Whether this instance computes something else than its class; the functions of these files do not."""
+    return "forward" in vars(module) and getattr(module.forward, "__module__", None) not in _SAME_AS_THE_CLASS
 
 
 def _linears(layer: Any) -> list[Any]:

@@ -46,13 +46,14 @@ class Tensors(NamedTuple):
     start_a_RI: Tensor | None = None
     minus_start_b_OR: Tensor | None = None
 
-    def factors(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        """A and B; with a start [A - A0; A0] and [B, B - B0], whose product is B A - B0 A0. Narrowed last."""
-        a_RI, b_OR = self.a_RI, self.b_OR
-        if self.start_a_RI is None or self.minus_start_b_OR is None:
-            return a_RI.to(dtype), b_OR.to(dtype)
-        down_KI = torch.cat([a_RI - self.start_a_RI, self.start_a_RI]).to(dtype)
-        return down_KI, torch.cat([b_OR, b_OR + self.minus_start_b_OR], dim=1).to(dtype)
+    def factors(self, dtype: torch.dtype, scale: float = 1.0) -> tuple[Tensor, Tensor]:
+        """A and B; with a start [A - A0; A0] and [B, B - B0], whose product is B A - B0 A0. The first one times
+        `scale`, both narrowed last."""
+        down_KI, up_OK = self.a_RI, self.b_OR
+        if self.start_a_RI is not None and self.minus_start_b_OR is not None:
+            down_KI = torch.cat([self.a_RI - self.start_a_RI, self.start_a_RI])
+            up_OK = torch.cat([self.b_OR, self.b_OR + self.minus_start_b_OR], dim=1)
+        return (down_KI if scale == 1.0 else down_KI * scale).to(dtype), up_OK.to(dtype)
 
     def start(self, dtype: torch.dtype) -> tuple[Tensor, Tensor] | None:
         """A0 and -B0."""
@@ -90,72 +91,89 @@ def setting_of(scale: float, dropout: StatelessDropout | None, weight_OI: Tensor
     return Setting(scale, dropout.present_mask(weight_OI.shape[1], weight_OI.device), 1.0 - dropout.p)
 
 
-def forward(layer: Layer, x_TI: Tensor) -> tuple[Tensor, Tensor]:
-    """y [T, O] and the narrow h [K, T], which the gradient of B wants."""
+def forward(layers: Sequence[Layer], x_TI: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+    """Of layers that read the same x: each one's y [T, O], and the narrow h [K, T] that the gradient of its B wants."""
+    factors = [layer.tensors.factors(x_TI.dtype) for layer in layers]
+    narrow = _narrow(layers, x_TI, [down_KI for down_KI, _ in factors])
+    outs = []
+    for (tensors, setting), (_, up_OK), h_KT in zip(layers, factors, narrow, strict=True):
+        y_TO = nn.functional.linear(x_TI, tensors.weight_OI, tensors.bias_O)
+        y_TO.addmm_(h_KT.T, up_OK.T, alpha=setting.scale)
+        start = tensors.start(x_TI.dtype)
+        if start is not None and setting.mask is not None:
+            start_a_RI, minus_start_b_OR = start
+            noise_RT = h_KT[len(start_a_RI) :] - start_a_RI @ x_TI.T
+            y_TO.addmm_(noise_RT.T, minus_start_b_OR.T, alpha=-setting.scale)
+        outs.append(y_TO)
+    return outs, narrow
+
+
+def _narrow(layers: Sequence[Layer], x_TI: Tensor, downs: Sequence[Tensor]) -> list[Tensor]:
+    if not _has_masks(layers):
+        return list((torch.cat(list(downs)) @ x_TI.T).split([len(down_KI) for down_KI in downs]))
+    return [
+        (down_KI @ _zero_dropped(x_TI, setting).T).div_(setting.keep_probability)
+        for (_, setting), down_KI in zip(layers, downs, strict=True)
+    ]
+
+
+def narrow_gradients(layers: Sequence[Layer], grads: Sequence[Tensor]) -> list[Tensor]:
+    """Each layer's g [K, T] from the gradient of its y, which both of the next functions want."""
+    return [
+        layer.tensors.factors(dy_TO.dtype)[1].T @ dy_TO.T for layer, dy_TO in zip(layers, grads, strict=True)
+    ]  # fmt: skip
+
+
+def factor_gradients(
+    layers: Sequence[Layer], grads: Sequence[Tensor], x_TI: Tensor, narrow: Sequence[Tensor],
+    narrow_grads: Sequence[Tensor],
+) -> list[Tensor | None]:  # fmt: skip
+    """The gradients of A and B, in their own dtype, in the places that the tensors of all layers have in a row."""
+    learned = [g_KT[: len(layer.tensors.a_RI)] for layer, g_KT in zip(layers, narrow_grads, strict=True)]
+    if _has_masks(layers):
+        of_a = [g_RT @ _zero_dropped(x_TI, layer.setting) for layer, g_RT in zip(layers, learned, strict=True)]
+    else:
+        of_a = list((torch.cat(learned) @ x_TI).split([len(g_RT) for g_RT in learned]))
+    of_tensors: list[Tensor | None] = []
+    for ((_, _, a_RI, b_OR, *_), setting), dy_TO, h_KT, grad_a in zip(layers, grads, narrow, of_a, strict=True):
+        rank = len(a_RI)
+        learned_RT = h_KT if len(h_KT) == rank else h_KT[:rank] + h_KT[rank:]
+        grad_b = (learned_RT @ dy_TO).T.to(b_OR.dtype).mul_(setting.scale)
+        grad_a = grad_a.to(a_RI.dtype).mul_(setting.scale / setting.keep_probability)
+        of_tensors += [None, None, grad_a, grad_b, None, None]
+    return of_tensors
+
+
+def input_gradient(layers: Sequence[Layer], grads: Sequence[Tensor], narrow_grads: Sequence[Tensor]) -> Tensor:
+    """The gradient of the x that all layers read, accumulated into one tensor."""
+    dx_TI = grads[0] @ layers[0].tensors.weight_OI
+    for layer, dy_TO in zip(layers[1:], grads[1:], strict=True):
+        dx_TI.addmm_(dy_TO, layer.tensors.weight_OI)
+    if not _has_masks(layers):
+        scaled = [layer.tensors.factors(dx_TI.dtype, layer.setting.scale)[0] for layer in layers]
+        return dx_TI.addmm_(torch.cat(list(narrow_grads)).T, torch.cat(scaled))
+    for layer, dy_TO, g_KT in zip(layers, grads, narrow_grads, strict=True):
+        _add_dropped_input_gradient(dx_TI, layer, dy_TO, g_KT)
+    return dx_TI
+
+
+def _add_dropped_input_gradient(dx_TI: Tensor, layer: Layer, dy_TO: Tensor, g_KT: Tensor) -> None:
     tensors, setting = layer
-    y_TO = nn.functional.linear(x_TI, tensors.weight_OI, tensors.bias_O)
-    down_KI, up_OK = tensors.factors(x_TI.dtype)
-    h_KT = down_KI @ _zero_dropped(x_TI, setting).T
-    if setting.mask is not None:
-        h_KT /= setting.keep_probability
-    y_TO.addmm_(h_KT.T, up_OK.T, alpha=setting.scale)
-    start = tensors.start(x_TI.dtype)
-    if start is not None and setting.mask is not None:
-        start_a_RI, minus_start_b_OR = start
-        noise_RT = h_KT[len(start_a_RI) :] - start_a_RI @ x_TI.T
-        y_TO.addmm_(noise_RT.T, minus_start_b_OR.T, alpha=-setting.scale)
-    return y_TO, h_KT
-
-
-def narrow_gradient(layer: Layer, dy_TO: Tensor) -> Tensor:
-    """g [K, T], which both of the next functions want."""
-    return layer.tensors.factors(dy_TO.dtype)[1].T @ dy_TO.T
-
-
-def factor_gradients(layer: Layer, dy_TO: Tensor, x_TI: Tensor, h_KT: Tensor, g_KT: Tensor) -> tuple[Tensor, Tensor]:
-    """The gradients of A and B, in their own dtype."""
-    (_, _, a_RI, b_OR, *_), setting = layer
-    rank = len(a_RI)
-    learned_RT = h_KT if len(h_KT) == rank else h_KT[:rank] + h_KT[rank:]
-    grad_a = (g_KT[:rank] @ _zero_dropped(x_TI, setting)).to(a_RI.dtype)
-    grad_b = (learned_RT @ dy_TO).T.to(b_OR.dtype)
-    return grad_a.mul_(setting.scale / setting.keep_probability), grad_b.mul_(setting.scale)
-
-
-def input_gradient(layer: Layer, dy_TO: Tensor, g_KT: Tensor, dx_TI: Tensor | None = None) -> Tensor:
-    """The gradient of x; added in place to `dx_TI`, what other layers make of the gradient of the same x."""
-    tensors, setting = layer
-    down_KI, _ = tensors.factors(dy_TO.dtype)
-    dx_TI = dy_TO @ tensors.weight_OI if dx_TI is None else dx_TI.addmm_(dy_TO, tensors.weight_OI)
-    if setting.mask is None:
-        return dx_TI.addmm_(g_KT.T, down_KI, alpha=setting.scale)
-    if (start := tensors.start(dy_TO.dtype)) is not None:
+    down_KI, _ = tensors.factors(dx_TI.dtype)
+    if (start := tensors.start(dx_TI.dtype)) is not None:
         start_a_RI, minus_start_b_OR = start
         minus_start_g_RT = minus_start_b_OR.T @ dy_TO.T
         g_KT = torch.cat([g_KT[: len(start_a_RI)], g_KT[len(start_a_RI) :] - minus_start_g_RT])
         dx_TI.addmm_(minus_start_g_RT.T, start_a_RI, alpha=setting.scale)
     through_TI = g_KT.T @ down_KI
-    setting.mask.zero_dropped(through_TI, out=through_TI)
-    return dx_TI.add_(through_TI, alpha=setting.scale / setting.keep_probability)
+    if setting.mask is not None:
+        setting.mask.zero_dropped(through_TI, out=through_TI)
+    dx_TI.add_(through_TI, alpha=setting.scale / setting.keep_probability)
 
 
-def backward(
-    layers: Sequence[Layer], grads: Sequence[Tensor], x_TI: Tensor, narrow: Sequence[Tensor], *, needs_dx: bool
-) -> tuple[Tensor | None, list[Tensor | None]]:
-    """Of layers that read the same x: its gradient, and those of their tensors in order. `narrow` is of `forward`."""
-    dx_TI: Tensor | None = None
-    of_tensors: list[Tensor | None] = []
-    for layer, dy_TO, h_KT in zip(layers, grads, narrow, strict=True):
-        g_KT = narrow_gradient(layer, dy_TO)
-        of_tensors += in_slots(*factor_gradients(layer, dy_TO, x_TI, h_KT, g_KT))
-        if needs_dx:
-            dx_TI = input_gradient(layer, dy_TO, g_KT, dx_TI)
-    return dx_TI, of_tensors
-
-
-def in_slots(grad_a_RI: Tensor, grad_b_OR: Tensor) -> tuple[Tensor | None, ...]:
-    """One layer's gradients in the order of its tensors."""
-    return None, None, grad_a_RI, grad_b_OR, None, None
+def _has_masks(layers: Sequence[Layer]) -> bool:
+    """Whether a layer drops: layers that read the same x then read something different of it."""
+    return any(layer.setting.mask is not None for layer in layers)
 
 
 def _zero_dropped(x_TI: Tensor, setting: Setting) -> Tensor:

@@ -23,18 +23,18 @@ from whet.kernels.lora_adapter import Layer, Setting, Tensors, layers_of, settin
 class _LoraLinears(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x_TI: Tensor, settings: Sequence[Setting], *tensors: Tensor | None) -> tuple[Tensor, ...]:
-        outs, narrow = zip(*(lora_adapter.forward(layer, x_TI) for layer in layers_of(tensors, settings)), strict=True)
+        outs, narrow = lora_adapter.forward(layers_of(tensors, settings), x_TI)
         ctx.save_for_backward(x_TI, *narrow, *tensors)
         ctx.settings = settings
-        return outs
+        return tuple(outs)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         x_TI, *saved = ctx.saved_tensors
-        narrow, tensors = saved[: len(grads)], saved[len(grads) :]
-        dx_TI, of_tensors = lora_adapter.backward(
-            layers_of(tensors, ctx.settings), grads, x_TI, narrow, needs_dx=ctx.needs_input_grad[0]
-        )
+        narrow, layers = saved[: len(grads)], layers_of(saved[len(grads) :], ctx.settings)
+        narrow_grads = lora_adapter.narrow_gradients(layers, grads)
+        of_tensors = lora_adapter.factor_gradients(layers, grads, x_TI, narrow, narrow_grads)
+        dx_TI = lora_adapter.input_gradient(layers, grads, narrow_grads) if ctx.needs_input_grad[0] else None
         return dx_TI, None, *of_tensors
 
 

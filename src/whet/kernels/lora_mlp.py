@@ -22,27 +22,26 @@ from whet.kernels.lora_adapter import Layer, Setting, layers_of
 class _LoraMlp(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x_TE: Tensor, settings: Sequence[Setting], *tensors: Tensor | None) -> Tensor:
-        gate, up, down = layers_of(tensors, settings)
-        gate_TF, gate_KT = lora_adapter.forward(gate, x_TE)
-        up_TF, up_KT = lora_adapter.forward(up, x_TE)
-        y_TE, down_KT = lora_adapter.forward(down, swiglu.swiglu(gate_TF, up_TF))
-        ctx.save_for_backward(x_TE, gate_TF, up_TF, gate_KT, up_KT, down_KT, *tensors)
+        *inner, down = layers_of(tensors, settings)
+        (gate_TF, up_TF), narrow = lora_adapter.forward(inner, x_TE)
+        (y_TE,), narrow_down = lora_adapter.forward([down], swiglu.swiglu(gate_TF, up_TF))
+        ctx.save_for_backward(x_TE, gate_TF, up_TF, *narrow, *narrow_down, *tensors)
         ctx.settings = settings
         return y_TE
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        (dy_TE,) = grads
         x_TE, gate_TF, up_TF, gate_KT, up_KT, down_KT, *tensors = ctx.saved_tensors
-        gate, up, down = layers_of(tensors, ctx.settings)
-        g_KT = lora_adapter.narrow_gradient(down, dy_TE)
-        h_TF, dgate_TF, dup_TF = swiglu.backward_into(lora_adapter.input_gradient(down, dy_TE, g_KT), gate_TF, up_TF)
-        of_down = lora_adapter.factor_gradients(down, dy_TE, h_TF, down_KT, g_KT)
+        *inner, down = layers_of(tensors, ctx.settings)
+        down_grads = lora_adapter.narrow_gradients([down], grads)
+        dh_TF = lora_adapter.input_gradient([down], grads, down_grads)
+        h_TF, *inner_grads = swiglu.backward_into(dh_TF, gate_TF, up_TF)
+        of_down = lora_adapter.factor_gradients([down], grads, h_TF, [down_KT], down_grads)
         del h_TF
-        dx_TE, of_inner = lora_adapter.backward(
-            [gate, up], [dgate_TF, dup_TF], x_TE, [gate_KT, up_KT], needs_dx=ctx.needs_input_grad[0]
-        )
-        return dx_TE, None, *of_inner, *lora_adapter.in_slots(*of_down)
+        narrow_grads = lora_adapter.narrow_gradients(inner, inner_grads)
+        of_inner = lora_adapter.factor_gradients(inner, inner_grads, x_TE, [gate_KT, up_KT], narrow_grads)
+        dx_TE = lora_adapter.input_gradient(inner, inner_grads, narrow_grads) if ctx.needs_input_grad[0] else None
+        return dx_TE, None, *of_inner, *of_down
 
 
 def lora_mlp(x_TE: Tensor, gate: Layer, up: Layer, down: Layer) -> Tensor:

@@ -8,6 +8,7 @@ from tiny import LORA, attach, tiny_llama
 from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from whet.kernels import select
 from whet.kernels.decode_step import build_decode_step
 
 
@@ -17,6 +18,13 @@ def _is_taken(model):
 
 def test_a_plain_llama_is_taken():
     assert _is_taken(tiny_llama(torch.float32)) and _is_taken(tiny_llama(torch.float64))
+
+
+def test_a_plain_llama_that_trains_through_whets_functions_is_taken():
+    model = tiny_llama(torch.float32)
+    chosen = select.install(model, adapter_name=None)
+    assert chosen["rotary"] == chosen["swiglu"] == "fused function in 2 blocks"
+    assert _is_taken(model)
 
 
 def _adapt(model):
