@@ -134,7 +134,8 @@ def make_run(tmp_path: Path) -> Callable[..., Path]:
         _write(folder / "data.json", {"train": account, "validation": account, "notes": [text]})
         _write(folder / "model.json", {"id": text, "revision": None, "weights_sha256": text, "note": text})
         summary = {"status": text, "seconds": 75.0, "tokens_per_second": 1000.5, "peak_memory_bytes": 2**30}
-        _write(folder / "summary.json", summary | {"tokens": 99999, "kernels": {text: text}})
+        split = {"bottleneck": f"31% waits {text}", "seconds_by_part": {"data": 23.25}, "startup_seconds": {text: 1.5}}
+        _write(folder / "summary.json", summary | {"tokens": 99999, "kernels": {text: text}, **split})
         recipe = f"name: {text}\noutput: runs/demo\ndata: {{train: [{{source: rows.jsonl}}]}}\n"
         (folder / "recipe.yaml").write_text(recipe, encoding="utf-8", errors="surrogatepass")
         (folder / "metrics.jsonl").write_text(_metrics(num_steps, text))

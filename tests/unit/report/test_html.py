@@ -118,6 +118,12 @@ def test_the_verdict_stands_first_with_its_counts(make_run) -> None:
         assert found in words
 
 
+def test_where_the_time_went_is_said_and_listed(make_run) -> None:
+    text = page_of(make_run()).text
+    assert "31% waits " in text
+    assert "Seconds of training" in text and "23.25" in text and "Seconds until the first step was done" in text
+
+
 def test_without_a_comparison_the_report_makes_no_claim(make_run) -> None:
     folder = make_run()
     (folder / "evaluations" / "sums" / "comparison.json").unlink()
