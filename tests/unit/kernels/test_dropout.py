@@ -4,7 +4,7 @@ import torch
 from tiny import make_samples
 
 from whet.data.packing import pack
-from whet.kernels.dropout import DropoutState, StatelessDropout, _mix32_, _splitmix
+from whet.kernels.dropout import DropoutState, StatelessDropout, _mix32_, _mix32_numpy, _splitmix
 
 SAMPLES = make_samples([700, 1, 300, 500])
 
@@ -65,6 +65,31 @@ def test_the_mask_is_the_documented_function_of_its_coordinates():
     small = [0, 1, 2**31, 2**32 - 1, 0x89ABCDEF]
     mixed = _mix32_(torch.from_numpy(np.array(small, dtype=np.uint32).view(np.int32).copy()))
     assert mixed.numpy().view(np.uint32).tolist() == [murmur(x) for x in small]
+    numbers = np.array(small, dtype=np.uint32)
+    assert _mix32_numpy(numbers, np.empty_like(numbers)).tolist() == [murmur(x) for x in small]
+
+
+@pytest.mark.parametrize("num_tokens", [1, 128, 300])
+def test_numpy_and_torch_make_the_same_mask(num_tokens):
+    """The CPU's way through numpy, in passes of 128 rows, and the way of other devices."""
+    state = DropoutState(5)
+    dropout = StatelessDropout(0.3, module_name="m", state=state)
+    with state.micro_batch(2, pack(make_samples([num_tokens]))):
+        mask = dropout.present_mask(37, torch.device("cpu"))
+    assert torch.equal(mask.keep(), _mix32_(mask.rows_T1 ^ mask.columns_1C) >= mask.threshold)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32, torch.float64])
+def test_what_is_dropped_is_zero_and_the_rest_is_as_it_was(dtype):
+    state = DropoutState(5)
+    dropout = StatelessDropout(0.3, module_name="m", state=state)
+    x_TC = torch.randn(150, 7, generator=torch.Generator().manual_seed(0), dtype=torch.float64).to(dtype)
+    with state.micro_batch(2, pack(make_samples([150]))):
+        mask = dropout.present_mask(7, x_TC.device)
+    expected_TC = torch.where(mask.keep(), x_TC, torch.zeros_like(x_TC))
+    before_TC = x_TC.clone()
+    assert torch.equal(mask.zero_dropped(x_TC), expected_TC) and torch.equal(x_TC, before_TC)
+    assert mask.zero_dropped(x_TC, out=x_TC) is x_TC and torch.equal(x_TC, expected_TC)
 
 
 def test_kept_values_are_scaled_and_evaluation_mode_is_the_identity():
