@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -29,11 +30,13 @@ from whet.models.adapter_init import START_NAME
 from whet.models.adapters import ADAPTER_CONFIG, ADAPTER_NAME, train_all_weights
 from whet.models.merge import merge_adapter
 from whet.optim.build import optimizer_tensors
+from whet.parallel.env import Env
 from whet.recipe.schema import Adapter
 from whet.train.best import Best
 from whet.train.callbacks import EvalRecord
 from whet.train.held_out import measure
 from whet.train.loop import train
+from whet.train.saves import Saves
 from whet.train.signals import StopRequest
 from whet.types import TokenizedSample
 
@@ -212,7 +215,9 @@ def test_a_run_stops_after_the_measurement_that_costs_its_patience_and_not_again
         validation=make_samples([7], seed=3), best=Best(patience=2),
     )  # fmt: skip
     saved = []
-    training = dataclasses.replace(training, plan=dataclasses.replace(training.plan, eval_every=1), save=saved.append)
+    saves = Saves(lambda step: partial(saved.append, step), run_folder=Path(), env=Env(), callbacks=training.callbacks)
+    plan = dataclasses.replace(training.plan, eval_every=1)
+    training = dataclasses.replace(training, plan=plan, saves=saves)
     assert train(training, first_step=0, stop=StopRequest()) == 4
     assert (training.best.step, training.best.value) == (2, 2.0)
     assert saved == [1, 2, 4], "new bests and the end"

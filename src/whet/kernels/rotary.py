@@ -27,7 +27,7 @@ class _Rotate(torch.autograd.Function):
         y_THD = x_THD * cos_T1D
         y_THD[..., :half].addcmul_(x_THD[..., half:], sin_T1D[..., :half], value=-1)
         y_THD[..., half:].addcmul_(x_THD[..., :half], sin_T1D[..., half:])
-        return y_THD
+        return y_THD.to(x_THD.dtype)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
@@ -37,13 +37,15 @@ class _Rotate(torch.autograd.Function):
         dx_THD = dy_THD * cos_T1D
         dx_THD[..., :half].addcmul_(dy_THD[..., half:], sin_T1D[..., half:])
         dx_THD[..., half:].addcmul_(dy_THD[..., :half], sin_T1D[..., :half], value=-1)
-        return dx_THD, None, None
+        return dx_THD.to(dy_THD.dtype), None, None
 
 
 def rotate(x_THD: Tensor, cos_TD: Tensor, sin_TD: Tensor) -> Tensor:
     """Queries or keys (or both side by side) turned to their positions, in x's dtype. x may be any strided view.
 
-    The angles are constants: they get no gradient. Su et al., RoFormer, 2021, equation 34.
+    The angles are constants: they get no gradient. Where they are wider than x (autocast), the turn is computed in
+    their format and rounded once. Su et al., RoFormer, 2021, equation 34.
     """
-    out: Tensor = _Rotate.apply(x_THD, cos_TD.to(x_THD.dtype).unsqueeze(-2), sin_TD.to(x_THD.dtype).unsqueeze(-2))
+    wide = torch.promote_types(x_THD.dtype, cos_TD.dtype)
+    out: Tensor = _Rotate.apply(x_THD, cos_TD.to(wide).unsqueeze(-2), sin_TD.to(wide).unsqueeze(-2))
     return out

@@ -111,3 +111,18 @@ def test_kept_are_the_angles_alone():
     with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t.shape) or t, lambda t: t):
         rotate(x_THD.requires_grad_(), cos_TD, sin_TD)
     assert kept == [(5, 1, 8), (5, 1, 8)]
+
+
+def test_angles_wider_than_the_heads_are_not_rounded():
+    """As under autocast: bfloat16 heads, float32 angles. Rounded angles alone would cost 0.004 of each value."""
+    x_THD, _, _, dy_THD = _inputs((300, 2, 8), torch.bfloat16)
+    angles = _llama_angles(300, 8, torch.float32)
+    leaf = x_THD.clone().requires_grad_()
+    y_THD = rotate(leaf, *angles)
+    (grad,) = torch.autograd.grad(y_THD, leaf, dy_THD)
+    cos_TD, sin_TD = (each.double() for each in angles)
+    truth = rotate(x_THD.double(), cos_TD, sin_TD).to(torch.bfloat16)
+    true_grad = rotate(dy_THD.double(), cos_TD, -sin_TD).to(torch.bfloat16)
+    assert y_THD.dtype == grad.dtype == torch.bfloat16
+    for got, want in ((y_THD, truth), (grad, true_grad)):
+        assert (got != want).float().mean() < 0.001, "but for ties of rounding"
