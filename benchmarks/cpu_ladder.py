@@ -131,7 +131,7 @@ def _plain_step(run: Any, job: dict[str, Any]) -> Any:
                 logits_TV = run.loss_model.head(hidden).float()
                 loss = torch.nn.functional.cross_entropy(logits_TV, labels, reduction="sum")
                 (loss / rows.num_taught).backward()
-            total += float(loss)
+            total += loss.item()
         torch.nn.utils.clip_grad_norm_(run.trainables.named.values(), 1.0)
         run.optimizer.step()
         return total / rows.num_taught

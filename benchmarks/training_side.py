@@ -46,12 +46,13 @@ def gsm8k_source(num_rows: int) -> dict[str, Any]:
 
 def recipe_of(
     model: str, *, dtype: str = "auto", rank: int = 8, dropout: float = 0.0, rows_per_step: int = 8,
-    rows_per_pass: int = 8, source: dict[str, Any] | None = None, max_length: int = 1024, **train: Any,
+    rows_per_pass: int = 8, source: dict[str, Any] | None = None, max_length: int = 1024, seed: int = 42, **train: Any,
 ) -> Recipe:  # fmt: skip
     """The recipe that a user would write for it."""
     return Recipe(
         name="benchmark",
         output="none",
+        seed=seed,
         model=Model(id=model, dtype=dtype),
         adapter=Adapter(rank=rank, alpha=2.0 * rank, dropout=dropout),
         data=Data(train=(Source(**(source or {"source": "none.jsonl"})),), max_length=max_length),

@@ -107,21 +107,72 @@ def trl_table(result: dict[str, Any]) -> str:
         f"({result['rows']['from']} rows, LoRA r={result['shared']['adapter']['rank']} on all linear layers, "
         f"{result['rows']['rows_per_step']} rows per step, real tokens without padding). {_where(result)}",
         "",
-        "| side | threads | tokens/s, median (range) | peak memory | padding |",
-        "|---|---|---|---|---|",
+        "| side | ranks x threads | tokens/s, median (range) | runs | peak memory | padding |",
+        "|---|---|---|---|---|---|",
     ]
     for name, side in result["sides"].items():
         low, high = side["range_tokens_per_second"]
         lines.append(
-            f"| {name} | {side['threads']} | {side['median_tokens_per_second']:.0f} ({low:.0f} to {high:.0f}) "
-            f"| {side['median_peak_memory_bytes'] / 1e9:.2f} GB | {side['padding_share']:.0%} |"
+            f"| {name} | {side.get('ranks', 1)} x {side['threads']} | {side['median_tokens_per_second']:.0f} "
+            f"({low:.0f} to {high:.0f}) | {side['runs']} | {side['median_peak_memory_bytes'] / 1e9:.2f} GB "
+            f"| {side['padding_share']:.0%} |"
         )
-    lines += ["", "| ratio, round by round | median | range | rounds |", "|---|---|---|---|"]
+    lines += ["", "| ratio, round by round | median | range | rounds | peak memory |", "|---|---|---|---|---|"]
     for name, ratio in result["ratios"].items():
         low, high = ratio["range"]
-        lines.append(f"| {name} | {ratio['median']:.2f} | {low:.2f} to {high:.2f} | {ratio['runs']} |")
+        memory = f"{ratio['peak_memory_share']:.0%}" if "peak_memory_share" in ratio else "-"
+        lines.append(f"| {name} | {ratio['median']:.2f} | {low:.2f} to {high:.2f} | {ratio['runs']} | {memory} |")
     gaps = "; ".join(f"{name}: at most {max(gap):.1e}" for name, gap in result["loss_gaps"].items())
     return "\n".join([*lines, "", f"Loss gap per step: {gaps}."])
+
+
+def ladder_table(result: dict[str, Any]) -> str:
+    """cpu_ladder.json: what each technique brings, and the products alone."""
+    lines = [
+        f"**What each technique brings** (SmolLM2-135M, LoRA r=8, {result['rows_per_step']} rows per step, one thread "
+        f"unless said). {_where(result)}",
+        "",
+        "| rung | tokens/s, median (range) | runs | times the first | peak memory |",
+        "|---|---|---|---|---|",
+    ]
+    first = result["rungs"][0]["median_tokens_per_second"]
+    for rung in result["rungs"]:
+        rate, (low, high) = rung["median_tokens_per_second"], rung["range_tokens_per_second"]
+        lines.append(
+            f"| {rung['rung']} | {rate:.0f} ({low:.0f} to {high:.0f}) | {rung['runs']} | {rate / first:.1f} "
+            f"| {rung['median_peak_memory_bytes'] / 1e9:.2f} GB |"
+        )
+    for name, top in result["ceilings"].items():
+        flops = f"{top['flops_per_second'] / 1e9:.0f} GFLOP/s"
+        lines.append(f"| {name} ({flops}) | {top['tokens_per_second']:.0f} | | | |")
+    return "\n".join([*lines, "", f"What stands between: {result['what_stands_between']}."])
+
+
+def scaling_table(result: dict[str, Any]) -> str:
+    """cpu_scaling.json: one row for each thing that is varied."""
+    lines = [f"**Cost as work grows** (tokens/s on one thread, LoRA on SmolLM2-135M). {_where(result)}", ""]
+    names = {"length": "tokens per row", "rows": "rows of 128 tokens per pass", "rank": "rank"}
+    cliffs = []
+    for varied, series in result["series"].items():
+        cells = [f"{point[varied]}: {point['tokens_per_second']:.0f}" for point in series]
+        lines.append(f"- {names[varied]}: {', '.join(cells)}")
+        cliffs += [f"{names[varied]} {p[varied]}: {p['explanation']}" for p in series if p["is_cliff"]]
+    return "\n".join([*lines, "", f"Cliffs: {'. '.join(cliffs) if cliffs else 'none'}."])
+
+
+def loss_head_table(result: dict[str, Any]) -> str:
+    """loss_head.json: processor time of head and cross-entropy, forward and backward."""
+    lines = [
+        f"**Loss head** ({result['vocabulary']:,} tokens x {result['hidden']}, one thread). {_where(result)}",
+        "",
+        "| products | head | taught tokens | whet's own | torch's linear_cross_entropy | full logits |",
+        "|---|---|---|---|---|---|",
+    ]
+    for row in result["rows"]:
+        own, torchs, full = (f"{1000 * row['median_seconds'][n]:.0f} ms" for n in ("chunked", "torch", "full logits"))
+        head = "trained" if row["trains_head"] else "frozen"
+        lines.append(f"| {row['dtype']} | {head} | {row['taught_tokens']} | {own} | {torchs} | {full} |")
+    return "\n".join(lines)
 
 
 def demo_table(result: dict[str, Any]) -> str:
@@ -199,7 +250,15 @@ def verdict_table(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-TABLES = {"cpu_vs_trl": trl_table, "demo_seeds": demo_table, "generation": generation_table, "verdicts": verdict_table}
+TABLES = {
+    "cpu_vs_trl": trl_table,
+    "cpu_ladder": ladder_table,
+    "cpu_scaling": scaling_table,
+    "loss_head": loss_head_table,
+    "demo_seeds": demo_table,
+    "generation": generation_table,
+    "verdicts": verdict_table,
+}
 
 
 def main() -> None:
