@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from kept_bytes import KeptBytes
 from tiny import (
     LORA,
     build_training,
@@ -12,9 +13,6 @@ from tiny import (
     tiny_llama,
     values,
 )  # fmt: skip
-from torch.multiprocessing.reductions import StorageWeakRef
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from whet.data.packing import pack
 from whet.kernels import norm, recompute
@@ -24,32 +22,6 @@ LEVELS = ("norms", "mlp", "full")
 LENGTHS = [17, 9, 30, 5, 12, 8]
 OPTIM = Optim(lr=1e-3, schedule="constant", warmup=0, max_grad_norm=0)
 ADAPTERS = {"lora": LORA, "lora with dropout": Adapter(rank=4, alpha=8.0, dropout=0.3), "all weights": None}
-
-
-class KeptBytes(TorchDispatchMode):
-    """Bytes of all tensors made inside that something still holds."""
-
-    def __init__(self):
-        super().__init__()
-        self._storages = {}
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        self._note((args, kwargs), is_made_here=False)
-        out = func(*args, **(kwargs or {}))
-        self._note(out, is_made_here=True)
-        return out
-
-    def _note(self, tensors, *, is_made_here):
-        for leaf in tree_leaves(tensors):
-            if isinstance(leaf, torch.Tensor):
-                storage = leaf.untyped_storage()
-                num_bytes = storage.nbytes() if is_made_here else 0
-                # the weak reference keeps the address from being used again
-                self._storages.setdefault(storage._cdata, (StorageWeakRef(storage), num_bytes))
-
-    @property
-    def total(self):
-        return sum(num_bytes for storage, num_bytes in self._storages.values() if not storage.expired())
 
 
 def training_of(adapter, level, dtype=torch.float32, *, is_fused=True):

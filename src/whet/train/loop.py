@@ -143,6 +143,7 @@ def train_step(
             with laps("backward"):
                 (nll_sum / taken.num_taught).backward()
         nll += nll_sum.detach()
+        del nll_sum  # what is left of its graph would lie between the tensors of the next pass: a quarter more memory
 
     with laps("communication"):
         numbers = [float(nll), asked.save, asked.evaluate, asked.stop or stop.is_set, asked.is_saved]

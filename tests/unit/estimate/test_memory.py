@@ -1,0 +1,113 @@
+"""Predicted memory: the sizes add up, what layers keep is counted on real ones, and choices follow from the budget."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from whet.estimate import memory
+from whet.estimate.memory import LEVELS, Job, Pass, budget_bytes, choose, kept_probabilities, predict
+
+SMOLLM2 = Job(
+    num_layers=30, hidden=576, intermediate=1536, query_size=576, key_size=192, num_heads=9, vocab=49_152,
+    num_base=134_515_008, num_trainable=2_442_240, trains_all=False, is_fused=True, narrow_values=7 * 8,
+    compute_bytes=2, is_tied=True,
+)  # fmt: skip
+ALL_WEIGHTS = replace(SMOLLM2, num_trainable=SMOLLM2.num_base, trains_all=True, is_fused=False, narrow_values=0)
+PASSES = {n: Pass(tokens=256 * n, taught=128 * n, probabilities=n * kept_probabilities(256)) for n in (1, 2, 4, 8, 16)}
+
+
+def total(job, one_pass, level):
+    return sum(predict(job, one_pass, level).values())
+
+
+@pytest.mark.parametrize("length", [1, 64, 100, 128, 191, 192, 300, 511, 512])
+def test_kept_probabilities_are_those_of_the_tiles_of_attention(length):
+    torch_side = pytest.importorskip("whet.kernels.attention_tiles")
+    (stretch,) = torch_side.stretches((length,))
+    assert kept_probabilities(length) == sum((tile.last - tile.first) * tile.last for tile in stretch.tiles)
+    assert torch_side.LONGEST_KEPT == memory.LONGEST_KEPT_PROBABILITIES
+    assert kept_probabilities(memory.LONGEST_KEPT_PROBABILITIES + 1) == 0
+
+
+@pytest.mark.parametrize("job", [SMOLLM2, ALL_WEIGHTS], ids=["adapter", "all weights"])
+def test_weights_gradients_and_moments_by_hand(job):
+    parts = predict(job, PASSES[4], "none")
+    if job.trains_all:
+        masters = 134_515_008 * 4
+        assert parts["weights"] == masters + 134_515_008 * 2  # and their bfloat16 copies in a forward pass
+    else:
+        masters = 2_442_240 * 4
+        assert parts["weights"] == 134_515_008 * 2 + masters
+    assert (parts["gradients"], parts["moments"], parts["checkpoint"]) == (masters, 2 * masters, 3 * masters)
+
+
+@pytest.mark.parametrize("job", [SMOLLM2, ALL_WEIGHTS, replace(SMOLLM2, is_fused=False)])
+@pytest.mark.parametrize("micro", [1, 4, 16])
+def test_more_recompute_never_needs_more_and_more_tokens_always_do(job, micro):
+    by_level = [total(job, PASSES[micro], level) for level in LEVELS]
+    assert by_level == sorted(by_level, reverse=True)
+    assert by_level[-1] < by_level[0]
+    assert all(total(job, PASSES[16], level) > total(job, PASSES[8], level) for level in LEVELS)
+
+
+def test_ranks_of_a_machine_share_what_is_free():
+    one, two = (budget_bytes(free_bytes=10**10, own_bytes=10**9, num_sharing=n) for n in (1, 2))
+    assert one == 10**9 + int(memory.SHARE_OF_FREE * 10**10)
+    assert two == 10**9 + int(memory.SHARE_OF_FREE * 10**10 / 2)
+
+
+def test_a_limit_of_the_recipe_holds_where_it_is_tighter():
+    assert budget_bytes(free_bytes=10**10, own_bytes=0, num_sharing=1, memory_gb=2.5) == 2_500_000_000
+    assert budget_bytes(free_bytes=10**9, own_bytes=0, num_sharing=1, memory_gb=2.5) < 10**9
+
+
+def pick(budget, **settings):
+    return choose(SMOLLM2, PASSES, **{"budget_bytes": budget, "enough_tokens": 10**9, **settings})
+
+
+def test_with_room_the_pass_is_as_large_as_brings_speed_and_not_larger():
+    assert pick(10**12).micro_batch == 16
+    for enough, expected in ((1, 1), (256, 1), (257, 2), (1024, 4), (10**9, 16)):
+        choice = pick(10**12, enough_tokens=enough)
+        assert (choice.micro_batch, choice.recompute) == (expected, "none")
+
+
+def test_every_choice_fits_where_anything_does_and_uses_what_it_may():
+    budgets = [total(SMOLLM2, PASSES[micro], level) for micro in PASSES for level in LEVELS]
+    for budget in budgets:
+        choice = pick(budget)
+        assert choice.fits and choice.predicted_bytes <= budget
+        assert choice.predicted_bytes == total(SMOLLM2, PASSES[choice.micro_batch], choice.recompute)
+
+
+def test_smaller_passes_come_before_layers_are_made_anew_and_norms_before_smaller_passes():
+    assert pick(total(SMOLLM2, PASSES[16], "none") - 1).recompute == "norms"
+    assert pick(total(SMOLLM2, PASSES[16], "norms") - 1).micro_batch == 8
+    least = pick(total(SMOLLM2, PASSES[1], "norms") - 1)
+    assert least.recompute in ("mlp", "full")
+
+
+def test_levels_that_the_recipe_fixes_are_the_only_ones():
+    assert pick(10**12, levels=("full",)).recompute == "full"
+    assert pick(1, levels=("none",)).recompute == "none"
+
+
+def test_what_does_not_fit_is_said_with_the_least_that_is_needed():
+    choice = pick(10**6)
+    assert (choice.micro_batch, choice.recompute, choice.fits) == (1, "full", False)
+    assert "more than there is" in choice.sentence()
+
+
+def test_the_sentence_names_bytes_samples_tokens_and_recompute():
+    choice = memory.Choice(
+        micro_batch=4, recompute="none", predicted_bytes=1_900_000_000, budget_bytes=22_000_000_000, tokens=2048
+    )
+    assert choice.sentence() == (
+        "memory: predicts 1.9 GB of 22 GB: 4 samples (up to 2,048 tokens) a pass, no recompute"
+    )  # fmt: skip
+    assert (
+        "1 sample (up to 2,048 tokens) a pass, recompute mlp"
+        in replace(choice, micro_batch=1, recompute="mlp").sentence()
+    )

@@ -1,0 +1,64 @@
+"""Settings of glibc's allocator: made once, left alone where somebody chose, taken back between two models."""
+
+from __future__ import annotations
+
+import ctypes
+import subprocess
+import sys
+
+import pytest
+
+from whet import allocator
+
+needs_glibc = pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="needs glibc")
+
+FAULTS = """
+import resource, sys
+import numpy as np
+from whet import allocator
+
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(8):
+        np.ones(8_000_000)  # 64 MB: above every threshold that glibc chooses by itself
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+alone = faults()
+print(allocator.keep_freed_memory({}), file=sys.stderr)
+faults()
+kept = faults()
+held = allocator.describe()
+allocator.release_memory()
+print(alone, kept, faults(), held, allocator.describe(), sep="|")
+"""
+
+
+@needs_glibc
+def test_pages_come_once_while_memory_is_kept_and_go_back_when_it_is_released():
+    done = subprocess.run([sys.executable, "-c", FAULTS], capture_output=True, text=True, check=True)
+    alone, kept, released, held, after = done.stdout.strip().split("|")
+    assert int(alone) > 8 * 64_000_000 // 4096 * 0.9 or int(alone) > 8 * 20, "huge pages make fewer faults"
+    assert int(kept) < int(alone) / 10
+    assert int(released) > int(alone) / 2
+    assert (held, after) == ("glibc, freed memory kept", "system")
+
+
+@pytest.mark.parametrize(
+    ("variables", "expected"),
+    [
+        ({"WHET_ALLOCATOR": "system"}, "WHET_ALLOCATOR=system"),
+        ({"MALLOC_ARENA_MAX": "2", "PATH": "/bin"}, "as chosen by MALLOC_ARENA_MAX"),
+        ({"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1", "LD_PRELOAD": "x.so"}, "GLIBC_TUNABLES, LD_PRELOAD"),
+    ],
+)
+def test_what_somebody_chose_stays(monkeypatch, variables, expected):
+    monkeypatch.setattr(allocator, "_glibc", lambda _: pytest.fail("the allocator was touched"))
+    assert expected in allocator.keep_freed_memory(variables)
+    assert allocator.describe() == "system"
+
+
+def test_without_glibc_it_says_so(monkeypatch):
+    monkeypatch.setattr(allocator, "_glibc", lambda _: None)
+    assert "no glibc" in allocator.keep_freed_memory({})
+    allocator.release_memory()
+    allocator.return_large_blocks()
