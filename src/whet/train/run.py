@@ -18,6 +18,7 @@ from whet.data.pipeline import PreparedData, prepare
 from whet.data.sampler import Order, describe_packing, order_of
 from whet.errors import InterruptedRunError, RecipeError, StorageError
 from whet.evaluation.live import live_sets
+from whet.kernels import compile as layer_compile
 from whet.kernels import recompute, select
 from whet.kernels.dropout import DropoutState, StatelessDropout
 from whet.kernels.loss_head_libraries import SENTENCES, refuse_unusable
@@ -159,6 +160,7 @@ def _train(recipe: Recipe, options: Options, env: Env, device: torch.device, run
             recipe, plan, loaded=loaded, order=order, num_taught=data.train.num_taught, env=env, device=device, say=say
         )
         plan = with_switch_point(plan, loaded, data, env)
+    plan = replace(plan, is_compiled=recipe.train.compile and _why_not_compiled(recipe, plan) is None)
     for note in (*data.notes, describe_packing(order, plan.micro_batch)):
         say(note)
     monitor = on_monitor.Monitor(recipe, run_folder, env=env, say=say)
@@ -202,10 +204,15 @@ def build_training(
         loaded.model,
         adapter_name=ADAPTER_NAME if trainables.is_adapter else None,
         start_name=START_NAME,
+        off=layer_compile.TAKES_OVER if plan.is_compiled else frozenset(),
         longest_matmul_document=plan.longest_matmul_document,
     )
     kernels["loss head"] = SENTENCES[plan.loss_head]
     kernels["recompute"] = recompute.install(loaded.model, plan.recompute)
+    if plan.is_compiled:
+        kernels["compile"] = layer_compile.install(loaded.model)
+    elif recipe.train.compile:
+        kernels["compile"] = f"not used: {_why_not_compiled(recipe, plan)}"
     broadcast_from_main(trainables.all_values.values())
     optimizer = build_optimizer(trainables.named, recipe.optim, lr_ratio=recipe.adapter.lr_ratio)
     return Training(
@@ -272,6 +279,10 @@ def _choose_trainables(
         losses=losses,
         is_restored=is_restored,
     )
+
+
+def _why_not_compiled(recipe: Recipe, plan: RunPlan) -> str | None:
+    return layer_compile.why_not(has_adapter=recipe.adapter.method != "none", recompute=plan.recompute)
 
 
 def _loss_model(recipe: Recipe, plan: RunPlan, loaded: LoadedModel) -> LossModel:
