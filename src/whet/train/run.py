@@ -145,22 +145,7 @@ def _train(recipe: Recipe, options: Options, env: Env, device: torch.device, run
         say(f"{flattered}: its rows choose the weights and carry the verdict too, which so flatters; choose by a set "
             "of its own, with role: other")  # fmt: skip
 
-    plan = resolve(
-        recipe,
-        world_size=env.world_size,
-        num_samples=order.num_units,
-        device=device.type,
-        compute_dtype=_DTYPE_NAMES[loaded.compute_dtype],
-        num_threads=num_threads,
-    )
-    if checkpoint is not None:
-        plan = preflight.continued_plan(recipe, plan, checkpoint.document(PLAN))
-    else:
-        plan = memory_plan.decide(
-            recipe, plan, loaded=loaded, order=order, num_taught=data.train.num_taught, env=env, device=device, say=say
-        )
-        plan = with_switch_point(plan, loaded, data, env)
-    plan = replace(plan, is_compiled=recipe.train.compile and _why_not_compiled(recipe, plan) is None)
+    plan = _plan(recipe, env, device, loaded, data, order, checkpoint, num_threads=num_threads, say=say)
     for note in (*data.notes, describe_packing(order, plan.micro_batch)):
         say(note)
     monitor = on_monitor.Monitor(recipe, run_folder, env=env, say=say)
@@ -188,6 +173,29 @@ def _train(recipe: Recipe, options: Options, env: Env, device: torch.device, run
         saver.go_on_from(checkpoint, say)
     say(f"{'continuing after' if first_step else 'training from'} step {first_step} of {plan.total_steps}")
     return _loop_and_finish(training, first_step, run_folder, loaded, saver, final=recipe.train.final)
+
+
+def _plan(
+    recipe: Recipe, env: Env, device: torch.device, loaded: LoadedModel, data: PreparedData, order: Order,
+    checkpoint: Checkpoint | None, *, num_threads: int, say: Say,
+) -> RunPlan:  # fmt: skip
+    """The arithmetic of the run and what is measured once; a continued run keeps what its plan says."""
+    plan = resolve(
+        recipe,
+        world_size=env.world_size,
+        num_samples=order.num_units,
+        device=device.type,
+        compute_dtype=_DTYPE_NAMES[loaded.compute_dtype],
+        num_threads=num_threads,
+    )
+    if checkpoint is not None:
+        plan = preflight.continued_plan(recipe, plan, checkpoint.document(PLAN))
+    else:
+        plan = memory_plan.decide(
+            recipe, plan, loaded=loaded, order=order, num_taught=data.train.num_taught, env=env, device=device, say=say
+        )
+        plan = with_switch_point(plan, loaded, data, env)
+    return replace(plan, is_compiled=recipe.train.compile and _why_not_compiled(recipe, plan) is None)
 
 
 def build_training(
