@@ -2,7 +2,6 @@
 
 SmolLM2 on rows of seeded random words, the lengths of GSM8K's (or four times as long). Each configuration is one epoch
 of a few steps through `run_recipe` in a process of its own, on one thread, with freed memory kept as the command does.
-Tokens per second are of that short run: they tell which passes are too small, not how fast whet is.
 
     python benchmarks/memory_plan.py [NAME ...]     all configurations, or some
 """
@@ -91,7 +90,6 @@ def measure(micro: int, num_words: int, overrides: tuple[str, ...]) -> dict[str,
         "predicted_bytes": predicted,
         "peak_bytes": peak,
         "predicted_over_peak": round(predicted / peak, 3),
-        "tokens_per_second": round(summary["tokens_per_second"], 1),
     }
 
 
