@@ -2,8 +2,8 @@
 
 A page asks for code with `<!-- code: PATH#NAME -->` before a fenced block; the source marks it with
 `# docs: start-NAME` and `# docs: end-NAME`. `<!-- results -->` ... `<!-- end results -->` holds the tables made from
-benchmarks/results. `<!-- recipes -->` ... `<!-- end recipes -->` holds the table of recipes/, `<!-- metrics -->` ...
-`<!-- end metrics -->` that of the metrics.
+benchmarks/results, `<!-- speed results -->` ... those that say what makes the speed, `<!-- recipes -->` ... the table of
+recipes/, `<!-- metrics -->` ... that of the metrics.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import re
 import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,10 @@ from whet.evaluation.metrics import METRICS
 from whet.recipe import load_recipe
 
 ROOT = Path(__file__).parents[1]
-PAGES = ("docs/follow-a-batch.md", "docs/evaluation.md", "README.md", "recipes/README.md")
+PAGES = ("docs/follow-a-batch.md", "docs/evaluation.md", "docs/speed.md", "README.md", "recipes/README.md")
 RESULTS = ROOT / "benchmarks" / "results"
 _RESULTS = re.compile(r"(<!-- results -->).*?(<!-- end results -->)", re.DOTALL)
+_SPEED = re.compile(r"(<!-- speed results -->).*?(<!-- end speed results -->)", re.DOTALL)
 _RECIPES = re.compile(r"(<!-- recipes -->).*?(<!-- end recipes -->)", re.DOTALL)
 _METRICS = re.compile(r"(<!-- metrics -->).*?(<!-- end metrics -->)", re.DOTALL)
 _BLOCK = re.compile(r"(<!-- code: (?P<path>[^#\s]+)#(?P<name>\S+) -->\n```\w*\n).*?(?=```)", re.DOTALL)
@@ -40,7 +42,8 @@ def refreshed(page: str) -> str:
     """The text of `page` with every code block as it is in the source now."""
     text = (ROOT / page).read_text(encoding="utf-8")
     text = _BLOCK.sub(lambda m: m[1] + live_code(m["path"], m["name"]), text)
-    text = _RESULTS.sub(lambda m: f"{m[1]}\n{result_tables()}\n{m[2]}", text)
+    text = _RESULTS.sub(lambda m: f"{m[1]}\n{result_tables(TABLES)}\n{m[2]}", text)
+    text = _SPEED.sub(lambda m: f"{m[1]}\n{result_tables(SPEED_TABLES)}\n{m[2]}", text)
     text = _METRICS.sub(lambda m: f"{m[1]}\n{metric_table()}\n{m[2]}", text)
     return _RECIPES.sub(lambda m: f"{m[1]}\n{recipe_table()}\n{m[2]}", text)
 
@@ -80,9 +83,9 @@ def recipe_table() -> str:
     return "\n".join(lines)
 
 
-def result_tables() -> str:
-    """Every stored result as Markdown, each with its machine and command."""
-    parts = [table(read_result(name)) for name, table in TABLES.items() if (RESULTS / f"{name}.json").is_file()]
+def result_tables(tables: Mapping[str, Callable[[dict[str, Any]], str]]) -> str:
+    """The stored results of `tables` as Markdown, each with its machine and command."""
+    parts = [table(read_result(name)) for name, table in tables.items() if (RESULTS / f"{name}.json").is_file()]
     return "\n\n".join(parts) if parts else "Nothing yet."
 
 
@@ -252,13 +255,13 @@ def verdict_table(result: dict[str, Any]) -> str:
 
 TABLES = {
     "cpu_vs_trl": trl_table,
-    "cpu_ladder": ladder_table,
-    "cpu_scaling": scaling_table,
-    "loss_head": loss_head_table,
     "demo_seeds": demo_table,
     "generation": generation_table,
     "verdicts": verdict_table,
 }
+
+
+SPEED_TABLES = {"cpu_ladder": ladder_table, "cpu_scaling": scaling_table, "loss_head": loss_head_table}
 
 
 def main() -> None:

@@ -229,7 +229,7 @@ class Train:
     `auto`: the least that fits into memory."""
     loss_head: Literal["auto", "chunked", "torch", "liger"] = "auto"
     """Whose function computes output head and cross-entropy: whet's own in chunks, torch's, or liger-kernel's; equal up
-    to rounding. `auto`: the fastest on this machine."""
+    to rounding. `auto`: whet's own, the fastest wherever it was measured."""
     compile: bool = False
     """Compile each layer with torch.compile when all weights train: about 3 % shorter steps on a CPU after a minute of
     compiling, equal up to rounding, so for long runs. Needs a C++ compiler and recompute none. With an adapter nothing
