@@ -2,8 +2,8 @@
 
 A page asks for code with `<!-- code: PATH#NAME -->` before a fenced block; the source marks it with
 `# docs: start-NAME` and `# docs: end-NAME`. `<!-- results -->` ... `<!-- end results -->` holds the tables made from
-benchmarks/results, `<!-- speed results -->` ... those that say what makes the speed, `<!-- recipes -->` ... the table of
-recipes/, `<!-- metrics -->` ... that of the metrics.
+benchmarks/results, `<!-- speed results -->` those that say what makes the speed, `<!-- recipes -->` the table of
+recipes/, `<!-- metrics -->` that of the metrics; each has its `end` marker.
 """
 
 from __future__ import annotations
