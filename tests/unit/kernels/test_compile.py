@@ -19,7 +19,11 @@ def _loss_and_gradients(model, lengths):
 
 
 # torch's compiler imports what torch calls deprecated, and looks at gradients of tensors inside a graph
-@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning", "ignore:The .grad attribute:UserWarning")
+@pytest.mark.filterwarnings(
+    "ignore:`torch.jit:DeprecationWarning",
+    "ignore:The distutils package:DeprecationWarning",
+    "ignore:The .grad attribute:UserWarning",
+)
 @pytest.mark.slow
 @NEEDS_COMPILER
 def test_compiled_layers_give_the_same_numbers_and_are_compiled_once_for_all_lengths():
