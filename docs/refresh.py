@@ -226,6 +226,12 @@ def generation_table(result: dict[str, Any]) -> str:
             for each in (result["full_length"][key], result["stops"][key])
         ]
         lines.append(f"| {name} | {cells[0]} | {cells[1]} | {result['full_length'][key]['pairs']} |")
+    if (loop := result.get("one_question_a_call")) is not None:
+        low, high = loop["unmerged"]["range"]
+        lines.append(
+            f"| `generate` in a loop, one of {loop['rows']} questions a call, adapters attached "
+            f"| {loop['unmerged']['times_faster']:.1f} ({low:.1f} to {high:.1f}) | | {loop['unmerged']['pairs']} |"
+        )
     same = result["same_texts_in_float32"]
     return "\n".join([*lines, "", f"The same greedy text in float32: {same['equal']} of {same['rows']} rows."])
 
