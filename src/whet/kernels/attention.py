@@ -40,9 +40,7 @@ class CacheLayout:
     """0 for the cache entries that a row sees, -inf for the rest; float32 or wider"""
 
 
-def fused_attention(
-    q_HTD: Tensor, k_KTD: Tensor, v_KTD: Tensor, lengths: Sequence[int], scale: float
-) -> Tensor:
+def fused_attention(q_HTD: Tensor, k_KTD: Tensor, v_KTD: Tensor, lengths: Sequence[int], scale: float) -> Tensor:
     """Causal attention through torch's scaled_dot_product_attention, one call per document; memory linear in L."""
     parts = []
     start = 0
