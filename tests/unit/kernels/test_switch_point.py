@@ -45,3 +45,15 @@ def test_more_heads_than_needed_are_not_measured(monkeypatch):
     for heads in ((9, 3), (32, 8), (64, 2), (4, 4)):
         measure_switch_point(*heads, 8, torch.bfloat16)
     assert list(dict.fromkeys(shapes)) == [(9, 3, 3), (12, 3, 3), (32, 1, 1), (4, 4, 4)]
+
+
+@pytest.mark.parametrize("num_threads", [1, 3])
+def test_one_thread_measures_and_the_process_gets_its_threads_back(monkeypatch, num_threads):
+    before, seen = torch.get_num_threads(), []
+    monkeypatch.setattr(switch_point, "_seconds", lambda *_: seen.append(torch.get_num_threads()) or 1.0)
+    torch.set_num_threads(num_threads)
+    try:
+        measure_switch_point(4, 2, 8, torch.bfloat16)
+        assert set(seen) == {1} and torch.get_num_threads() == num_threads
+    finally:
+        torch.set_num_threads(before)
