@@ -128,6 +128,16 @@ def faster_cache(loaded: LoadedModel, prompts: Prompts, args: argparse.Namespace
     return min(seconds, key=lambda cache: seconds[cache])
 
 
+def in_turn(sides: dict[str, Callable[[], Answers]], num_rounds: int) -> dict[str, list[dict[str, float]]]:
+    """What each side took in each round, neighbours in time next to each other."""
+    found: dict[str, list[dict[str, float]]] = {name: [] for name in sides}
+    for _ in range(num_rounds):
+        for name, write in sides.items():
+            found[name].append(measure(write))
+            print(f"  {name}: {found[name][-1]['tokens_per_second']:.0f} tokens/s", flush=True)
+    return found
+
+
 def run_pairs(
     plain: LoadedModel, adapted: LoadedModel, prompts: Prompts, stop_ids: frozenset[int], args: argparse.Namespace
 ) -> dict[str, Any]:
@@ -139,11 +149,7 @@ def run_pairs(
         "unmerged": lambda: with_transformers(adapted, *rest, args.cache),
         "attached": lambda: with_whet(adapted, *rest),
     }
-    found: dict[str, list[dict[str, float]]] = {name: [] for name in sides}
-    for _ in range(args.pairs):
-        for name, write in sides.items():
-            found[name].append(measure(write))
-            print(f"  {name}: {found[name][-1]['tokens_per_second']:.0f} tokens/s", flush=True)
+    found = in_turn(sides, args.pairs)
     return {
         "merged": compare(found["whet"], found["merged"]),
         "unmerged": compare(found["whet"], found["unmerged"]),
@@ -156,13 +162,12 @@ def run_one_a_call(
     plain: LoadedModel, adapted: LoadedModel, prompts: Prompts, args: argparse.Namespace
 ) -> dict[str, Any]:  # fmt: skip
     """whet over a loop of calls with one question each, adapters attached and nothing padded; in turn."""
-    rest = (prompts, args.new_tokens)
-    found: dict[str, list[dict[str, float]]] = {"whet": [], "unmerged": []}
-    for _ in range(args.pairs):
-        found["whet"].append(measure(lambda: with_whet(plain, *rest, args.batch_rows, frozenset())))
-        found["unmerged"].append(measure(lambda: with_transformers(adapted, *rest, 1, frozenset(), args.cache)))
-        rates = {name: f"{runs[-1]['tokens_per_second']:.0f} tokens/s" for name, runs in found.items()}
-        print(f"  {rates}", flush=True)
+    rest, no_stops = (prompts, args.new_tokens), frozenset[int]()
+    sides: dict[str, Callable[[], Answers]] = {
+        "whet": lambda: with_whet(plain, *rest, args.batch_rows, no_stops),
+        "unmerged": lambda: with_transformers(adapted, *rest, 1, no_stops, args.cache),
+    }
+    found = in_turn(sides, args.pairs)
     return {"rows": len(prompts), "unmerged": compare(found["whet"], found["unmerged"]), "runs": found}
 
 

@@ -6,6 +6,7 @@ Linux's files alone; elsewhere what Python knows. `root` is the file system to r
 from __future__ import annotations
 
 import os
+import platform
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -31,6 +32,15 @@ def usable_cores(root: Path = ROOT, logical: set[int] | None = None) -> int:
     logical = _own_processors() if logical is None else logical
     siblings = {_read(root / f"sys/devices/system/cpu/cpu{n}/topology/thread_siblings_list") or str(n) for n in logical}
     return max(1, min([len(siblings), *(int(quota) for quota in _quotas(root))]))
+
+
+def processor_name(root: Path = ROOT) -> str:
+    """As the maker calls it, else the kind of machine."""
+    for line in _read(root / "proc/cpuinfo").splitlines():
+        name, _, value = line.partition(":")
+        if name.strip() == "model name":
+            return value.strip()
+    return platform.processor() or platform.machine()
 
 
 def _own_processors() -> set[int]:

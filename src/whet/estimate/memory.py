@@ -31,6 +31,8 @@ PROCESS_BYTES = 450_000_000
 """Python with torch, transformers and PEFT, where it cannot be measured"""
 FLOAT32_BYTES = 4
 ROWS_OF_HEAD = 512
+TOKENS_OF_HEAD = 2048
+"""rows and tokens of one block of logits on a CPU"""
 LONGEST_KEPT_PROBABILITIES = 512
 """tokens of a document up to which its attention probabilities are kept"""
 _ROWS_PER_TILE = 128
@@ -148,7 +150,7 @@ def _head_work(job: Job, one_pass: Pass) -> int:
     rows = min(one_pass.taught, ROWS_OF_HEAD)
     hidden = 2 * one_pass.taught * job.hidden * job.stream_bytes
     if not job.trains_all:
-        return hidden + rows * (2048 * 2 * FLOAT32_BYTES + 3 * job.hidden * FLOAT32_BYTES)
+        return hidden + rows * (TOKENS_OF_HEAD * 2 * FLOAT32_BYTES + 3 * job.hidden * FLOAT32_BYTES)
     table = job.vocab * job.hidden * FLOAT32_BYTES
     return hidden + rows * job.vocab * job.compute_bytes + (2 if job.is_tied else 1) * table
 

@@ -27,10 +27,7 @@ def install(
     if "adapter" in off:
         off = off | {"qkv", "mlp"}
     uninstall(model)
-    chosen = {
-        "attention": _select_attention(model, longest_matmul_document),
-        "loss head": "taught positions only, in chunks; full logits never exist",
-    }
+    chosen = {"attention": _select_attention(model, longest_matmul_document)}
     if adapter_name is not None and "adapter" not in off:
         chosen["adapter"] = _sentence(*lora_linear.install(model, adapter_name, start_name), "layers", "PEFT's")
     reports = llama_blocks.install(model, adapter_name=adapter_name, start_name=start_name, off=off)

@@ -39,31 +39,41 @@ def decide(
     """
     fixed = replace(plan, recompute="none" if recipe.train.recompute == "auto" else recipe.train.recompute)
     barrier()  # every rank has loaded its model, so what is free now is free for training
-    free = _free_bytes(device)
-    if free is None or loaded.model.config.model_type not in LLAMA_SHAPED:
+    if loaded.model.config.model_type not in LLAMA_SHAPED:
         return fixed
-    job = job_of(recipe, loaded, process_bytes=_held_bytes(device) - _model_bytes(loaded))
-    choice = memory.choose(
-        job,
+    # free memory differs from rank to rank and from moment to moment: one of them decides
+    choice = _choose(recipe, plan, loaded, order, num_taught, env, device) if env.is_main else None
+    # what loading took at its peak counts too where training takes less
+    chosen = choice and [choice.micro_batch, choice.recompute, max(choice.predicted_bytes, peak_memory_bytes(device))]
+    decided = json.loads(broadcast_text(json.dumps(chosen)))
+    if decided is None:
+        return fixed
+    if choice is not None:
+        say(choice.sentence())
+    micro, recompute, predicted = decided
+    return replace(_cut(fixed, micro), recompute=recompute, predicted_memory_bytes=predicted)
+
+
+def _choose(
+    recipe: Recipe, plan: RunPlan, loaded: LoadedModel, order: Order, num_taught: np.ndarray, env: Env,
+    device: torch.device,
+) -> memory.Choice | None:  # fmt: skip
+    """None where it is not known what is free."""
+    free, held = _free_bytes(device), _held_bytes(device)
+    if free is None:
+        return None
+    return memory.choose(
+        job_of(recipe, loaded, process_bytes=held - _model_bytes(loaded)),
         {micro: largest_pass(order, _cut(plan, micro), num_taught) for micro in _candidates(recipe, plan)},
         budget_bytes=memory.budget_bytes(
             free_bytes=free,
-            own_bytes=_held_bytes(device),
+            own_bytes=held,
             num_sharing=1 if device.type == "cuda" else env.local_world_size,
             memory_gb=recipe.train.memory_gb,
         ),
         enough_tokens=memory.ENOUGH_TOKENS[device.type],
         levels=memory.LEVELS if recipe.train.recompute == "auto" else (recipe.train.recompute,),
     )
-    # free memory differs from rank to rank and from moment to moment: one of them decides
-    micro, recompute, predicted = json.loads(
-        broadcast_text(json.dumps([choice.micro_batch, choice.recompute, choice.predicted_bytes]))
-    )
-    say(choice.sentence())
-    # what loading took at its peak counts too where training takes less
-    return replace(
-        _cut(fixed, micro), recompute=recompute, predicted_memory_bytes=max(predicted, peak_memory_bytes(device))
-    )  # fmt: skip
 
 
 def continued(recipe: Recipe, saved: RunPlan, world_size: int) -> RunPlan:
@@ -113,7 +123,8 @@ def job_of(recipe: Recipe, loaded: LoadedModel, *, process_bytes: int) -> Job:
 
 def largest_pass(order: Order, plan: RunPlan, num_taught: np.ndarray) -> Pass:
     """The most of everything that any pass of the first epoch holds (of some of its steps, where they are many)."""
-    probabilities = np.array([memory.kept_probabilities(int(length)) for length in order.lengths])
+    lengths, places = np.unique(order.lengths, return_inverse=True)
+    probabilities = np.array([memory.kept_probabilities(int(length)) for length in lengths])[places]
     stride = -(-plan.steps_per_epoch // _MOST_STEPS_LOOKED_AT)
     tokens, taught, kept = int(order.lengths.max()), int(num_taught.max()), int(probabilities.max())
     for step in range(0, plan.steps_per_epoch, stride):

@@ -22,7 +22,7 @@ from whet.checkpoint.load import Checkpoint
 from whet.data.pipeline import PreparedData
 from whet.data.templates import Template
 from whet.errors import RecipeError, StorageError
-from whet.estimate.hardware import say_if_busy, usable_cores
+from whet.estimate.hardware import processor_name, say_if_busy, usable_cores
 from whet.models.load import LoadedModel
 from whet.parallel.env import Env
 from whet.parallel.reduce import broadcast_text
@@ -132,7 +132,7 @@ def _environment(plan: RunPlan, device: torch.device) -> dict[str, Any]:
     return {name: _version(name) for name in names} | {
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "cpu": _cpu_name(),
+        "cpu": processor_name(),
         "cores": os.cpu_count(),
         "threads": plan.num_threads,
         "allocator": allocator.describe(),
@@ -147,11 +147,3 @@ def _version(package: str) -> str | None:
         return version(package)
     except PackageNotFoundError:
         return None
-
-
-def _cpu_name() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "")

@@ -5,9 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import platform
 from dataclasses import replace
-from pathlib import Path
 
 import torch
 
@@ -15,6 +13,7 @@ from whet.atomic import write_text
 from whet.cache import cache_folder
 from whet.data.pipeline import PreparedData
 from whet.errors import StorageError
+from whet.estimate.hardware import processor_name
 from whet.kernels.switch_point import LENGTHS, measure_switch_point
 from whet.models.load import LoadedModel
 from whet.parallel.env import Env
@@ -22,7 +21,6 @@ from whet.parallel.reduce import broadcast_text
 from whet.types import RunPlan
 
 _log = logging.getLogger(__name__)
-_CPU_INFO = Path("/proc/cpuinfo")
 
 
 def with_switch_point(plan: RunPlan, loaded: LoadedModel, data: PreparedData, env: Env) -> RunPlan:
@@ -45,7 +43,8 @@ def with_switch_point(plan: RunPlan, loaded: LoadedModel, data: PreparedData, en
 def remembered_switch_point(shape: tuple[int, int, int], dtype: torch.dtype) -> int:
     """The limit for (query heads, key heads, head dimension) on this processor; measured if nothing is remembered."""
     state = {
-        "processor": _processor(),
+        # virtual machines often give one name to several kinds of processor
+        "processor": f"{processor_name()} {torch.backends.cpu.get_cpu_capability()}",
         "torch": torch.__version__,
         "measured": "by one thread",
         "shape": list(shape),
@@ -65,12 +64,3 @@ def remembered_switch_point(shape: tuple[int, int, int], dtype: torch.dtype) -> 
     except StorageError as error:
         _log.warning("the switch point of attention cannot be remembered and is measured at every start: %s", error)
     return longest
-
-
-def _processor() -> str:
-    """The processor's name and its widest instructions; virtual machines often give one name to several kinds."""
-    name = platform.processor() or platform.machine()
-    if _CPU_INFO.exists():
-        lines = _CPU_INFO.read_text(encoding="utf-8", errors="replace").splitlines()
-        name = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), name)
-    return f"{name} {torch.backends.cpu.get_cpu_capability()}"

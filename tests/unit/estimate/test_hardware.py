@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from whet.estimate.hardware import free_memory_bytes, say_if_busy, usable_cores
+from whet.estimate.hardware import free_memory_bytes, processor_name, say_if_busy, usable_cores
 
 GB = 10**9
 AVAILABLE = 20 * 2**30
@@ -121,3 +121,11 @@ def test_a_crowded_machine_is_told_and_a_calm_one_is_not():
     assert say_if_busy(2, 2.4) is None
     sentence = say_if_busy(2, 7.25)
     assert sentence is not None and "load 7.2 on 2 cores" in sentence and "train.threads=1" in sentence
+
+
+def test_the_processor_is_called_what_its_maker_calls_it(machine, monkeypatch, tmp_path):
+    root = machine({"proc/cpuinfo": "processor\t: 0\nmodel name\t: A: Fast One\nprocessor\t: 1\nmodel name\t: B\n"})
+    assert processor_name(root) == "A: Fast One"
+    monkeypatch.setattr("platform.processor", lambda: "")
+    monkeypatch.setattr("platform.machine", lambda: "aarch64")
+    assert processor_name(tmp_path / "nothing here") == "aarch64"

@@ -31,6 +31,12 @@ def test_kept_probabilities_are_those_of_the_tiles_of_attention(length):
     assert kept_probabilities(memory.LONGEST_KEPT_PROBABILITIES + 1) == 0
 
 
+def test_a_block_of_logits_is_that_of_the_loss_head():
+    torch_side = pytest.importorskip("whet.kernels.loss_head")
+    assert torch_side.ROWS_PER_CHUNK == memory.ROWS_OF_HEAD
+    assert torch_side.TOKENS_PER_BLOCK["cpu"] == memory.TOKENS_OF_HEAD
+
+
 @pytest.mark.parametrize("job", [SMOLLM2, ALL_WEIGHTS], ids=["adapter", "all weights"])
 def test_weights_gradients_and_moments_by_hand(job):
     parts = predict(job, PASSES[4], "none")
