@@ -1,7 +1,12 @@
-"""What glibc's allocator does with freed memory: kept for the next step while training, given back between two models.
+"""What glibc's allocator does with freed memory (kept for the next step while training, given back between two models),
+and how many kernels oneDNN keeps.
 
 Left alone, glibc returns large blocks to the system and asks for them again in the next step; every page then comes
 back through a fault that fills it with zeros: 146,000 faults and 4 to 7 % of a step of SmolLM2 with 1,600 tokens.
+
+oneDNN and torch's layer above it each keep up to 1,024 compiled products, and every pass brings new lengths: 10 MB a
+pass of SmolLM2, 640 MB in the end. A pass needs about 30 of the linear layers and 6 for every 128 tokens or document.
+
 Called by the commands alone: these settings hold for the whole process.
 """
 
@@ -10,7 +15,9 @@ from __future__ import annotations
 import ctypes
 import gc
 import os
-from collections.abc import Mapping
+import resource
+from collections.abc import MutableMapping
+from pathlib import Path
 
 SWITCH = "WHET_ALLOCATOR"
 # of mallopt(3)
@@ -18,11 +25,16 @@ _TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -3, -4
 _GLIBC_MMAP_MAX, _GLIBC_LARGEST_THRESHOLD = 65_536, 32 * 2**20
 """what glibc starts with, and where its own adaptation of the thresholds ends"""
 
+KERNEL_CACHES = {"LRU_CACHE_CAPACITY": "192", "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "192"}
+"""what torch and oneDNN read at their first product"""
+NEAR = 0.9
+"""of the peak: what one more pass may add to the holes"""
+_STATUS = Path("/proc/self/statm")
 _state = {"kept": False}
 
 
-def keep_freed_memory(variables: Mapping[str, str] | None = None) -> str:
-    """From now on freed memory stays with this process; says what was done, and why where nothing was.
+def keep_freed_memory(variables: MutableMapping[str, str] | None = None) -> str:
+    """From now on freed memory stays with this process, and few kernels; says what was done, and why where nothing was.
 
     Nothing where `WHET_ALLOCATOR=system` says so, where the user chose settings or another allocator in the
     environment, and without glibc.
@@ -30,6 +42,8 @@ def keep_freed_memory(variables: Mapping[str, str] | None = None) -> str:
     variables = os.environ if variables is None else variables
     if variables.get(SWITCH) == "system":
         return f"allocator: as it is ({SWITCH}=system)"
+    for name, capacity in KERNEL_CACHES.items():
+        variables.setdefault(name, capacity)
     chosen = sorted(name for name in variables if _is_a_choice(name))
     if chosen:
         return f"allocator: as chosen by {', '.join(chosen)}"
@@ -48,6 +62,25 @@ def _is_a_choice(name: str) -> bool:
 def describe() -> str:
     """For environment.json: `kept` or `system`."""
     return "glibc, freed memory kept" if _state["kept"] else "system"
+
+
+def trim_near(peak_bytes: int | None) -> bool:
+    """Give free pages back where memory is kept and the process is near `peak_bytes`; whether it did.
+
+    Passes of different lengths leave holes that the next one does not fit into, so kept memory grows from pass to
+    pass. Once in a while all of it goes back, which costs the page faults of one pass.
+    """
+    if peak_bytes is None or not _state["kept"] or (held_bytes() or 0) < NEAR * peak_bytes:
+        return False
+    trim = _glibc("malloc_trim")
+    return trim is not None and bool(trim(0))
+
+
+def held_bytes() -> int | None:
+    """The resident set of this process; None where the system does not tell."""
+    if not _STATUS.is_file():
+        return None
+    return int(_STATUS.read_text(encoding="ascii").split()[1]) * resource.getpagesize()
 
 
 def release_memory() -> None:

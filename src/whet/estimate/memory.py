@@ -22,7 +22,7 @@ LEVELS: tuple[Recompute, ...] = ("none", "norms", "mlp", "full")
 
 SHARE_OF_FREE = 0.8
 """of the free memory that a plan may fill: the rest is for what is not foreseen"""
-ENOUGH_TOKENS = {"cpu": 2048, "cuda": 8192}
+ENOUGH_TOKENS = {"cpu": 1024, "cuda": 8192}
 """tokens of a pass from which on more of them bring no speed"""
 SLACK = 0.2
 """of activations and working memory: holes between blocks that the allocator cannot fill, because passes differ in

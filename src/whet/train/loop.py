@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from whet import allocator
 from whet.data.packing import to_device
 from whet.data.sampler import Order
 from whet.data.step_rows import StepRows, read_step
@@ -144,6 +145,8 @@ def train_step(
                 (nll_sum / taken.num_taught).backward()
         nll += nll_sum.detach()
         del nll_sum  # what is left of its graph would lie between the tensors of the next pass: a quarter more memory
+        if run.device.type == "cpu":
+            allocator.trim_near(plan.predicted_memory_bytes)
 
     with laps("communication"):
         numbers = [float(nll), asked.save, asked.evaluate, asked.stop or stop.is_set, asked.is_saved]

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import resource
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import torch
 
+from whet import allocator
 from whet.data.sampler import Order
 from whet.estimate import memory
 from whet.estimate.hardware import free_memory_bytes
@@ -25,7 +24,6 @@ from whet.train.finish import peak_memory_bytes
 from whet.types import RunPlan
 
 _MOST_STEPS_LOOKED_AT = 256
-_STATUS = Path("/proc/self/statm")
 
 
 def decide(
@@ -154,9 +152,7 @@ def _held_bytes(device: torch.device) -> int:
     """What this process holds now: the resident set on the CPU."""
     if device.type == "cuda":
         return torch.cuda.memory_allocated(device)
-    if not _STATUS.is_file():
-        return peak_memory_bytes(device)
-    return int(_STATUS.read_text(encoding="ascii").split()[1]) * resource.getpagesize()
+    return allocator.held_bytes() or peak_memory_bytes(device)
 
 
 def _model_bytes(loaded: LoadedModel) -> int:

@@ -4,6 +4,7 @@ import pytest
 import torch
 from tiny import LORA, build_training, make_plan, make_samples, run_steps, tiny_llama, values
 
+from whet import allocator
 from whet.data.sampler import batch_hash
 from whet.errors import NonFiniteError
 from whet.optim.schedule import lr_at
@@ -61,6 +62,14 @@ def test_a_record_says_what_the_step_did():
         assert record.batch_hash == batch_hash([s.id for s in samples])
         assert record.lr == lr_at(step, optim, total_steps=4, warmup_steps=1)
         assert record.tokens_per_second == pytest.approx(record.num_tokens / record.seconds)
+
+
+def test_memory_is_held_against_the_plan_after_every_pass(monkeypatch):
+    limits = []
+    monkeypatch.setattr(allocator, "trim_near", limits.append)
+    training = _training(predicted_memory_bytes=1234)
+    run_steps(training, [0, 1])
+    assert limits == [1234] * 2 * training.plan.accumulation
 
 
 class CountedReads(list):
