@@ -15,6 +15,7 @@ import statistics
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -41,8 +42,9 @@ def sources(args: argparse.Namespace) -> tuple[dict[str, Any], dict[str, Any]]:
     if folder:
         rows = {"source": str(Path(folder) / "gsm8k" / "train.jsonl"), "format": "gsm8k"}
         return rows | {"split": f"train[:{num_rows}]"}, rows | {"split": f"train[7000:{7000 + args.validation_rows}]"}
-    rows = {"source": "reasoning-gym:chain_sum", "options": {"min_terms": 2, "max_terms": 4}}
-    return rows | {"rows": num_rows}, rows | {"split": "test", "rows": args.validation_rows}
+    generated = {"source": "reasoning-gym:chain_sum", "options": {"min_terms": 2, "max_terms": 4}}
+    # copied: YAML would write one object in two places as an alias, which recipes refuse
+    return generated | {"rows": num_rows}, deepcopy(generated) | {"split": "test", "rows": args.validation_rows}
 
 
 def recipe(variant: str, seed: int, output: Path, args: argparse.Namespace) -> dict[str, Any]:
