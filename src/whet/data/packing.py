@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from whet.types import PackedBatch, TokenizedSample
 
@@ -44,12 +45,16 @@ def pack(
     ids = np.concatenate([empty, *(s.ids for s in samples)]).astype(np.int64)
     positions = np.concatenate([empty, *(np.arange(s.num_tokens) for s in samples)]).astype(np.int64)
     labels = np.concatenate([empty, *(shift_labels(s) for s in samples)]).astype(np.int64)
-    tensors = [torch.from_numpy(values) for values in (ids, positions, labels)]
-    ids_T, positions_T, labels_T = (t.pin_memory() if is_pinned else t.to(device) for t in tensors)
+    offsets = np.cumsum([0, *(s.num_tokens for s in samples)], dtype=np.int32)
+    values = (ids, positions, labels, np.flatnonzero(labels != IGNORED), offsets)
+    tensors = [torch.from_numpy(each) for each in values]
+    ids_T, positions_T, labels_T, taught_N, offsets_D = (t.pin_memory() if is_pinned else t.to(device) for t in tensors)
     return PackedBatch(
         ids_T=ids_T,
         positions_T=positions_T,
         labels_T=labels_T,
+        taught_N=taught_N,
+        offsets_D=offsets_D,
         lengths=tuple(s.num_tokens for s in samples),
         sample_ids=tuple(s.id for s in samples),
         sample_keys=tuple(sample_key(s.id) for s in samples),
@@ -60,12 +65,8 @@ def to_device(batch: PackedBatch, device: torch.device) -> PackedBatch:
     """The batch where it is computed; a copy to a GPU starts here and what uses it waits for it."""
     if device.type == "cpu":
         return batch
-    return replace(
-        batch,
-        ids_T=batch.ids_T.to(device, non_blocking=True),
-        positions_T=batch.positions_T.to(device, non_blocking=True),
-        labels_T=batch.labels_T.to(device, non_blocking=True),
-    )
+    tensors = {f.name: t for f in fields(batch) if isinstance(t := getattr(batch, f.name), Tensor)}
+    return replace(batch, **{name: t.to(device, non_blocking=True) for name, t in tensors.items()})
 
 
 def plan_packs(lengths: np.ndarray, capacity: int) -> list[np.ndarray]:

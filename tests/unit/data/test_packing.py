@@ -31,6 +31,15 @@ def test_labels_are_the_next_taught_token_of_the_same_document(lengths, seed):
     batch = pack(samples)
     assert batch.labels_T.tolist() == _brute_force_labels(samples)
     assert batch.num_taught == sum(s.num_taught for s in samples)
+    assert batch.taught_N.tolist() == [t for t, label in enumerate(batch.labels_T.tolist()) if label != IGNORED]
+
+
+@settings(deadline=None)
+@given(LENGTHS)
+def test_offsets_are_the_borders_of_the_documents_in_32_bits(lengths):
+    batch = pack(make_samples(lengths))
+    assert batch.offsets_D.tolist() == [sum(lengths[:n]) for n in range(len(lengths) + 1)]
+    assert batch.offsets_D.dtype == torch.int32
 
 
 @settings(deadline=None)
