@@ -164,7 +164,7 @@ class PackedBatch:
     taught_N: Tensor
     """int64 [N]; the positions that have a label, rising: a GPU that looked for them would have to be waited for"""
     offsets_D: Tensor
-    """int32 [documents + 1]; where each document begins, and the end of the last one"""
+    """int32 [documents + 1]; where each document begins, and the end of the last one, were the prefix in each"""
     lengths: tuple[int, ...]
     """Tokens of each document, in order, without the shared prefix; with it they sum to T."""
     sample_ids: tuple[str, ...]

@@ -1,7 +1,8 @@
 """Dropout whose mask is a function of (seed, step, sample, position, module, channel) and of nothing else.
 
 No random generator is advanced, so packing, micro-batch splits, the number of ranks, recomputation and resume all
-see the same masks. The mask of token t and channel c in module m is
+see the same masks. Where prefixes may be shared, the ids up to a token that may be shared stand for its sample: it has
+one mask in all samples that begin with them. The mask of token t and channel c in module m is
 
     keep = mix32(row(seed, step, sample, position, m) xor column(c)) >= p * 2^32
 
@@ -115,8 +116,11 @@ class DropoutState:
     @contextmanager
     def micro_batch(self, step: int, batch: PackedBatch) -> Iterator[None]:
         """Masks inside this block belong to optimizer step `step` and the documents of `batch`."""
-        keys = np.repeat(np.array(batch.sample_keys, dtype=np.uint64), batch.lengths)
-        positions = np.concatenate([np.arange(n, dtype=np.uint64) for n in batch.lengths])
+        keys, prefix = batch.mask_keys_T, batch.shared_prefix
+        if keys is None:
+            keys = np.repeat(np.array(batch.sample_keys, dtype=np.uint64), batch.lengths)
+        branches = (np.arange(prefix, prefix + n, dtype=np.uint64) for n in batch.lengths)
+        positions = np.concatenate([np.arange(prefix, dtype=np.uint64), *branches])
         # 1-element arrays: numpy warns about wrap-around of scalars, not of arrays
         rows = _splitmix(np.full(1, self._seed)) ^ np.full(1, np.uint64(step))
         rows = _splitmix(_splitmix(rows) ^ keys)

@@ -38,7 +38,7 @@ class LossModel:
                 position_ids=batch.positions_T[None],
                 attention_mask=None,
                 use_cache=False,
-                layout=DocumentLayout(batch.lengths),
+                layout=DocumentLayout(batch.lengths, batch.shared_prefix, batch.offsets_D),
             )
         hidden_TE: Tensor = out.last_hidden_state[0]
         return hidden_TE
