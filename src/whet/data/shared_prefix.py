@@ -76,6 +76,6 @@ def describe_sharing(num_shared: int, lengths: np.ndarray) -> str:
     """What sharing saves, in one sentence."""
     share = num_shared * len(lengths) / int(lengths.sum(dtype=np.int64))
     return (
-        f"packing: the {num_shared} tokens that all samples begin with are computed once per pass, "
+        f"the {num_shared} tokens that all samples begin with are computed once per pass, "
         f"up to {share:.1%} fewer tokens"
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,8 +15,10 @@ from whet.data.sampler import Order
 from whet.estimate import memory
 from whet.estimate.hardware import free_memory_bytes
 from whet.estimate.memory import Job, Pass
+from whet.models.adapters import weights_form
 from whet.models.families import LLAMA_SHAPED, num_adapter_parameters, num_parameters, shape_from_config
 from whet.models.load import LoadedModel
+from whet.optim.eight_bit import BLOCK
 from whet.parallel.env import Env
 from whet.parallel.reduce import barrier, broadcast_text
 from whet.recipe.resolve import derive_accumulation, possible_micro_batches
@@ -24,6 +27,8 @@ from whet.train.finish import peak_memory_bytes
 from whet.types import RunPlan
 
 _MOST_STEPS_LOOKED_AT = 256
+_EIGHT_BIT_MOMENT_BYTES = 2 * (1 + 4 / BLOCK)
+"""of both moments of a parameter, scales included"""
 
 
 def decide(
@@ -115,19 +120,31 @@ def job_of(recipe: Recipe, loaded: LoadedModel, *, process_bytes: int) -> Job:
         narrow_values=ranks if is_adapter else 0,
         compute_bytes=loaded.compute_dtype.itemsize,
         is_tied=shape.tie_embeddings,
+        **_held(recipe, loaded.compute_dtype.itemsize),
         process_bytes=max(0, process_bytes),
     )
 
 
+def _held(recipe: Recipe, compute_bytes: int) -> dict[str, Any]:
+    """How all weights are held where the optimizer does not need them wide."""
+    form = weights_form(recipe.optim)
+    if form == "wide" or (form == "mastered" and compute_bytes >= memory.FLOAT32_BYTES):
+        return {}
+    if form == "mastered":
+        return {"is_widened": False, "master_bytes": memory.FLOAT32_BYTES}
+    return {"is_widened": False, "moment_bytes": _EIGHT_BIT_MOMENT_BYTES}
+
+
 def largest_pass(order: Order, plan: RunPlan, num_taught: np.ndarray) -> Pass:
     """The most of everything that any pass of the first epoch holds (of some of its steps, where they are many)."""
+    shared = order.shared_prefix if plan.share_prefix else 0
     lengths, places = np.unique(order.lengths, return_inverse=True)
     probabilities = np.array([memory.kept_probabilities(int(length)) for length in lengths])[places]
     stride = -(-plan.steps_per_epoch // _MOST_STEPS_LOOKED_AT)
     tokens, taught, kept = int(order.lengths.max()), int(num_taught.max()), int(probabilities.max())
     for step in range(0, plan.steps_per_epoch, stride):
         for one_pass in order.step(plan, step).passes:
-            tokens = max(tokens, int(order.lengths[one_pass].sum()))
+            tokens = max(tokens, int(order.lengths[one_pass].sum()) - shared * max(0, len(one_pass) - 1))
             taught = max(taught, int(num_taught[one_pass].sum()))
             kept = max(kept, int(probabilities[one_pass].sum()))
     return Pass(tokens=tokens, taught=taught, probabilities=kept)
