@@ -27,6 +27,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from whet.kernels import triton_support
+
 LARGEST = 448.0
 """of e4m3; what lies beyond becomes NaN"""
 SMALLEST_NORMAL = 2.0**-6
@@ -34,6 +36,7 @@ CAPABILITY = (9, 0)
 """NVIDIA's Hopper: the first whose float8 products take a scale per row"""
 MULTIPLE = 16
 """the sizes of a real layer are multiples of this; the number of tokens is free"""
+_SMALLEST_SCALE = 2.0**-126
 _EXPONENT_BITS = 0x7F800000
 _MANTISSA_BITS = 0x007FFFFF
 
@@ -58,34 +61,35 @@ def quantize_rows(x_TE: Tensor) -> tuple[Tensor, Tensor]:
     """(q [T, E] in e4m3, scale [T, 1] in float32): x is q * scale up to rounding to nearest even.
 
     The scale is the smallest power of two with |x| / scale <= 448, but at least the smallest normal float32, and 1 for
-    a row of zeros: nothing finite overflows. A row that is not finite comes out as NaN.
+    a row of zeros: no finite number is lost in q. A row that is not finite does not come out finite.
     """
     x_TE = x_TE.float()
     scale_T1 = _scales(x_TE)
     return (x_TE / scale_T1).to(torch.float8_e4m3fn), scale_T1
 
 
-def round_rows(x_TE: Tensor, column_scale_1E: Tensor | None = None) -> Tensor:
+def round_rows(x_TE: Tensor, column_scale_E: Tensor | None = None) -> Tensor:
     """q * scale of `quantize_rows` in the dtype of x (bfloat16 or wider), without the slow way through float8.
 
     With `column_scale` (powers of two) the rows are rounded times it, and come out divided by it again.
     """
-    values_TE = x_TE.float() if column_scale_1E is None else x_TE.float() * column_scale_1E
+    values_TE = x_TE.float() if column_scale_E is None else x_TE.float() * column_scale_E
     scale_T1 = _scales(values_TE)
     values_TE = values_TE * scale_T1.reciprocal()
     # a number to which 2^20 times its own power of two (times 1.5, for the sign) is added keeps 4 bits
     power_TE = (values_TE.view(torch.int32) & _EXPONENT_BITS).view(torch.float32)
     shift_TE = power_TE.clamp_min_(SMALLEST_NORMAL).mul_(1.5 * 2**20)
     values_TE.add_(shift_TE).sub_(shift_TE).mul_(scale_T1)
-    if column_scale_1E is not None:
-        values_TE.div_(column_scale_1E)
+    if column_scale_E is not None:
+        values_TE.div_(column_scale_E)
     return values_TE.to(x_TE.dtype)
 
 
 def _scales(x_TE: Tensor) -> Tensor:
     largest_T1 = x_TE.abs().amax(dim=1, keepdim=True)
     # the next power of two: the exponent goes up by one if any bit of the mantissa is set
-    bits_T1 = ((largest_T1 / LARGEST).view(torch.int32) + _MANTISSA_BITS) & _EXPONENT_BITS
+    least_T1 = (largest_T1 / LARGEST).clamp_min_(_SMALLEST_SCALE)
+    bits_T1 = (least_T1.view(torch.int32) + _MANTISSA_BITS) & _EXPONENT_BITS
     return bits_T1.view(torch.float32).masked_fill(largest_T1 == 0, 1.0)
 
 
@@ -101,7 +105,7 @@ def quantize_weight(weight_OI: Tensor, *, is_real: bool, is_turned_too: bool = F
 def outputs(weights: Sequence[Fp8Weight], biases: Sequence[Tensor | None], x_TI: Tensor) -> list[Tensor]:
     """Each y [T, O] of layers that read the same x, which is rounded once."""
     rounded_TI = None if all(weight.is_real for weight in weights) else round_rows(x_TI)
-    q_TI, scale_T1 = quantize_rows(x_TI) if any(weight.is_real for weight in weights) else (None, None)
+    q_TI, scale_T1 = _quantized(x_TI) if any(weight.is_real for weight in weights) else (None, None)
     outs = []
     for weight, bias_O in zip(weights, biases, strict=True):
         if weight.is_real:
@@ -123,13 +127,22 @@ def input_gradient(weights: Sequence[Fp8Weight], grads: Sequence[Tensor]) -> Ten
 
 
 def _input_gradient(weight: Fp8Weight, dy_TO: Tensor) -> Tensor:
-    scale_1O = weight.scale_O1.view(1, -1)
+    scale_O = weight.scale_O1.view(-1)
     if not weight.is_real:
-        return round_rows(dy_TO, scale_1O) @ weight.values_OI
+        return round_rows(dy_TO, scale_O) @ weight.values_OI
     bytes_IO = weight.values_OI.T.contiguous() if weight.bytes_IO is None else weight.bytes_IO
-    q_TO, scale_T1 = quantize_rows(dy_TO * scale_1O.to(dy_TO.dtype))
+    q_TO, scale_T1 = _quantized(dy_TO, scale_O)
     ones_1I = scale_T1.new_ones(1, len(bytes_IO))
     return _scaled_product(q_TO, scale_T1, bytes_IO.view(torch.float8_e4m3fn), ones_1I, dy_TO.dtype)
+
+
+def _quantized(x_TE: Tensor, column_scale_E: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """`quantize_rows` of x, or of x times a power of two for each column, by the fastest way that this machine has."""
+    if triton_support.is_used(x_TE):
+        from whet.kernels import triton_fp8
+
+        return triton_fp8.quantize_rows(x_TE, column_scale_E)
+    return quantize_rows(x_TE if column_scale_E is None else x_TE * column_scale_E.to(x_TE.dtype))
 
 
 def _scaled_product(
