@@ -216,6 +216,8 @@ class RunPlan:
     """peak of each rank, foreseen when micro-batch and recompute were decided; None: could not be foreseen"""
     longest_matmul_document: int = 1024
     """tokens up to which a document's attention goes through plain matrix products on the CPU"""
+    attention: Literal["documents", "torch", "flash-attn"] = "documents"
+    """whose function computes attention on a GPU: one call for each document, or a library's for all of a pack"""
     loss_head: Literal["chunked", "torch", "liger"] = "chunked"
     """whose function computes output head and cross-entropy"""
     is_compiled: bool = False
