@@ -7,7 +7,7 @@ from collections.abc import Set
 import torch
 from torch import nn
 
-from whet.kernels import attention, llama_blocks, lora_linear, norm, recompute
+from whet.kernels import attention, attention_varlen, llama_blocks, lora_linear, norm, recompute
 
 SWITCHES = frozenset({"adapter", "qkv", "mlp", "norm", "rotary", "swiglu"})
 """Operations that `install` can leave out; without them all, the model computes as transformers and PEFT do."""
@@ -16,6 +16,7 @@ SWITCHES = frozenset({"adapter", "qkv", "mlp", "norm", "rotary", "swiglu"})
 def install(
     model: nn.Module, *, adapter_name: str | None, start_name: str | None = None, off: Set[str] = frozenset(),
     longest_matmul_document: int = attention.LONGEST_MATMUL_DOCUMENT,
+    attention_kind: attention_varlen.Kind = "documents", compute_dtype: torch.dtype | None = None,
 ) -> dict[str, str]:  # fmt: skip
     """Install attention, the blocks' and the norms' functions and, where there is an adapter, its own.
 
@@ -27,7 +28,7 @@ def install(
     if "adapter" in off:
         off = off | {"qkv", "mlp"}
     uninstall(model)
-    chosen = {"attention": _select_attention(model, longest_matmul_document)}
+    chosen = {"attention": _select_attention(model, longest_matmul_document, attention_kind, compute_dtype)}
     if adapter_name is not None and "adapter" not in off:
         chosen["adapter"] = _sentence(*lora_linear.install(model, adapter_name, start_name), "layers", "PEFT's")
     reports = llama_blocks.install(model, adapter_name=adapter_name, start_name=start_name, off=off)
@@ -51,11 +52,15 @@ def uninstall(model: nn.Module) -> None:
 _BEFORE = "_whet_attention_before"
 
 
-def _select_attention(model: nn.Module, longest_matmul_document: int) -> str:
+def _select_attention(
+    model: nn.Module, longest_matmul_document: int, kind: attention_varlen.Kind, compute_dtype: torch.dtype | None
+) -> str:
     model.__dict__[_BEFORE] = model.config._attn_implementation  # type: ignore[union-attr]
-    attention.install(model, longest_matmul_document=longest_matmul_document)
-    if next(model.parameters()).device.type != "cpu":
-        return "per document, SDPA"
+    device = next(model.parameters()).device
+    varlen = attention_varlen.load(kind, attention_varlen.heads_of(model, compute_dtype), device)
+    attention.install(model, longest_matmul_document=longest_matmul_document, varlen=varlen)
+    if device.type != "cpu":
+        return attention_varlen.SENTENCES[kind]
     return f"per document, matrix products up to {longest_matmul_document} tokens"
 
 
