@@ -56,7 +56,7 @@ class Job:
     """weights of the model"""
     num_trainable: int
     trains_all: bool
-    """all weights in float32, products under autocast; else a frozen base in the compute dtype and an adapter"""
+    """all weights; else a frozen base in the compute dtype and an adapter"""
     is_fused: bool
     """whether the adapter runs in whet's fused functions"""
     narrow_values: int
@@ -64,13 +64,20 @@ class Job:
     compute_bytes: int
     """of one number in products: 2, 4 or 8"""
     is_tied: bool
+    is_widened: bool = True
+    """where all weights train: whether they are held in float32 (or wider); else in the compute dtype"""
+    master_bytes: int = 0
+    """of the float32 master of a weight that is not widened"""
+    moment_bytes: float = 8.0
+    """of both moments of a weight that is not widened"""
     process_bytes: int = PROCESS_BYTES
     """what the process holds besides weights"""
 
     @property
     def stream_bytes(self) -> int:
         """of one number between the layers: autocast leaves it wide"""
-        return max(self.compute_bytes, FLOAT32_BYTES) if self.trains_all else self.compute_bytes
+        is_wide = self.trains_all and self.is_widened
+        return max(self.compute_bytes, FLOAT32_BYTES) if is_wide else self.compute_bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,23 +125,29 @@ def saved_layer_bytes(job: Job, one_pass: Pass, recompute: Recompute) -> int:
 
 def predict(job: Job, one_pass: Pass, recompute: Recompute) -> dict[str, int]:
     """Bytes of each part of the peak of one process; their sum is the prediction."""
-    narrow = job.compute_bytes
-    masters = job.num_trainable * FLOAT32_BYTES if narrow < FLOAT32_BYTES else job.num_trainable * narrow
-    base = 0 if job.trains_all else job.num_base * narrow
-    narrowed = job.num_trainable * narrow if job.trains_all and narrow < FLOAT32_BYTES else 0
     kept = job.num_layers * saved_layer_bytes(job, one_pass, recompute)
     activations = kept + 2 * one_pass.tokens * job.hidden * job.stream_bytes
     work = max(_layer_work(job, one_pass, recompute), _head_work(job, one_pass))
     return {
         "process": job.process_bytes,
-        "weights": base + masters + narrowed,
-        "gradients": masters,
-        "moments": 2 * masters,
-        "checkpoint": 3 * masters,
+        **_state_bytes(job),
         "activations": activations,
         "work": work,
         "slack": int(SLACK * (activations + work)),
     }
+
+
+def _state_bytes(job: Job) -> dict[str, int]:
+    """Weights, gradients, moments, and what a checkpoint copies of them."""
+    narrow, num = job.compute_bytes, job.num_trainable
+    if job.trains_all and not job.is_widened:
+        moments, saved = int(num * job.moment_bytes), num * (job.master_bytes or narrow)
+        weights = num * (narrow + job.master_bytes)
+        return {"weights": weights, "gradients": num * narrow, "moments": moments, "checkpoint": saved + moments}
+    wide = num * max(narrow, FLOAT32_BYTES)
+    base = 0 if job.trains_all else job.num_base * narrow
+    narrowed = num * narrow if job.trains_all and narrow < FLOAT32_BYTES else 0
+    return {"weights": base + wide + narrowed, "gradients": wide, "moments": 2 * wide, "checkpoint": 3 * wide}
 
 
 def _layer_work(job: Job, one_pass: Pass, recompute: Recompute) -> int:

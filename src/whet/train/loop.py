@@ -22,6 +22,7 @@ from whet.data.step_rows import StepRows, read_step
 from whet.errors import NonFiniteError
 from whet.kernels.dropout import DropoutState
 from whet.models.adapters import Trainables
+from whet.optim.clip import clip_gradients
 from whet.optim.schedule import lr_at
 from whet.parallel.env import Env
 from whet.parallel.reduce import all_reduce_step
@@ -129,7 +130,7 @@ def train_step(
     what a step trains on; without it they are read now.
     """
     started, laps = time.monotonic(), run.laps
-    plan, parameters = run.plan, list(run.trainables.named.values())
+    plan, parameters = run.plan, run.trainables.with_gradients
     with laps("data"):
         taken = (rows or run.rows)(step)
 
@@ -152,7 +153,7 @@ def train_step(
         numbers = [float(nll), asked.save, asked.evaluate, asked.stop or stop.is_set, asked.is_saved]
         nll_total, save, evaluate, stop_now, is_saved = all_reduce_step(parameters, numbers)
     with laps("optimizer"):
-        grad_norm = float(nn.utils.clip_grad_norm_(parameters, run.optim.max_grad_norm or math.inf))
+        grad_norm = float(clip_gradients(parameters, run.optim.max_grad_norm))
     loss = nll_total / taken.num_taught
     if not (math.isfinite(loss) and math.isfinite(grad_norm)):
         raise _non_finite(step, loss, grad_norm, taken.sample_ids)
