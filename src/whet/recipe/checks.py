@@ -124,9 +124,10 @@ def _quantized_base_is_frozen(recipe: Recipe) -> Iterator[Finding]:
     path: Path = ("model", "quantize")
     if kind != "none" and method == "none":
         yield Finding((path, ("adapter", "method")), f"{kind} rounds the weights that adapter.method none would train")
-    elif kind == "int8" and method == "dora":
+    elif kind in ("int8", "fp8") and method == "dora":
         yield Finding(
-            (path, ("adapter", "method")), "int8 hides the lengths of the weights that dora measures: use nf4, or lora"
+            (path, ("adapter", "method")),
+            f"{kind} hides the lengths of the weights that dora measures: use nf4, or lora",
         )
 
 

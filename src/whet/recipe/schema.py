@@ -46,9 +46,10 @@ class Model:
     dtype: Literal["auto", "float32", "bfloat16", "float64"] = "auto"
     """Number format of frozen weights and of matrix products. `auto`: bfloat16 where the hardware multiplies
     it fast (CUDA, CPUs with AMX or AVX512-BF16), else float32. Trained weights are always float32 or wider."""
-    quantize: Literal["none", "nf4", "int8"] = "none"
+    quantize: Literal["none", "nf4", "int8", "fp8"] = "none"
     """Keep the frozen linear layers in 4 bits (NF4, QLoRA, arXiv:2305.14314) or 8 bits, through bitsandbytes
-    (`pip install 'whet[quantize]'`); for adapters only."""
+    (`pip install 'whet[quantize]'`), or in float8 (e4m3), whose products are faster on NVIDIA's Hopper and are emulated
+    elsewhere; for adapters only. With `fp8` the rounding is for training alone (`docs/fp8.md`)."""
 
 
 @_section

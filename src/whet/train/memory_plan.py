@@ -116,7 +116,7 @@ def job_of(recipe: Recipe, loaded: LoadedModel, *, process_bytes: int) -> Job:
         num_base=num_parameters(shape),
         num_trainable=num_adapter_parameters(shape, adapter)[0] if is_adapter else num_parameters(shape),
         trains_all=not is_adapter,
-        is_fused=adapter.method == "lora" and recipe.model.quantize == "none",
+        is_fused=adapter.method == "lora" and recipe.model.quantize in ("none", "fp8"),
         narrow_values=ranks if is_adapter else 0,
         compute_bytes=loaded.compute_dtype.itemsize,
         is_tied=shape.tie_embeddings,

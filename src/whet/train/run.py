@@ -20,13 +20,13 @@ from whet.data.shared_prefix import pays
 from whet.errors import InterruptedRunError, RecipeError, StorageError
 from whet.evaluation.live import live_sets
 from whet.kernels import compile as layer_compile
-from whet.kernels import recompute, select
+from whet.kernels import fp8_linear, recompute, select
 from whet.kernels.dropout import DropoutState, StatelessDropout
 from whet.kernels.loss_head_libraries import SENTENCES, refuse_unusable
 from whet.models.adapter_init import START_NAME
 from whet.models.adapter_rows import Losses
 from whet.models.adapters import ADAPTER_NAME, Trainables, attach_lora, train_all_weights, weights_form
-from whet.models.load import LoadedModel, load_pretrained
+from whet.models.load import LoadedModel
 from whet.models.tokenizer import load_tokenizer
 from whet.optim.build import build_optimizer
 from whet.parallel import env as parallel_env
@@ -42,6 +42,7 @@ from whet.train.callbacks import Callbacks
 from whet.train.chosen import chosen
 from whet.train.first_rows import first_losses
 from whet.train.fit import measure_step_seconds, steps_that_fit
+from whet.train.frozen_base import DTYPE_NAMES, load_base
 from whet.train.laps import Laps
 from whet.train.loop import Training, train
 from whet.train.loss import LossModel
@@ -55,11 +56,6 @@ from whet.types import RunPlan
 Say = Callable[[str], None]
 _FOLLOWS_LENGTH = ("total_steps", "epochs", "warmup_steps", "save_every", "eval_every")
 """of a plan: what changes with the number of steps"""
-_DTYPE_NAMES: dict[torch.dtype, Literal["float32", "bfloat16", "float64"]] = {
-    torch.float32: "float32",
-    torch.bfloat16: "bfloat16",
-    torch.float64: "float64",
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,7 +135,7 @@ def _train(recipe: Recipe, options: Options, env: Env, device: torch.device, run
     data = prepare(recipe, text_side.tokenizer, end_ids=text_side.stop_ids, base_folder=Path.cwd(), say=say)
     startup.reached("rows")
     say(f"loading {recipe.model.id}")
-    loaded = preflight.follow_template(load_pretrained(recipe.model, device=device), recipe.data, data.template)
+    loaded = preflight.follow_template(load_base(recipe, device), recipe.data, data.template)
     startup.reached("model")
     order = order_of(recipe, data.train)
     if (flattered := chosen_on_verdict_rows(recipe)) is not None:
@@ -186,7 +182,7 @@ def _plan(
         world_size=env.world_size,
         num_samples=order.num_units,
         device=device.type,
-        compute_dtype=_DTYPE_NAMES[loaded.compute_dtype],
+        compute_dtype=DTYPE_NAMES[loaded.compute_dtype],
         num_threads=num_threads,
     )
     if checkpoint is not None:
@@ -219,6 +215,8 @@ def build_training(
         attention_kind=plan.attention,
         compute_dtype=loaded.compute_dtype,
     )
+    if (base := fp8_linear.describe(loaded.model)) is not None:
+        kernels["frozen base"] = base
     kernels["loss head"] = SENTENCES[plan.loss_head]
     kernels["recompute"] = recompute.install(loaded.model, plan.recompute)
     if plan.is_compiled:
