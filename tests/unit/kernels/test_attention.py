@@ -161,7 +161,7 @@ def test_the_limit_belongs_to_the_instance(monkeypatch):
     limits = []
     monkeypatch.setattr(
         attention, "document_attention",
-        lambda q, *_, longest_matmul_document: limits.append(longest_matmul_document) or q.transpose(0, 1),
+        lambda q, *_, longest_matmul_document, **_rest: limits.append(longest_matmul_document) or q.transpose(0, 1),
     )  # fmt: skip
     for limit in (7, 9):
         model = tiny_llama()
