@@ -77,6 +77,38 @@ def rms_norm(x_TE: Tensor, weight_E: Tensor, eps: float) -> Tensor:
     return out.view(x_TE.shape)
 
 
+class _AddRmsNorm(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, x_TE: Tensor, residual_TE: Tensor, weight_E: Tensor, eps: float
+    ) -> tuple[Tensor, Tensor]:  # fmt: skip
+        from whet.kernels import triton_norm
+
+        h_TE, y_TE, r_T1 = triton_norm.forward(x_TE, residual_TE, weight_E, eps)
+        ctx.save_for_backward(h_TE, r_T1, weight_E)
+        return h_TE, y_TE
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        from whet.kernels import triton_norm
+
+        dh_TE, dy_TE = grads
+        grad_h, grad_weight = triton_norm.backward(
+            dy_TE, *ctx.saved_tensors, dh_TE, weight_trains=ctx.needs_input_grad[2]
+        )  # fmt: skip
+        return grad_h, grad_h, grad_weight, None
+
+
+def add_rms_norm(x_TE: Tensor, residual_TE: Tensor, weight_E: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    """(h, y): h = x + residual and y = `rms_norm` of h; any leading shape."""
+    if not triton_support.is_used(x_TE):
+        h_TE = x_TE + residual_TE
+        return h_TE, rms_norm(h_TE, weight_E, eps)
+    rows = (each.reshape(-1, each.shape[-1]) for each in (x_TE, residual_TE))
+    h_TE, y_TE = _AddRmsNorm.apply(*rows, weight_E, eps)
+    return h_TE.view(x_TE.shape), y_TE.view(x_TE.shape)
+
+
 def install(model: nn.Module) -> tuple[int, list[str]]:
     """Let each RMS norm of this model instance compute through `rms_norm`.
 
@@ -99,6 +131,11 @@ def uninstall(model: nn.Module) -> None:
     for module in model.modules():
         if _looks_like_a_norm(module):
             module.__dict__.pop("forward", None)
+
+
+def is_installed(module: nn.Module) -> bool:
+    """Whether this norm computes through `rms_norm`, and nothing was put over it since."""
+    return getattr(vars(module).get("forward"), "__func__", None) is _forward
 
 
 def _looks_like_a_norm(module: nn.Module) -> bool:

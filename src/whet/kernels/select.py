@@ -7,7 +7,16 @@ from collections.abc import Set
 import torch
 from torch import nn
 
-from whet.kernels import attention, attention_varlen, llama_blocks, lora_linear, norm, recompute
+from whet.kernels import (
+    attention,
+    attention_varlen,
+    llama_blocks,
+    llama_layers,
+    lora_linear,
+    norm,
+    recompute,
+    triton_support,
+)
 
 SWITCHES = frozenset({"adapter", "qkv", "mlp", "norm", "rotary", "swiglu"})
 """Operations that `install` can leave out; without them all, the model computes as transformers and PEFT do."""
@@ -36,6 +45,9 @@ def install(
         chosen[operation] = _sentence(report.num_changed, report.reasons, "blocks", "the modules' own")
     if "norm" not in off:
         chosen["norm"] = _install_norms(model)
+    weight = next(model.parameters())
+    if (sentence := triton_support.sentence(weight.device, weight.dtype)) is not None:
+        chosen["triton"] = sentence
     return chosen | dict.fromkeys(sorted(off), "switched off")
 
 
@@ -43,6 +55,7 @@ def uninstall(model: nn.Module) -> None:
     """Undo `install`: every module computes as its class does, with the attention that was chosen before."""
     recompute.uninstall(model)  # over the others, so first
     lora_linear.uninstall(model)
+    llama_layers.uninstall(model)
     llama_blocks.uninstall(model)
     norm.uninstall(model)
     if (before := model.__dict__.pop(_BEFORE, None)) is not None:
@@ -67,7 +80,10 @@ def _select_attention(
 def _install_norms(model: nn.Module) -> str:
     if next(model.parameters()).dtype == torch.float64:
         return "the modules' own: they compute float64 in float32"
-    return _sentence(*norm.install(model), "norms", "the modules' own")
+    sentence = _sentence(*norm.install(model), "norms", "the modules' own")
+    if triton_support.why_not(next(model.parameters()).device) is not None:
+        return sentence
+    return f"{sentence}, {llama_layers.install(model)} of them with the addition before"
 
 
 def _sentence(num_changed: int, reasons: list[str], places: str, other: str) -> str:

@@ -73,9 +73,12 @@ def forward(x_TE: Tensor, residual_TE: Tensor | None, weight_E: Tensor, eps: flo
     """(h, y, r): h = x + residual (x itself without one), y = w h r, and r [T, 1] in float32. Rows may be strided."""
     x_TE = with_unit_stride(x_TE)
     residual = x_TE if residual_TE is None else with_unit_stride(residual_TE)
-    h_TE = x_TE if residual_TE is None else torch.empty_like(x_TE, memory_format=torch.contiguous_format)
     num_rows, num_columns = x_TE.shape
-    wide = torch.promote_types(x_TE.dtype, weight_E.dtype)
+    h_TE = x_TE
+    if residual_TE is not None:
+        wide = torch.promote_types(x_TE.dtype, residual.dtype)
+        h_TE = torch.empty(num_rows, num_columns, dtype=wide, device=x_TE.device)
+    wide = torch.promote_types(h_TE.dtype, weight_E.dtype)
     y_TE = torch.empty(num_rows, num_columns, dtype=wide, device=x_TE.device)
     r_T1 = torch.empty(num_rows, 1, dtype=torch.float32, device=x_TE.device)
     block = next_power_of_two(num_columns)
@@ -87,7 +90,12 @@ def forward(x_TE: Tensor, residual_TE: Tensor | None, weight_E: Tensor, eps: flo
 
 
 def backward(
-    dy_TE: Tensor, h_TE: Tensor, r_T1: Tensor, weight_E: Tensor, dh_TE: Tensor | None = None, *,
+    dy_TE: Tensor,
+    h_TE: Tensor,
+    r_T1: Tensor,
+    weight_E: Tensor,
+    dh_TE: Tensor | None = None,
+    *,
     weight_trains: bool,
 ) -> tuple[Tensor, Tensor | None]:
     """(gradient of h, gradient of the weight or None). `dh_TE`: what reached h on its other way, added in float32."""

@@ -62,9 +62,7 @@ def _turn_kernel(
     )  # fmt: skip
 
 
-def turn(
-    q_THD: Tensor, k_TKD: Tensor, cos_TD: Tensor, sin_TD: Tensor, *, turns_back: bool
-) -> tuple[Tensor, Tensor]:
+def turn(q_THD: Tensor, k_TKD: Tensor, cos_TD: Tensor, sin_TD: Tensor, *, turns_back: bool) -> tuple[Tensor, Tensor]:
     """Queries and keys turned to their positions, or their gradients turned back; new contiguous tensors.
 
     Tokens and heads may lie at any distance, in q, k and the angles. Computed in float32, rounded once.

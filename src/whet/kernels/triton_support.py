@@ -35,6 +35,16 @@ def is_used(x: Tensor) -> bool:
     return x.dtype in DTYPES and x.numel() > 0 and why_not(x.device) is None
 
 
+def sentence(device: torch.device, dtype: torch.dtype) -> str | None:
+    """For the run summary: which operations go through Triton, or why none does; None on CPUs, where none could."""
+    reason = why_not(device)
+    if device.type == "cpu" and reason is not None:
+        return None
+    if reason is None and dtype not in DTYPES:
+        reason = f"the model computes in {str(dtype).removeprefix('torch.')}"
+    return "norm, rotary, swiglu" if reason is None else f"not used, torch computes norm, rotary and swiglu: {reason}"
+
+
 def with_unit_stride(x: Tensor) -> Tensor:
     """x itself where the entries of a row lie side by side, else a copy; the kernels read rows at any distance."""
     return x if x.stride(-1) == 1 else x.contiguous()

@@ -1,0 +1,11 @@
+"""The Triton kernels on a CPU: these files run in processes with TRITON_INTERPRET=1, which has to be there before Triton
+is imported. `interpreted.run` of tests/support starts them; by hand:
+
+    TRITON_INTERPRET=1 python -m pytest tests/interpreted
+"""
+
+from __future__ import annotations
+
+import os
+
+collect_ignore_glob = [] if os.environ.get("TRITON_INTERPRET") == "1" else ["test_*.py"]
