@@ -159,7 +159,7 @@ def agreement(env: Env) -> dict:
     parameter = torch.nn.Parameter(torch.zeros(2))
     if not is_last:
         parameter.grad = torch.tensor([1.0, 2.0])
-    summed = all_reduce_step([parameter], [env.rank + 1.0])
+    summed = all_reduce_step([parameter], torch.tensor([env.rank + 1.0])).tolist()
     value = torch.full((3,), float(env.rank))
     broadcast_from_main([value])
     # every rank draws its own factors and start

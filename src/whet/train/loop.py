@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from whet import allocator
 from whet.data.packing import to_device
@@ -150,10 +150,12 @@ def train_step(
             allocator.trim_near(plan.predicted_memory_bytes)
 
     with laps("communication"):
-        numbers = [float(nll), asked.save, asked.evaluate, asked.stop or stop.is_set, asked.is_saved]
-        nll_total, save, evaluate, stop_now, is_saved = all_reduce_step(parameters, numbers)
+        asks = _on_device([asked.save, asked.evaluate, asked.stop or stop.is_set, asked.is_saved], run.device)
+        numbers = all_reduce_step(parameters, torch.cat([nll[None], asks]))
     with laps("optimizer"):
-        grad_norm = float(clip_gradients(parameters, run.optim.max_grad_norm))
+        norm = clip_gradients(parameters, run.optim.max_grad_norm)
+        # all that the host must know of a step in one: the only time that it waits for a GPU
+        nll_total, save, evaluate, stop_now, is_saved, grad_norm = torch.cat([numbers, norm[None].double()]).tolist()
     loss = nll_total / taken.num_taught
     if not (math.isfinite(loss) and math.isfinite(grad_norm)):
         raise _non_finite(step, loss, grad_norm, taken.sample_ids)
@@ -182,6 +184,12 @@ def train_step(
 
 
 # docs: end-step
+
+
+def _on_device(values: Sequence[float], device: torch.device) -> Tensor:
+    """float64 [N]; a copy to a GPU starts here and is not waited for."""
+    in_memory = torch.tensor(values, dtype=torch.float64, pin_memory=device.type == "cuda")
+    return in_memory.to(device, non_blocking=True)
 
 
 def _non_finite(step: int, loss: float, grad_norm: float, sample_ids: Sequence[str]) -> NonFiniteError:
