@@ -90,12 +90,15 @@ class Pass:
     """entries of attention probabilities that one head keeps for the backward pass"""
 
 
-def kept_probabilities(length: int) -> int:
-    """Entries of one head's probabilities that are kept of a document: the tiles on and below its diagonal."""
+def kept_probabilities(length: int, prefix: int = 0) -> int:
+    """Entries of one head's probabilities that are kept of a document: the tiles on and below its diagonal.
+
+    Of a document that goes on from a shared prefix of `prefix` tokens: the rows of its own tokens.
+    """
     if length > LONGEST_KEPT_PROBABILITIES:
         return 0
-    num_tiles = max(1, (length + _ROWS_PER_TILE // 2) // _ROWS_PER_TILE)
-    edges = [*(_ROWS_PER_TILE * i for i in range(num_tiles)), length]
+    num_tiles = max(1, (length - prefix + _ROWS_PER_TILE // 2) // _ROWS_PER_TILE)
+    edges = [*(prefix + _ROWS_PER_TILE * i for i in range(num_tiles)), length]
     return sum((last - first) * last for first, last in pairwise(edges))
 
 

@@ -22,11 +22,12 @@ def total(job, one_pass, level):
     return sum(predict(job, one_pass, level).values())
 
 
-@pytest.mark.parametrize("length", [1, 64, 100, 128, 191, 192, 300, 511, 512])
-def test_kept_probabilities_are_those_of_the_tiles_of_attention(length):
+@pytest.mark.parametrize("prefix", [0, 40])
+@pytest.mark.parametrize("length", [41, 64, 100, 128, 191, 192, 300, 511, 512])
+def test_kept_probabilities_are_those_of_the_tiles_of_attention(length, prefix):
     torch_side = pytest.importorskip("whet.kernels.attention_tiles")
-    (stretch,) = torch_side.stretches((length,))
-    assert kept_probabilities(length) == sum((tile.last - tile.first) * tile.last for tile in stretch.tiles)
+    stretch = torch_side.stretches((length - prefix,), prefix)[-1]
+    assert kept_probabilities(length, prefix) == sum((tile.last - tile.first) * tile.last for tile in stretch.tiles)
     assert torch_side.LONGEST_KEPT == memory.LONGEST_KEPT_PROBABILITIES
     assert kept_probabilities(memory.LONGEST_KEPT_PROBABILITIES + 1) == 0
 

@@ -109,6 +109,22 @@ def test_the_largest_pass_is_the_largest_of_the_epoch(micro):
     assert largest.probabilities == max(sum(kept_probabilities(int(n)) for n in LENGTHS[p]) for p in passes)
 
 
+def test_a_shared_prefix_is_counted_once_a_pass():
+    plan = make_plan(len(LENGTHS), micro_batch=4, global_batch=4)
+    sharing = Order(LENGTHS, seed=3, shared_prefix=4)
+    whole, saved = (memory_plan.largest_pass(sharing, replace(plan, share_prefix=on), TAUGHT) for on in (False, True))
+    passes = [p for step in range(plan.steps_per_epoch) for p in sharing.step(plan, step).passes]
+    assert whole == memory_plan.largest_pass(order(), plan, TAUGHT)
+    assert saved.tokens == max(LENGTHS[p].sum() - 3 * 4 for p in passes)
+    assert saved.taught == whole.taught and saved.probabilities < whole.probabilities
+
+
+def test_where_every_pass_is_one_sample_nothing_is_shared():
+    plan = make_plan(len(LENGTHS), micro_batch=1, global_batch=4)
+    sharing = Order(LENGTHS, seed=3, shared_prefix=4)
+    assert memory_plan.largest_pass(sharing, replace(plan, share_prefix=True), TAUGHT).tokens == LENGTHS.max()
+
+
 def saved_plan(**changes):
     plan = make_plan(len(LENGTHS), micro_batch=2, global_batch=4)
     return asdict(replace(plan, recompute="mlp", predicted_memory_bytes=123, **changes))
@@ -117,6 +133,11 @@ def saved_plan(**changes):
 def continue_with(*overrides, world_size=1, saved=None):
     now = make_plan(len(LENGTHS), micro_batch=1, global_batch=4, world_size=world_size)
     return preflight.continued_plan(recipe(*overrides), now, saved or saved_plan())
+
+
+@pytest.mark.parametrize("shares", [True, False])
+def test_a_continued_run_shares_prefixes_as_it_began(shares):
+    assert continue_with(saved=saved_plan(share_prefix=shares)).share_prefix is shares
 
 
 def test_a_continued_run_keeps_what_was_decided():
