@@ -4,7 +4,7 @@
         ...
     assert waits.found == ["tolist"]
 
-What a tensor holds must be known for a number in Python, for a shape that depends on values, and for a copy to the host.
+The host must know what a tensor holds for a number in Python and for a shape that depends on values.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _INDEXES = {_aten.index.Tensor, _aten.index_put.default, _aten.index_put_.defaul
 
 
 class HostWaits(TorchDispatchMode):
-    """Counts in `found`; what happens to numbers made by `made_by_host` and inside `ignored` calls is not counted."""
+    """Notes in `found` what was waited for, in order."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -52,6 +52,8 @@ class HostWaits(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func in _READS:
             self.found.append(_READS[func])
-        elif func in _INDEXES and any(index is not None and index.dtype in (torch.bool, torch.uint8) for index in args[1]):
+        elif func in _INDEXES and any(
+            index is not None and index.dtype in (torch.bool, torch.uint8) for index in args[1]
+        ):
             self.found.append("boolean index")
         return func(*args, **(kwargs or {}))

@@ -142,3 +142,29 @@ def test_where_prefixes_may_be_shared_a_token_has_one_mask_in_every_pass():
         assert all(torch.equal(found[i], alone[i]) for i in taken)
     assert torch.equal(alone[0][:12], alone[1][:12]) and torch.equal(alone[0][:9], alone[3][:9])
     assert not torch.equal(alone[0][12:20], alone[1][12:20])
+
+
+def test_hashes_made_on_the_device_for_all_modules_at_once_have_the_bits_of_the_hosts():
+    state = DropoutState(3)
+    modules = [StatelessDropout(0.3, module_name=f"layers.{i}", state=state) for i in range(3)]
+    batches = [pack(SAMPLES[:2]), pack(SAMPLES[2:])]
+    for step, batch in enumerate(batches):
+        with state.micro_batch(step, batch):
+            if step == 1:  # a module that comes later
+                modules.append(StatelessDropout(0.3, module_name="late", state=state))
+            for module in modules:
+                on_device = state.rows_on(module._module_key, torch.device("cpu"))
+                assert on_device.dtype == torch.int32
+                assert torch.equal(on_device, state.rows(module._module_key))
+    with pytest.raises(RuntimeError, match="outside"):
+        state.rows_on(modules[0]._module_key, torch.device("cpu"))
+
+
+def test_off_the_cpu_a_mask_is_made_of_the_devices_hashes(monkeypatch):
+    state = DropoutState(3)
+    dropout = StatelessDropout(0.3, module_name="layers.0", state=state)
+    monkeypatch.setattr(DropoutState, "rows", lambda *_: pytest.fail("made by the host"))
+    with state.micro_batch(0, pack(SAMPLES)):
+        mask = dropout.present_mask(64, torch.device("meta"))
+    assert mask.rows_T1.device.type == mask.columns_1C.device.type == "meta"
+    assert mask.rows_T1.shape == (1501, 1) and mask.columns_1C.shape == (1, 64)
