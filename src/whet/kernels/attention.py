@@ -78,15 +78,15 @@ def document_attention(
 
     On the CPU, documents of at most `longest_matmul_document` tokens go through plain matrix products, longer ones
     through torch's fused attention; elsewhere all do. The two differ in rounding. Fused attention knows no shared
-    prefix: it is written out before every document of a row that takes it.
+    prefix: where it or what a document adds to it is longer, it is written out before every document of the row.
     """
     # under autocast the rotary embedding leaves queries and keys in float32; backward passes know no autocast
     q_HTD, k_KTD = q_HTD.to(v_KTD.dtype), k_KTD.to(v_KTD.dtype)
     if prefix:
-        if q_HTD.device.type == "cpu" and prefix + max(lengths) <= longest_matmul_document:
+        if q_HTD.device.type == "cpu" and max(prefix, *lengths) <= longest_matmul_document:
             return tiled_attention(q_HTD, k_KTD, v_KTD, tuple(lengths), scale, prefix)
         alone = partial(document_attention, scale=scale, longest_matmul_document=longest_matmul_document)
-        return written_out(alone, q_HTD, k_KTD, v_KTD, lengths, prefix)
+        return written_out(alone, q_HTD, k_KTD, v_KTD, tuple(lengths), prefix)
     if q_HTD.device.type != "cpu":
         return fused_attention(q_HTD, k_KTD, v_KTD, lengths, scale)
     parts = []
