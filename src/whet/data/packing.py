@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import fields, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -81,7 +82,8 @@ def to_device(batch: PackedBatch, device: torch.device) -> PackedBatch:
     if device.type == "cpu":
         return batch
     tensors = {f.name: t for f in fields(batch) if isinstance(t := getattr(batch, f.name), Tensor)}
-    return replace(batch, **{name: t.to(device, non_blocking=True) for name, t in tensors.items()})
+    copies: dict[str, Any] = {name: t.to(device, non_blocking=True) for name, t in tensors.items()}
+    return replace(batch, **copies)
 
 
 def plan_packs(lengths: np.ndarray, capacity: int) -> list[np.ndarray]:
