@@ -114,6 +114,7 @@ def job_of(recipe: Recipe, loaded: LoadedModel, *, process_bytes: int) -> Job:
         num_heads=shape.num_heads,
         vocab=shape.vocab,
         num_base=num_parameters(shape),
+        base_bytes=_model_bytes(loaded) if recipe.model.quantize != "none" else None,
         num_trainable=num_adapter_parameters(shape, adapter)[0] if is_adapter else num_parameters(shape),
         trains_all=not is_adapter,
         is_fused=adapter.method == "lora" and recipe.model.quantize in ("none", "fp8"),
@@ -122,6 +123,7 @@ def job_of(recipe: Recipe, loaded: LoadedModel, *, process_bytes: int) -> Job:
         is_tied=shape.tie_embeddings,
         **_held(recipe, loaded.compute_dtype.itemsize),
         process_bytes=max(0, process_bytes),
+        device="cuda" if loaded.model.device.type == "cuda" else "cpu",
     )
 
 
@@ -164,7 +166,10 @@ def _cut(plan: RunPlan, micro_batch: int) -> RunPlan:
 
 
 def _free_bytes(device: torch.device) -> int | None:
-    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else free_memory_bytes()
+    if device.type != "cuda":
+        return free_memory_bytes()
+    # what torch's allocator keeps is free for training too, although the driver counts it as taken
+    return torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
 
 
 def _held_bytes(device: torch.device) -> int:
