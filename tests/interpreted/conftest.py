@@ -1,5 +1,6 @@
-"""The Triton kernels on a CPU: these files run in processes with TRITON_INTERPRET=1, which has to be there before Triton
-is imported. `interpreted.run` of tests/support starts them; by hand:
+"""The Triton kernels on a CPU: these files run in processes of their own with TRITON_INTERPRET=1.
+
+It has to be there before Triton is imported. `interpreted.run` of tests/support starts the processes; by hand:
 
     TRITON_INTERPRET=1 python -m pytest tests/interpreted
 """

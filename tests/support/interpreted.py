@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -24,9 +25,5 @@ def run(*arguments: str, num_expected: int) -> None:
         command, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=280
     )
     assert process.returncode == 0, process.stdout[-8000:] + process.stderr[-2000:]
-    passed = next(word for word, what in _pairs(process.stdout.splitlines()[-1].split()) if what.startswith("passed"))
-    assert int(passed) >= num_expected, process.stdout[-2000:]
-
-
-def _pairs(words: list[str]) -> list[tuple[str, str]]:
-    return list(zip(words, words[1:], strict=False))
+    passed = re.search(r"(\d+) passed", process.stdout)
+    assert passed and int(passed[1]) >= num_expected, process.stdout[-2000:]

@@ -20,8 +20,9 @@ def install(model: nn.Module) -> int:
     """Change every plain Llama layer whose second norm is ours; how many. Undone by `uninstall`."""
     from transformers.models.llama.modeling_llama import LlamaDecoderLayer
 
-    layers = [layer for layer in model.modules() if type(layer) is LlamaDecoderLayer and "forward" not in vars(layer)]
-    ours = [layer for layer in layers if norm.is_installed(layer.post_attention_layernorm)]
+    layers: list[Any] = [module for module in model.modules() if type(module) is LlamaDecoderLayer]
+    plain = [layer for layer in layers if "forward" not in vars(layer)]
+    ours = [layer for layer in plain if norm.is_installed(layer.post_attention_layernorm)]
     for layer in ours:
         layer.forward = MethodType(_forward, layer)
     return len(ours)

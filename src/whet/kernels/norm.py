@@ -93,9 +93,9 @@ class _AddRmsNorm(torch.autograd.Function):
         from whet.kernels import triton_norm
 
         dh_TE, dy_TE = grads
-        grad_h, grad_weight = triton_norm.backward(
-            dy_TE, *ctx.saved_tensors, dh_TE, weight_trains=ctx.needs_input_grad[2]
-        )  # fmt: skip
+        h_TE, r_T1, weight_E = ctx.saved_tensors
+        weight_trains = ctx.needs_input_grad[2]
+        grad_h, grad_weight = triton_norm.backward(dy_TE, h_TE, r_T1, weight_E, dh_TE, weight_trains=weight_trains)
         return grad_h, grad_h, grad_weight, None
 
 

@@ -17,7 +17,8 @@ from whet.kernels.triton_support import next_power_of_two, num_warps, with_unit_
 
 @triton.jit
 def _quantize_kernel(
-    x_ptr, x_stride, column_scale_ptr, q_ptr, scale_ptr, num_columns, BLOCK: tl.constexpr, HAS_COLUMN_SCALE: tl.constexpr
+    x_ptr, x_stride, column_scale_ptr, q_ptr, scale_ptr, num_columns,
+    BLOCK: tl.constexpr, HAS_COLUMN_SCALE: tl.constexpr,
 ):  # fmt: skip
     """One row: scale = the smallest power of two with |x| / scale <= 448, q = x / scale to nearest even."""
     row = tl.program_id(0).to(tl.int64)
@@ -32,8 +33,9 @@ def _quantize_kernel(
     exponent = tl.where(largest > 0.0, tl.maximum(exponent, 1), 127)
     scale = (exponent << 23).to(tl.float32, bitcast=True)
     q = x * ((254 - exponent) << 23).to(tl.float32, bitcast=True)
-    # Triton's conversion rounds otherwise in its interpreter than on a GPU: it is given values of e4m3. Beside 2^20 times
-    # its own power of two (times 1.5, for the sign) a float32 keeps 4 bits of a number; 2^-6 is the smallest normal one.
+    # Triton's conversion rounds otherwise in its interpreter than on a GPU: it is given numbers of e4m3. Beside 2^20
+    # times its own power of two (times 1.5, for the sign) a float32 keeps 4 bits of a number; 2^-6 is the smallest
+    # normal one.
     power = (q.to(tl.int32, bitcast=True) & 0x7F800000).to(tl.float32, bitcast=True)
     shift = tl.maximum(power, 0.015625) * 1572864.0
     q = (q + shift) - shift

@@ -1,0 +1,7 @@
+import interpreted
+import pytest
+
+
+@pytest.mark.slow
+def test_fifty_steps_with_the_triton_kernels_have_the_losses_of_torch():
+    interpreted.run("tests/interpreted/test_fifty_steps.py", num_expected=2)
