@@ -7,7 +7,7 @@ Saved activations are counted per token and layer as the fused functions of whet
 `saved_layer_bytes`; tests count the real ones). PEFT's own layers, which DoRA needs, keep 4.5 times as much (measured).
 
 On a GPU attention keeps one number for each token and head in place of its probabilities, logits come in larger blocks,
-and the copy of a checkpoint lies in the host's memory. Sizes follow from the same functions, but nothing was measured there.
+and the copy of a checkpoint lies in the host's memory. Nothing of this was measured.
 
 Shape letters: E hidden size, F channels of the feed-forward layer, Q all query heads and P all key heads in entries
 (heads x head size), L layers, V vocabulary.

@@ -29,6 +29,7 @@ from whet.parallel.reduce import all_reduce_step
 from whet.recipe.schema import Optim
 from whet.train.best import Best
 from whet.train.callbacks import Callbacks, Requests
+from whet.train.fixed_order import fixed_order
 from whet.train.held_out import is_due, measure
 from whet.train.laps import Laps
 from whet.train.loss import LossModel
@@ -127,7 +128,7 @@ def train_step(
 
     The number of taught tokens is known to every rank before the first forward pass, because the order of samples
     is global; so loss and gradient do not depend on the micro-batch split or on the number of ranks. `rows` gives
-    what a step trains on; without it they are read now.
+    what a step trains on; without it they are read now. A GPU is waited for once, for all numbers before the update.
     """
     started, laps = time.monotonic(), run.laps
     plan, parameters = run.plan, run.trainables.with_gradients
@@ -142,7 +143,7 @@ def train_step(
         with run.dropout.micro_batch(step, batch):
             with laps("forward"):
                 nll_sum = run.loss_model.nll_sum(batch)
-            with laps("backward"):
+            with laps("backward"), fixed_order(run.device):
                 (nll_sum / taken.num_taught).backward()
         nll += nll_sum.detach()
         del nll_sum  # what is left of its graph would lie between the tensors of the next pass: a quarter more memory
@@ -154,7 +155,6 @@ def train_step(
         numbers = all_reduce_step(parameters, torch.cat([nll[None], asks]))
     with laps("optimizer"):
         norm = clip_gradients(parameters, run.optim.max_grad_norm)
-        # all that the host must know of a step in one: the only time that it waits for a GPU
         nll_total, save, evaluate, stop_now, is_saved, grad_norm = torch.cat([numbers, norm[None].double()]).tolist()
     loss = nll_total / taken.num_taught
     if not (math.isfinite(loss) and math.isfinite(grad_norm)):

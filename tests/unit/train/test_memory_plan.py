@@ -99,6 +99,14 @@ def test_where_nothing_is_known_nothing_is_predicted(machine):
     assert decide(recipe()).recompute == "none"
 
 
+def test_what_the_gpus_allocator_keeps_is_free(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (100, 1000))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda _: 70)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda _: 30)
+    assert memory_plan._free_bytes(torch.device("cuda")) == 100 + 70 - 30
+    assert memory_plan._held_bytes(torch.device("cuda")) == 30
+
+
 @pytest.mark.parametrize("micro", [1, 2, 4])
 def test_the_largest_pass_is_the_largest_of_the_epoch(micro):
     plan = make_plan(len(LENGTHS), micro_batch=micro, global_batch=4)
