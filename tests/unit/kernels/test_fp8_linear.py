@@ -31,7 +31,7 @@ def weight_of(num_outputs: int, num_inputs: int, seed: int) -> fp8.Fp8Weight:
     """Rows of different scale."""
     generator = torch.Generator().manual_seed(seed)
     weight_OI = torch.randn(num_outputs, num_inputs, generator=generator, dtype=torch.float64)
-    return fp8.quantize_weight(weight_OI * 2.0 ** (torch.arange(num_outputs) % 4)[:, None], is_real=False)
+    return fp8.quantize_weight(weight_OI * 4.0 ** (torch.arange(num_outputs) % 4)[:, None], is_real=False)
 
 
 def layer_of(num_outputs: int, num_inputs: int, seed: int, scale: float) -> tuple[Layer, Layer]:
@@ -48,7 +48,12 @@ def test_value_and_gradient_are_the_documented_ones():
     weight = weight_of(OUTPUTS, INPUTS, 0)
     generator = torch.Generator().manual_seed(1)
     x_TI = torch.randn(TOKENS, INPUTS, generator=generator, dtype=torch.float64, requires_grad=True)
-    bias_O, dy_TO = torch.randn(OUTPUTS, generator=generator).double(), torch.randn(TOKENS, OUTPUTS).double()
+    bias_O, dy_TO = (
+        torch.randn(OUTPUTS, generator=generator).double(),
+        torch.randn(TOKENS, OUTPUTS, generator=generator),
+    )
+    # small where W is large: rounded without W's scale, it would lose its last bits
+    dy_TO = dy_TO.double() / weight.scale_O1.T**2
     y_TO = fp8_linear(x_TI, weight, bias_O)
     (dx_TI,) = torch.autograd.grad(y_TO, x_TI, dy_TO)
     q, scale = fp8.quantize_rows(x_TI.detach())
