@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 
@@ -21,7 +22,7 @@ def fixed_order(device: torch.device) -> Iterator[None]:
         return
     # torch asks for it before it calls matrix products of cuBLAS the same in every run; 32 MiB, Hopper's default
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    settings = torch.utils.deterministic
+    settings: Any = torch.utils.deterministic
     was_on = torch.are_deterministic_algorithms_enabled()
     did_warn = torch.is_deterministic_algorithms_warn_only_enabled()
     filled = settings.fill_uninitialized_memory
