@@ -1,6 +1,6 @@
 """The Triton kernels on a CPU: these files run in processes of their own with TRITON_INTERPRET=1.
 
-It has to be there before Triton is imported. `interpreted.run` of tests/support starts the processes; by hand:
+It has to be there before Triton is imported. `triton_interpreter.run` of tests/support starts the processes; by hand:
 
     TRITON_INTERPRET=1 python -m pytest tests/interpreted
 """

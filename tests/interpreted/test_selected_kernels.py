@@ -12,18 +12,21 @@ KERNELS = (
 LENGTHS = (9, 5, 7, 4)
 
 
+def _counting(function, counts, counted):
+    def call(*args, **kwargs):
+        counts[counted] += 1
+        return function(*args, **kwargs)
+
+    return call
+
+
 def _count(monkeypatch):
     """How often each function that launches a kernel is called."""
     counts = {}
     for module, name in KERNELS:
         counted = f"{module.__name__.rpartition('.')[2]}.{name}"
         counts[counted] = 0
-
-        def call(*args, _function=getattr(module, name), _counted=counted, **kwargs):
-            counts[_counted] += 1
-            return _function(*args, **kwargs)
-
-        monkeypatch.setattr(module, name, call)
+        monkeypatch.setattr(module, name, _counting(getattr(module, name), counts, counted))
     return counts
 
 

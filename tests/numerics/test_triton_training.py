@@ -1,7 +1,7 @@
-import interpreted
 import pytest
+import triton_interpreter
 
 
 @pytest.mark.slow
 def test_fifty_steps_with_the_triton_kernels_have_the_losses_of_torch():
-    interpreted.run("tests/interpreted/test_fifty_steps.py", num_expected=2)
+    triton_interpreter.run("tests/interpreted/test_fifty_steps.py", num_expected=2)

@@ -5,9 +5,9 @@ from importlib.util import find_spec
 from types import SimpleNamespace
 
 import compiled_kernels
-import interpreted
 import pytest
 import torch
+import triton_interpreter
 from tiny import tiny_llama
 
 from whet.kernels import select, triton_support
@@ -16,23 +16,23 @@ CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 
 
 def test_a_model_with_the_kernels_in_the_interpreter_computes_what_torch_does():
-    interpreted.run("tests/interpreted/test_selected_kernels.py", num_expected=8)
+    triton_interpreter.run("tests/interpreted/test_selected_kernels.py", num_expected=8)
 
 
 def test_the_norm_kernels_in_the_interpreter_equal_torch():
-    interpreted.run("tests/interpreted/test_triton_norm.py", num_expected=40)
+    triton_interpreter.run("tests/interpreted/test_triton_norm.py", num_expected=40)
 
 
 def test_the_rotary_kernel_in_the_interpreter_equals_torch():
-    interpreted.run("tests/interpreted/test_triton_rotary.py", num_expected=15)
+    triton_interpreter.run("tests/interpreted/test_triton_rotary.py", num_expected=15)
 
 
 def test_the_swiglu_kernels_in_the_interpreter_equal_torch():
-    interpreted.run("tests/interpreted/test_triton_swiglu.py", num_expected=35)
+    triton_interpreter.run("tests/interpreted/test_triton_swiglu.py", num_expected=35)
 
 
 def test_the_float8_kernel_in_the_interpreter_equals_torch():
-    interpreted.run("tests/interpreted/test_triton_fp8.py", num_expected=15)
+    triton_interpreter.run("tests/interpreted/test_triton_fp8.py", num_expected=15)
 
 
 @pytest.mark.parametrize(
@@ -128,7 +128,7 @@ print([name for name in sys.modules if name.startswith("whet.kernels.triton_")])
 
 def test_a_cpu_imports_no_kernel():
     environment = {key: value for key, value in os.environ.items() if key != "TRITON_INTERPRET"}
-    environment["PYTHONPATH"] = os.pathsep.join([str(interpreted.ROOT / "tests" / "support"), *sys.path])
+    environment["PYTHONPATH"] = os.pathsep.join([str(triton_interpreter.ROOT / "tests" / "support"), *sys.path])
     done = subprocess.run(
         [sys.executable, "-c", CPU_STEP], env=environment, capture_output=True, text=True, check=True, timeout=120
     )  # fmt: skip
