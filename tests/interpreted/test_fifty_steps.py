@@ -7,7 +7,7 @@ from tiny import build_training, make_plan, make_samples, run_steps, tiny_llama
 from whet.recipe.schema import Adapter, Optim
 
 NUM_STEPS = 50
-LENGTHS = (9, 6, 8, 5, 7, 4, 10, 6)
+LENGTHS = (5, 3, 4, 3, 6, 4, 5, 3)  # the interpreter takes a millisecond per token and kernel
 
 
 def _losses(adapter):
@@ -22,6 +22,7 @@ def _losses(adapter):
 
 # sums in another order differ by 1e-7, and Adam moves what has a gradient near zero by a whole learning rate either way
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("adapter", [None, Adapter(rank=4, alpha=8.0, dropout=0.05)])
 def test_fifty_steps_have_the_losses_of_torch(adapter, monkeypatch):
     ours, kernels = _losses(adapter)

@@ -14,7 +14,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def run(*arguments: str, num_expected: int) -> None:
+def run(*arguments: str, num_expected: int, timeout_seconds: int = 280) -> None:
     """pytest with these arguments; fails with its output unless at least `num_expected` tests ran and all passed."""
     if find_spec("triton") is None:
         pytest.skip("triton is not installed")
@@ -22,7 +22,13 @@ def run(*arguments: str, num_expected: int) -> None:
     environment["TRITON_INTERPRET"] = "1"
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", *arguments]
     process = subprocess.run(
-        command, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=280
+        command,
+        cwd=ROOT,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=timeout_seconds,
     )
     assert process.returncode == 0, process.stdout[-8000:] + process.stderr[-2000:]
     passed = re.search(r"(\d+) passed", process.stdout)

@@ -46,7 +46,8 @@ def install(
     if "norm" not in off:
         chosen["norm"] = _install_norms(model)
     weight = next(model.parameters())
-    if (sentence := triton_support.sentence(weight.device, weight.dtype)) is not None:
+    with_kernels = [operation for operation in triton_support.OPERATIONS if operation not in off]
+    if (sentence := triton_support.sentence(weight.device, weight.dtype, with_kernels)) is not None:
         chosen["triton"] = sentence
     return chosen | dict.fromkeys(sorted(off), "switched off")
 

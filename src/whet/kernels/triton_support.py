@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import shutil
 import sysconfig
+from collections.abc import Sequence
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -20,6 +21,8 @@ from torch import Tensor
 OLDEST_TRITON = (3, 4)
 OLDEST_CAPABILITY = (8, 0)
 """NVIDIA's Ampere: the first with bfloat16"""
+OPERATIONS = ("norm", "rotary", "swiglu")
+"""switches of `select.install` with a kernel of their own"""
 DTYPES = frozenset({torch.float32, torch.bfloat16, torch.float16})
 
 
@@ -35,14 +38,15 @@ def is_used(x: Tensor) -> bool:
     return x.dtype in DTYPES and x.numel() > 0 and why_not(x.device) is None
 
 
-def sentence(device: torch.device, dtype: torch.dtype) -> str | None:
-    """For the run summary: which operations go through Triton, or why none does; None on CPUs, where none could."""
+def sentence(device: torch.device, dtype: torch.dtype, operations: Sequence[str]) -> str | None:
+    """For the run summary: which of `operations` go through Triton, or why none does; None where none could."""
     reason = why_not(device)
-    if device.type == "cpu" and reason is not None:
+    if not operations or (device.type == "cpu" and reason is not None):
         return None
     if reason is None and dtype not in DTYPES:
         reason = f"the model computes in {str(dtype).removeprefix('torch.')}"
-    return "norm, rotary, swiglu" if reason is None else f"not used, torch computes norm, rotary and swiglu: {reason}"
+    names = ", ".join(operations)
+    return names if reason is None else f"not used, torch computes {names}: {reason}"
 
 
 def with_unit_stride(x: Tensor) -> Tensor:

@@ -80,7 +80,8 @@ def on_a_gpu(monkeypatch):
 
 def test_a_gpu_with_triton_and_a_compiler_runs_the_kernels(on_a_gpu):
     assert triton_support.why_not(CUDA) is None
-    assert triton_support.sentence(CUDA, torch.bfloat16) == "norm, rotary, swiglu"
+    assert triton_support.sentence(CUDA, torch.bfloat16, ["norm", "rotary"]) == "norm, rotary"
+    assert triton_support.sentence(CUDA, torch.bfloat16, []) is None, "all are switched off"
 
 
 def test_each_thing_that_is_missing_is_named(on_a_gpu):
@@ -106,10 +107,10 @@ def test_each_thing_that_is_missing_is_named(on_a_gpu):
 
 
 def test_the_summary_says_why_torch_computes_on_a_gpu_and_nothing_of_it_on_a_cpu(on_a_gpu):
-    assert triton_support.sentence(CUDA, torch.float64).endswith("the model computes in float64")
+    assert triton_support.sentence(CUDA, torch.float64, ["norm"]).endswith("the model computes in float64")
     on_a_gpu.setenv("WHET_TRITON", "off")
-    assert triton_support.sentence(CUDA, torch.bfloat16).endswith("swiglu: WHET_TRITON is off")
-    assert triton_support.sentence(CPU, torch.bfloat16) is None
+    assert triton_support.sentence(CUDA, torch.bfloat16, ["norm"]).endswith("norm: WHET_TRITON is off")
+    assert triton_support.sentence(CPU, torch.bfloat16, ["norm"]) is None
     assert "triton" not in select.install(tiny_llama(torch.float32), adapter_name=None)
 
 
