@@ -16,7 +16,7 @@ PYTHON   ?= $(shell for name in python3.13 python3.12 python3.11 python3; do \
 PIP       = $(BIN)/python -m pip install --disable-pip-version-check -qq $(PIP_ARGS) -c constraints.txt
 TORCH     = $(shell grep '^torch==' constraints.txt)
 BENCHMARKS = cpu_vs_trl cpu_ladder cpu_scaling loss_head memory_plan data_path generation gpu_smoke
-STUDIES    = verdicts demo_seeds spectral_moments spectral_study extraction_agreement likelihood_parity
+STUDIES    = verdicts demo_seeds spectral_moments spectral_study extraction_agreement likelihood_parity shared_prefix fp8_parity
 # One thread per process: the numbers do not depend on the core count, and WORKERS processes do not fight.
 PYTEST    = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
-PACKAGES = ("torch", "transformers", "peft", "trl", "accelerate", "tokenizers", "numpy")
+PACKAGES = ("torch", "triton", "transformers", "peft", "trl", "accelerate", "liger-kernel", "tokenizers", "numpy")
 
 
 def describe_machine() -> dict[str, Any]:

@@ -2,7 +2,8 @@
 
 A page asks for code with `<!-- code: PATH#NAME -->` before a fenced block; the source marks it with
 `# docs: start-NAME` and `# docs: end-NAME`. `<!-- results -->` ... `<!-- end results -->` holds the tables made from
-benchmarks/results, `<!-- speed results -->` those that say what makes the speed, `<!-- recipes -->` the table of
+benchmarks/results, `<!-- speed results -->` those that say what makes the speed, `<!-- gpu results -->` those of a GPU,
+`<!-- recipes -->` the table of
 recipes/, `<!-- metrics -->` that of the metrics; each has its `end` marker.
 """
 
@@ -24,6 +25,7 @@ PAGES = ("docs/follow-a-batch.md", "docs/evaluation.md", "docs/speed.md", "READM
 RESULTS = ROOT / "benchmarks" / "results"
 _RESULTS = re.compile(r"(<!-- results -->).*?(<!-- end results -->)", re.DOTALL)
 _SPEED = re.compile(r"(<!-- speed results -->).*?(<!-- end speed results -->)", re.DOTALL)
+_GPU = re.compile(r"(<!-- gpu results -->).*?(<!-- end gpu results -->)", re.DOTALL)
 _RECIPES = re.compile(r"(<!-- recipes -->).*?(<!-- end recipes -->)", re.DOTALL)
 _METRICS = re.compile(r"(<!-- metrics -->).*?(<!-- end metrics -->)", re.DOTALL)
 _BLOCK = re.compile(r"(<!-- code: (?P<path>[^#\s]+)#(?P<name>\S+) -->\n```\w*\n).*?(?=```)", re.DOTALL)
@@ -44,6 +46,7 @@ def refreshed(page: str) -> str:
     text = _BLOCK.sub(lambda m: m[1] + live_code(m["path"], m["name"]), text)
     text = _RESULTS.sub(lambda m: f"{m[1]}\n{result_tables(TABLES)}\n{m[2]}", text)
     text = _SPEED.sub(lambda m: f"{m[1]}\n{result_tables(SPEED_TABLES)}\n{m[2]}", text)
+    text = _GPU.sub(lambda m: f"{m[1]}\n{gpu_table()}\n{m[2]}", text)
     text = _METRICS.sub(lambda m: f"{m[1]}\n{metric_table()}\n{m[2]}", text)
     return _RECIPES.sub(lambda m: f"{m[1]}\n{recipe_table()}\n{m[2]}", text)
 
@@ -178,6 +181,56 @@ def loss_head_table(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+GPU_BENCHMARKS = {
+    "gpu_smoke": "a 1B Llama on CUDA against float32 on the CPU, and continued from its middle",
+    "gpu_lora_8b": "LoRA of rank 32 on Llama-3.1-8B, from transformers with PEFT to float8 and shared prefix; TRL",
+    "gpu_sft_8b": "all weights of Llama-3.1-8B on one card: float32 masters, moments of 8 bits",
+    "gpu_smollm2": "SmolLM2 of 135M, 360M and 1.7B: LoRA and all weights",
+}
+"""script -> what it measures"""
+
+
+def gpu_table() -> str:
+    """What the benchmarks of a GPU measured, or that they did not yet."""
+    lines = ["| what | script | measured |", "|---|---|---|"]
+    for name, what in GPU_BENCHMARKS.items():
+        found = "not measured on GPU"
+        if (RESULTS / f"{name}.json").is_file():
+            found = gpu_figures(read_result(name))
+        lines.append(f"| {what} | `benchmarks/{name}.py` | {found} |")
+    return "\n".join(lines)
+
+
+def gpu_figures(result: dict[str, Any]) -> str:
+    """Every rung of a ladder, or what was checked, with the card and the day."""
+    where = f"{result['machine']['gpu']}, {result['date'][:10]}"
+    rungs = [rung for rung in result.get("rungs", ()) if "error" not in rung]
+    if not rungs:
+        num_passed = sum(check["passed"] for check in result["checks"].values())
+        return f"{num_passed} of {len(result['checks'])} checks passed ({where})"
+    told = [
+        f"{rung['rung']}: {rung['tokens_per_second']:,.0f} tokens/s, {rung['samples_per_second']:.0f} samples/s, "
+        f"{rung['mfu_of_989_tflops']:.0%} of 989 TFLOP/s, {rung['peak_allocated_bytes'] / 1e9:.1f} GB"
+        for rung in rungs
+    ]
+    return "<br>".join([*told, where])
+
+
+def parity_table(result: dict[str, Any]) -> str:
+    """adam8bit_parity.json: how far from float32 other ways to hold weights and moments end."""
+    lines = [
+        f"**Weights and moments in fewer bits** (a toy Llama, {result['steps']} steps, {len(result['seeds'])} seeds, "
+        f"all weights trained; mean loss of the last steps). {_where(result)}",
+        "",
+        "| how | loss against AdamW in float32 | seed by seed |",
+        "|---|---|---|",
+    ]
+    for name, way in result["ways"].items():
+        gaps = ", ".join(f"{gap:+.2%}" for gap in way["relative_gaps"])
+        lines.append(f"| {name} | {way['mean_gap']:+.2%} | {gaps} |")
+    return "\n".join(lines)
+
+
 def demo_table(result: dict[str, Any]) -> str:
     """demo_seeds.json: base against tuned, seed by seed."""
     lines = [
@@ -267,7 +320,12 @@ TABLES = {
 }
 
 
-SPEED_TABLES = {"cpu_ladder": ladder_table, "cpu_scaling": scaling_table, "loss_head": loss_head_table}
+SPEED_TABLES = {
+    "cpu_ladder": ladder_table,
+    "cpu_scaling": scaling_table,
+    "loss_head": loss_head_table,
+    "adam8bit_parity": parity_table,
+}
 
 
 def main() -> None:

@@ -151,24 +151,33 @@ class TokenizedSet:
 class PackedBatch:
     """One micro-batch: whole documents laid end to end in one row, no padding. Labels are already shifted.
 
-    Invariant: packed loss, gradients and logits equal those of the documents run one by one.
+    With a shared prefix the row begins with it, and each document goes on from there. Invariant: packed loss and
+    gradients equal those of the documents run one by one.
     """
 
     ids_T: Tensor
     """int64 [T]"""
     positions_T: Tensor
-    """int64 [T]; restarts at 0 at every document"""
+    """int64 [T]; restarts at every document, at 0 or behind the shared prefix"""
     labels_T: Tensor
     """int64 [T]; the token to be predicted at each position, -100 where nothing is taught or a document ends"""
+    taught_N: Tensor
+    """int64 [N]; the positions that have a label, rising: a GPU that looked for them would have to be waited for"""
+    offsets_D: Tensor
+    """int32 [documents + 1]; where each document begins, and the end of the last one, were the prefix in each"""
     lengths: tuple[int, ...]
-    """Tokens of each document, in order; sums to T."""
+    """Tokens of each document, in order, without the shared prefix; with it they sum to T."""
     sample_ids: tuple[str, ...]
     sample_keys: tuple[int, ...]
     """A 63-bit number per document, the same wherever it is packed: seeds its dropout masks."""
+    shared_prefix: int = 0
+    """Tokens that all documents begin with, stored once at the beginning of the row."""
+    mask_keys_T: np.ndarray | None = None
+    """uint64 [T], in the host's memory; seeds dropout masks in place of `sample_keys` where prefixes may be shared"""
 
     @property
     def num_taught(self) -> int:
-        return int((self.labels_T != -100).sum())
+        return len(self.taught_N)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -207,10 +216,14 @@ class RunPlan:
     """peak of each rank, foreseen when micro-batch and recompute were decided; None: could not be foreseen"""
     longest_matmul_document: int = 1024
     """tokens up to which a document's attention goes through plain matrix products on the CPU"""
+    attention: Literal["documents", "torch", "flash-attn"] = "documents"
+    """whose function computes attention on a GPU: one call for each document, or a library's for all of a pack"""
     loss_head: Literal["chunked", "torch", "liger"] = "chunked"
     """whose function computes output head and cross-entropy"""
     is_compiled: bool = False
     """whether each layer goes through torch.compile"""
+    share_prefix: bool = False
+    """whether what the samples of a pass begin with is computed once"""
     measured_seconds_per_step: float | None = None
     """median of the measured steps when the step count was fitted to a time budget"""
 

@@ -94,6 +94,22 @@ def test_killed_while_an_adapter_trains_that_started_inside_the_base_the_run_end
     assert set(workplace.hashes()) >= {"adapter_model.safetensors", "checkpoint-4/optimizer.safetensors"}
 
 
+def test_killed_while_a_base_in_float8_is_trained_over_the_run_ends_as_if_never_stopped(workplace):
+    """Lean: with whole layers made anew."""
+    sections = {"model": {"quantize": "fp8"}, "train": {"max_steps": 4, "keep": 1, "recompute": "full"}}
+    workplace.write_recipe(output=str(workplace.folder / "whole"), **sections)
+    workplace.train()
+    workplace.write_recipe(**sections)
+    workplace.kill_at(2)
+    workplace.train()
+    assert len(workplace.trajectory()) == 4
+    assert workplace.trajectory() == workplace.trajectory("whole")
+    assert workplace.hashes() == workplace.hashes("whole")
+    summary = json.loads((workplace.folder / "run" / "summary.json").read_text())
+    assert summary["kernels"]["frozen base"].startswith("float8 emulated")
+    assert summary["kernels"]["recompute"].startswith("whole layers")
+
+
 def test_stopped_by_signals_the_run_saves_says_so_and_ends_as_if_never_stopped(workplace, uninterrupted):
     for number, step in ((signal.SIGINT, 2), (signal.SIGTERM, 4)):
         process = workplace.train_until(lambda step=step: workplace.last_step() >= step)

@@ -55,7 +55,8 @@ def test_the_same_model_fails_on_labels_shifted_otherwise(shift):
         ids.append(int(next_token[ids[-1]]))
     sample = TokenizedSample(id="5", ids=np.array(ids, dtype=np.int32), taught=np.ones(30, dtype=bool))
     batch = pack([sample])
-    shifted = replace(batch, labels_T=batch.labels_T.roll(shift))
+    labels_T = batch.labels_T.roll(shift)
+    shifted = replace(batch, labels_T=labels_T, taught_N=(labels_T != -100).nonzero()[:, 0])
     nll, num_taught, _ = loss_model_of(_bigram_model(next_token)).evaluate(shifted)
     assert nll / num_taught > 5
 

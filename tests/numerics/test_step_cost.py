@@ -114,10 +114,10 @@ def kept_bound(s: SimpleNamespace, num_bytes: int) -> int:
     Per token and layer: inputs and outputs of both norms (4 E), what attention reads and writes (2 Q + 2 P), gate and
     up (2 F), the adapters' narrow products (7 R), and a float32 number for each norm. Per layer: attention
     probabilities. The first norm of all is not differentiated, the last one after the layers is; then there are the
-    gradient of the taught hidden states, the angles of all positions and the marks of taught positions.
+    gradient of the taught hidden states, the angles of all positions and the numbers of taught positions.
     """
     per_layer = s.T * ((4 * s.E + 2 * s.Q + 2 * s.P + 2 * s.F + 7 * R) * num_bytes + 2 * 4) + s.H * s.pairs * num_bytes
-    return s.L * per_layer + s.N * s.E * num_bytes + 2 * s.T * s.D * num_bytes + s.T
+    return s.L * per_layer + s.N * s.E * num_bytes + 2 * s.T * s.D * num_bytes + 8 * s.N
 
 
 def flops_bound(s: SimpleNamespace) -> int:

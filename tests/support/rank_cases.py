@@ -17,6 +17,7 @@ from unittest import mock
 
 import torch
 from safetensors.torch import save_file
+from shared_prefixes import begin_alike
 from tiny import LORA, attach, build_training, make_plan, make_samples, run_steps, tiny_llama, values
 from tiny_live import make_live, make_rows
 from torch import Tensor
@@ -37,6 +38,7 @@ from whet.types import StepRecord
 LENGTHS = [17, 9, 30, 5, 12, 8]
 DROPOUT = Adapter(rank=4, alpha=8.0, dropout=0.3)
 REFACTORED = "lora refactored after steps 2 and 3"
+SHARED = "dropout, samples that begin alike"
 # (dtype, adapter, number of samples, micro-batch): global batch 4, three steps
 CASES = {
     "lora with dropout": (torch.float64, DROPOUT, 6, 1),
@@ -53,6 +55,7 @@ CASES = {
     "eva": (torch.float64, Adapter(rank=4, alpha=8.0, init="eva"), 6, 1),
     "dora and norms": (torch.float64, Adapter(rank=4, alpha=8.0, method="dora", also_train=("norms",)), 6, 2),
     REFACTORED: (torch.float64, LORA, 6, 1),
+    SHARED: (torch.float64, DROPOUT, 6, 2),
 }
 SPECTRAL = Callback(name="spectral", every=1, warmup_steps=2, mode="balanced")
 OPTIM = Optim(lr=1e-3, schedule="cosine", warmup=1, weight_decay=0.1, max_grad_norm=0.5)
@@ -65,8 +68,11 @@ def results(env: Env) -> tuple[dict[str, dict], dict[str, Tensor]]:
         plan = make_plan(
             num_samples, micro_batch=micro_batch, global_batch=4, world_size=env.world_size, total_steps=3
         )  # fmt: skip
+        shares = name == SHARED
+        plan = dataclasses.replace(plan, share_prefix=shares)
+        samples = begin_alike(LENGTHS[:num_samples], 12 * shares)
         training = build_training(
-            tiny_llama(dtype), make_samples(LENGTHS[:num_samples]), plan, adapter=adapter, optim=OPTIM, env=env,
+            tiny_llama(dtype), samples, plan, adapter=adapter, optim=OPTIM, env=env,
             validation=make_samples([9, 31, 4, 17, 6], seed=9),
             callbacks=[Spectral(SPECTRAL)] if name == REFACTORED else [],
         )  # fmt: skip
@@ -159,7 +165,7 @@ def agreement(env: Env) -> dict:
     parameter = torch.nn.Parameter(torch.zeros(2))
     if not is_last:
         parameter.grad = torch.tensor([1.0, 2.0])
-    summed = all_reduce_step([parameter], [env.rank + 1.0])
+    summed = all_reduce_step([parameter], torch.tensor([env.rank + 1.0])).tolist()
     value = torch.full((3,), float(env.rank))
     broadcast_from_main([value])
     # every rank draws its own factors and start

@@ -15,7 +15,7 @@ from whet.evaluation.live import LiveSet
 from whet.kernels import select
 from whet.kernels.dropout import DropoutState, StatelessDropout
 from whet.models.adapter_init import START_NAME
-from whet.models.adapters import ADAPTER_NAME, Trainables, attach_lora, train_all_weights
+from whet.models.adapters import ADAPTER_NAME, Trainables, attach_lora, train_all_weights, weights_form
 from whet.optim.build import build_optimizer
 from whet.parallel.env import Env
 from whet.recipe.schema import Adapter, Optim
@@ -123,7 +123,8 @@ def build_training(
     """What `whet.train.run` builds, for `model`: LoRA where `adapter` is given, else all weights."""
     optim = optim or Optim(lr=1e-3, schedule="constant", warmup=0)
     dropout = DropoutState(seed)
-    trainables = attach(model, adapter, dropout, seed=seed) if adapter else train_all_weights(model)
+    trainables = attach(model, adapter, dropout, seed=seed) if adapter else None
+    trainables = trainables or train_all_weights(model, weights_form(optim))
     if adapter and is_perturbed:
         perturb(trainables)
     told = Callbacks(callbacks)
@@ -136,7 +137,13 @@ def build_training(
         loss_model=loss_model_of(model),
         kernels=select.install(model, adapter_name=ADAPTER_NAME if adapter else None, start_name=START_NAME),
         trainables=trainables,
-        optimizer=build_optimizer(trainables.named, optim, lr_ratio=adapter.lr_ratio if adapter else 1.0),
+        optimizer=build_optimizer(
+            trainables.named,
+            optim,
+            lr_ratio=adapter.lr_ratio if adapter else 1.0,
+            weights=trainables.weights,
+            seed=seed,
+        ),
         dropout=dropout,
         samples=samples,
         num_taught=np.array([s.num_taught for s in samples], dtype=np.int32),

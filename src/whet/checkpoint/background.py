@@ -1,29 +1,9 @@
-"""Files are written beside training: a copy of the state in memory, and one thread that writes one copy at a time."""
+"""Files are written beside training by one thread, one job at a time."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-
-import torch
-from torch import Tensor
-
-
-@torch.no_grad()
-def copy_of(tensors: Mapping[str, Mapping[str, Tensor]]) -> dict[str, dict[str, Tensor]]:
-    """The values as they are now, in the host's memory; what happens to the tensors later does not reach them.
-
-    Twice the memory of what is copied until it is written: weights and Adam's moments, so with an adapter little and
-    with full fine-tuning 12 bytes per parameter.
-    """
-    return {
-        file: {name: tensor.to("cpu", copy=True) for name, tensor in named.items()} for file, named in tensors.items()
-    }
-
-
-def num_bytes(tensors: Mapping[str, Mapping[str, Tensor]]) -> int:
-    """Memory that `copy_of` takes."""
-    return sum(tensor.nbytes for named in tensors.values() for tensor in named.values())
 
 
 class Background:

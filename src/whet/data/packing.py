@@ -4,6 +4,8 @@ documents   |a0 a1 a2 a3|b0 b1 b2|
 positions    0  1  2  3  0  1  2
 labels       a1 a2 a3 -  b1 b2 -      (- = -100: nothing to predict across a border, or not taught)
 
+What all documents of a row begin with may be stored once, before them (data/shared_prefix.py).
+
 Which documents go together is decided by the sampler; `plan_packs` is its way of filling packs of a fixed length.
 """
 
@@ -11,11 +13,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
+from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
+from whet.data.shared_prefix import common_prefix, mask_keys
 from whet.types import PackedBatch, TokenizedSample
 
 IGNORED = -100
@@ -34,38 +39,51 @@ def shift_labels(sample: TokenizedSample) -> np.ndarray:
 
 
 def pack(
-    samples: Sequence[TokenizedSample], device: torch.device | str = "cpu", *, is_pinned: bool = False
-) -> PackedBatch:
-    """Lay `samples` end to end. An empty sequence gives an empty batch (T = 0).
+    samples: Sequence[TokenizedSample], device: torch.device | str = "cpu", *, is_pinned: bool = False,
+    share_prefix: bool = False,
+) -> PackedBatch:  # fmt: skip
+    """Lay `samples` end to end; with `share_prefix`, what all of them begin with once and before them.
 
-    `is_pinned`: stays in the host's memory, where `to_device` can copy it from without waiting.
+    An empty sequence gives an empty batch (T = 0). `is_pinned`: stays in the host's memory, where `to_device` can
+    copy it from without waiting.
     """
-    empty = np.zeros(0, dtype=np.int64)
-    ids = np.concatenate([empty, *(s.ids for s in samples)]).astype(np.int64)
-    positions = np.concatenate([empty, *(np.arange(s.num_tokens) for s in samples)]).astype(np.int64)
-    labels = np.concatenate([empty, *(shift_labels(s) for s in samples)]).astype(np.int64)
-    tensors = [torch.from_numpy(values) for values in (ids, positions, labels)]
-    ids_T, positions_T, labels_T = (t.pin_memory() if is_pinned else t.to(device) for t in tensors)
+    prefix = common_prefix(samples) if share_prefix else 0
+    keys = tuple(sample_key(s.id) for s in samples)
+    ids = _join([s.ids for s in samples], prefix).astype(np.int64)
+    positions = _join([np.arange(s.num_tokens) for s in samples], prefix).astype(np.int64)
+    labels = _join([shift_labels(s) for s in samples], prefix).astype(np.int64)
+    seeds = [mask_keys(s, key) for s, key in zip(samples, keys, strict=True)] if share_prefix else []
+    offsets = np.cumsum([0, *(s.num_tokens for s in samples)], dtype=np.int32)
+    values = (ids, positions, labels, np.flatnonzero(labels != IGNORED), offsets)
+    tensors = [torch.from_numpy(each) for each in values]
+    ids_T, positions_T, labels_T, taught_N, offsets_D = (t.pin_memory() if is_pinned else t.to(device) for t in tensors)
     return PackedBatch(
         ids_T=ids_T,
         positions_T=positions_T,
         labels_T=labels_T,
-        lengths=tuple(s.num_tokens for s in samples),
+        taught_N=taught_N,
+        offsets_D=offsets_D,
+        lengths=tuple(s.num_tokens - prefix for s in samples),
         sample_ids=tuple(s.id for s in samples),
-        sample_keys=tuple(sample_key(s.id) for s in samples),
+        sample_keys=keys,
+        shared_prefix=prefix,
+        mask_keys_T=_join(seeds, prefix) if seeds else None,
     )
+
+
+def _join(rows: Sequence[np.ndarray], prefix: int) -> np.ndarray:
+    """The first `prefix` entries, which all rows have in common, then what comes after them in each row."""
+    empty = np.zeros(0, dtype=np.int64)
+    return np.concatenate([rows[0][:prefix], *(row[prefix:] for row in rows)]) if rows else empty
 
 
 def to_device(batch: PackedBatch, device: torch.device) -> PackedBatch:
     """The batch where it is computed; a copy to a GPU starts here and what uses it waits for it."""
     if device.type == "cpu":
         return batch
-    return replace(
-        batch,
-        ids_T=batch.ids_T.to(device, non_blocking=True),
-        positions_T=batch.positions_T.to(device, non_blocking=True),
-        labels_T=batch.labels_T.to(device, non_blocking=True),
-    )
+    tensors = {f.name: t for f in fields(batch) if isinstance(t := getattr(batch, f.name), Tensor)}
+    copies: dict[str, Any] = {name: t.to(device, non_blocking=True) for name, t in tensors.items()}
+    return replace(batch, **copies)
 
 
 def plan_packs(lengths: np.ndarray, capacity: int) -> list[np.ndarray]:

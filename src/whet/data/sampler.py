@@ -16,6 +16,7 @@ from typing import Literal
 import numpy as np
 
 from whet.data.packing import padding_share, plan_packs
+from whet.data.shared_prefix import describe_sharing, estimate_common_prefix
 from whet.recipe.schema import Recipe
 from whet.types import RunPlan, TokenizedSet
 
@@ -46,12 +47,15 @@ class Order:
     def __init__(
         self, lengths: np.ndarray, *, seed: int, source_sizes: Sequence[int] = (),
         weights: Sequence[float] | None = None, unit: Literal["samples", "packs"] = "samples", capacity: int = 0,
+        shared_prefix: int = 0,
     ) -> None:  # fmt: skip
-        """`lengths`: int [num_samples], in tokens; `source_sizes` and `weights`: per source; `capacity`: of a pack."""
+        """`lengths`: int [num_samples], in tokens; `source_sizes` and `weights`: per source; `capacity`: of a pack;
+        `shared_prefix`: tokens that all samples begin with and a pass may compute once."""
         self.lengths = lengths
         self.seed = seed
         self.unit = unit
         self.capacity = capacity
+        self.shared_prefix = shared_prefix
         self._sizes = tuple(source_sizes) or (len(lengths),)
         self._counts = None if weights is None else mix_counts(self._sizes, weights)
         self._epoch: tuple[int, np.ndarray | list[np.ndarray]] = (-1, [])
@@ -99,11 +103,17 @@ def order_of(recipe: Recipe, tokens: TokenizedSet) -> Order:
         weights=weights or None,
         unit=recipe.batch.unit,
         capacity=recipe.data.max_length,
+        shared_prefix=estimate_common_prefix(tokens.samples) if recipe.batch.share_prefix else 0,
     )
 
 
-def describe_packing(order: Order, micro_size: int) -> str:
-    """What packing saves, in one sentence."""
+def describe_packing(order: Order, micro_size: int, *, shares_prefix: bool = False) -> str:
+    """What packing saves, in one sentence, and in another what sharing a prefix does."""
+    sharing = f"; {describe_sharing(order.shared_prefix, order.lengths)}" if shares_prefix else ""
+    return _describe_layout(order, micro_size) + sharing
+
+
+def _describe_layout(order: Order, micro_size: int) -> str:
     if order.unit == "packs":
         share = int(order.lengths.sum(dtype=np.int64)) / (order.num_units * order.capacity)
         packs = f"{order.num_units:,} packs of at most {order.capacity:,} tokens"

@@ -45,7 +45,9 @@ def read_step(
     ids = tuple(own[i].id if i in own else sample_id(samples, i) for i in taken.indices.tolist())
     return StepRows(
         step=step,
-        batches=tuple(pack([own[i] for i in turn.tolist()], is_pinned=is_pinned) for turn in turns),
+        batches=tuple(
+            pack([own[i] for i in turn.tolist()], is_pinned=is_pinned, share_prefix=plan.share_prefix) for turn in turns
+        ),
         sample_ids=ids,
         num_tokens=int(order.lengths[taken.indices].sum(dtype=np.int64)),
         num_taught=int(num_taught[taken.indices].sum(dtype=np.int64)),

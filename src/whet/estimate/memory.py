@@ -6,6 +6,9 @@ Peak = process + weights + gradients + Adam's moments + a checkpoint being writt
 Saved activations are counted per token and layer as the fused functions of whet.kernels keep them (the table in
 `saved_layer_bytes`; tests count the real ones). PEFT's own layers, which DoRA needs, keep 4.5 times as much (measured).
 
+On a GPU attention keeps one number for each token and head in place of its probabilities, logits come in larger blocks,
+and the copy of a checkpoint lies in the host's memory. Nothing of this was measured.
+
 Shape letters: E hidden size, F channels of the feed-forward layer, Q all query heads and P all key heads in entries
 (heads x head size), L layers, V vocabulary.
 """
@@ -24,15 +27,15 @@ SHARE_OF_FREE = 0.8
 """of the free memory that a plan may fill: the rest is for what is not foreseen"""
 ENOUGH_TOKENS = {"cpu": 1024, "cuda": 8192}
 """tokens of a pass from which on more of them bring no speed"""
-SLACK = 0.2
+SLACK = {"cpu": 0.2, "cuda": 0.1}
 """of activations and working memory: holes between blocks that the allocator cannot fill, because passes differ in
-length and oneDNN keeps a little of every length"""
+length and oneDNN keeps a little of every length (on a GPU: not measured)"""
 PROCESS_BYTES = 450_000_000
 """Python with torch, transformers and PEFT, where it cannot be measured"""
 FLOAT32_BYTES = 4
 ROWS_OF_HEAD = 512
-TOKENS_OF_HEAD = 2048
-"""rows and tokens of one block of logits on a CPU"""
+TOKENS_OF_HEAD = {"cpu": 2048, "cuda": 32768}
+"""rows and tokens of one block of logits"""
 LONGEST_KEPT_PROBABILITIES = 512
 """tokens of a document up to which its attention probabilities are kept"""
 _ROWS_PER_TILE = 128
@@ -54,9 +57,11 @@ class Job:
     vocab: int
     num_base: int
     """weights of the model"""
+    base_bytes: int | None = None
+    """of a frozen base that is quantized; None: all of it in the compute dtype"""
     num_trainable: int
     trains_all: bool
-    """all weights in float32, products under autocast; else a frozen base in the compute dtype and an adapter"""
+    """all weights; else a frozen base in the compute dtype and an adapter"""
     is_fused: bool
     """whether the adapter runs in whet's fused functions"""
     narrow_values: int
@@ -64,13 +69,21 @@ class Job:
     compute_bytes: int
     """of one number in products: 2, 4 or 8"""
     is_tied: bool
+    is_widened: bool = True
+    """where all weights train: whether they are held in float32 (or wider); else in the compute dtype"""
+    master_bytes: int = 0
+    """of the float32 master of a weight that is not widened"""
+    moment_bytes: float = 8.0
+    """of both moments of a weight that is not widened"""
     process_bytes: int = PROCESS_BYTES
     """what the process holds besides weights"""
+    device: Literal["cpu", "cuda"] = "cpu"
 
     @property
     def stream_bytes(self) -> int:
         """of one number between the layers: autocast leaves it wide"""
-        return max(self.compute_bytes, FLOAT32_BYTES) if self.trains_all else self.compute_bytes
+        is_wide = self.trains_all and self.is_widened
+        return max(self.compute_bytes, FLOAT32_BYTES) if is_wide else self.compute_bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,12 +96,15 @@ class Pass:
     """entries of attention probabilities that one head keeps for the backward pass"""
 
 
-def kept_probabilities(length: int) -> int:
-    """Entries of one head's probabilities that are kept of a document: the tiles on and below its diagonal."""
+def kept_probabilities(length: int, prefix: int = 0) -> int:
+    """Entries of one head's probabilities that are kept of a document: the tiles on and below its diagonal.
+
+    Of a document that goes on from a shared prefix of `prefix` tokens: the rows of its own tokens.
+    """
     if length > LONGEST_KEPT_PROBABILITIES:
         return 0
-    num_tiles = max(1, (length + _ROWS_PER_TILE // 2) // _ROWS_PER_TILE)
-    edges = [*(_ROWS_PER_TILE * i for i in range(num_tiles)), length]
+    num_tiles = max(1, (length - prefix + _ROWS_PER_TILE // 2) // _ROWS_PER_TILE)
+    edges = [*(prefix + _ROWS_PER_TILE * i for i in range(num_tiles)), length]
     return sum((last - first) * last for first, last in pairwise(edges))
 
 
@@ -111,30 +127,44 @@ def saved_layer_bytes(job: Job, one_pass: Pass, recompute: Recompute) -> int:
     if num_qkv_copies > 1:  # the copies are not the norm's own output
         per_token["norms"] = per_token["none"]
         per_token["mlp"] += num_qkv_copies * norm_output
-    probabilities = 0 if recompute == "full" else job.num_heads * one_pass.probabilities * narrow
+    kept = tokens * FLOAT32_BYTES if job.device == "cuda" else one_pass.probabilities * narrow
+    probabilities = 0 if recompute == "full" else job.num_heads * kept
     ranks = 0 if recompute == "full" else job.narrow_values * narrow
     return int(factor * tokens * (per_token[recompute] + ranks)) + probabilities
 
 
 def predict(job: Job, one_pass: Pass, recompute: Recompute) -> dict[str, int]:
     """Bytes of each part of the peak of one process; their sum is the prediction."""
-    narrow = job.compute_bytes
-    masters = job.num_trainable * FLOAT32_BYTES if narrow < FLOAT32_BYTES else job.num_trainable * narrow
-    base = 0 if job.trains_all else job.num_base * narrow
-    narrowed = job.num_trainable * narrow if job.trains_all and narrow < FLOAT32_BYTES else 0
     kept = job.num_layers * saved_layer_bytes(job, one_pass, recompute)
     activations = kept + 2 * one_pass.tokens * job.hidden * job.stream_bytes
     work = max(_layer_work(job, one_pass, recompute), _head_work(job, one_pass))
     return {
         "process": job.process_bytes,
-        "weights": base + masters + narrowed,
-        "gradients": masters,
-        "moments": 2 * masters,
-        "checkpoint": 3 * masters,
+        **_state_bytes(job),
         "activations": activations,
         "work": work,
-        "slack": int(SLACK * (activations + work)),
+        "slack": int(SLACK[job.device] * (activations + work)),
     }
+
+
+def _state_bytes(job: Job) -> dict[str, int]:
+    """Weights, gradients, moments, and what a checkpoint copies of them beside them."""
+    narrow, num = job.compute_bytes, job.num_trainable
+    copies = 1 if job.device == "cpu" else 0
+    if job.trains_all and not job.is_widened:
+        moments, saved = int(num * job.moment_bytes), num * (job.master_bytes or narrow)
+        weights = num * (narrow + job.master_bytes)
+        return {
+            "weights": weights,
+            "gradients": num * narrow,
+            "moments": moments,
+            "checkpoint": copies * (saved + moments),
+        }
+    wide = num * max(narrow, FLOAT32_BYTES)
+    held = job.num_base * narrow if job.base_bytes is None else job.base_bytes
+    base = 0 if job.trains_all else held
+    narrowed = num * narrow if job.trains_all and narrow < FLOAT32_BYTES else 0
+    return {"weights": base + wide + narrowed, "gradients": wide, "moments": 2 * wide, "checkpoint": 3 * copies * wide}
 
 
 def _layer_work(job: Job, one_pass: Pass, recompute: Recompute) -> int:
@@ -150,7 +180,8 @@ def _head_work(job: Job, one_pass: Pass) -> int:
     rows = min(one_pass.taught, ROWS_OF_HEAD)
     hidden = 2 * one_pass.taught * job.hidden * job.stream_bytes
     if not job.trains_all:
-        return hidden + rows * (TOKENS_OF_HEAD * 2 * FLOAT32_BYTES + 3 * job.hidden * FLOAT32_BYTES)
+        tokens = min(job.vocab, TOKENS_OF_HEAD[job.device])
+        return hidden + rows * (tokens * 2 * FLOAT32_BYTES + 3 * job.hidden * FLOAT32_BYTES)
     table = job.vocab * job.hidden * FLOAT32_BYTES
     return hidden + rows * job.vocab * job.compute_bytes + (2 if job.is_tied else 1) * table
 

@@ -98,7 +98,7 @@ class VllmWriter:
 
 
 def _refuse_base(recipe: Recipe, loaded: LoadedModel) -> None:
-    if recipe.model.quantize != "none":
+    if recipe.model.quantize not in ("none", "fp8"):  # float8 is for training alone
         raise RecipeError(
             f"vLLM would answer with the whole base, not with the one in {recipe.model.quantize}",
             where="--backend vllm",

@@ -1,7 +1,8 @@
 """Dropout whose mask is a function of (seed, step, sample, position, module, channel) and of nothing else.
 
 No random generator is advanced, so packing, micro-batch splits, the number of ranks, recomputation and resume all
-see the same masks. The mask of token t and channel c in module m is
+see the same masks. Where prefixes may be shared, the ids up to a token that may be shared stand for its sample: it has
+one mask in all samples that begin with them. The mask of token t and channel c in module m is
 
     keep = mix32(row(seed, step, sample, position, m) xor column(c)) >= p * 2^32
 
@@ -16,6 +17,7 @@ import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -43,7 +45,23 @@ def _int32(x: np.ndarray) -> Tensor:
 
 
 def _logical_shift(x: Tensor, bits: int) -> Tensor:
-    return (x >> bits).bitwise_and_((1 << (32 - bits)) - 1)
+    return (x >> bits).bitwise_and_((1 << (8 * x.element_size() - bits)) - 1)
+
+
+def _splitmix_torch(x: Tensor) -> Tensor:
+    """`_splitmix` on int64 bits."""
+    x = x + (int(_GOLDEN) - (1 << 64))
+    for bits, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+        x ^= _logical_shift(x, bits)
+        x *= factor - (1 << 64)
+    x ^= _logical_shift(x, 31)
+    return x
+
+
+@lru_cache(maxsize=64)
+def _columns(num_channels: int, device: torch.device) -> Tensor:
+    """int32 [C]: one hash per channel."""
+    return _int32(_splitmix(np.arange(num_channels, dtype=np.uint64))).to(device)
 
 
 def _mix32_(x: Tensor) -> Tensor:
@@ -111,12 +129,22 @@ class DropoutState:
     def __init__(self, seed: int) -> None:
         self._seed = np.uint64(seed)
         self._rows_T: np.ndarray | None = None
+        self._place: dict[np.uint64, int] = {}
+        self._keys_M1: Tensor | None = None
+        self._hashes_MT: Tensor | None = None
+
+    def know(self, module_key: np.uint64) -> None:
+        """A module that will ask for rows."""
+        self._place.setdefault(module_key, len(self._place))
 
     @contextmanager
     def micro_batch(self, step: int, batch: PackedBatch) -> Iterator[None]:
         """Masks inside this block belong to optimizer step `step` and the documents of `batch`."""
-        keys = np.repeat(np.array(batch.sample_keys, dtype=np.uint64), batch.lengths)
-        positions = np.concatenate([np.arange(n, dtype=np.uint64) for n in batch.lengths])
+        keys, prefix = batch.mask_keys_T, batch.shared_prefix
+        if keys is None:
+            keys = np.repeat(np.array(batch.sample_keys, dtype=np.uint64), batch.lengths)
+        branches = (np.arange(prefix, prefix + n, dtype=np.uint64) for n in batch.lengths)
+        positions = np.concatenate([np.arange(prefix, dtype=np.uint64), *branches])
         # 1-element arrays: numpy warns about wrap-around of scalars, not of arrays
         rows = _splitmix(np.full(1, self._seed)) ^ np.full(1, np.uint64(step))
         rows = _splitmix(_splitmix(rows) ^ keys)
@@ -124,13 +152,27 @@ class DropoutState:
         try:
             yield
         finally:
-            self._rows_T = None
+            self._rows_T = self._hashes_MT = None
 
     def rows(self, module_key: np.uint64) -> Tensor:
-        """int32 [T]: one hash per token for one module."""
+        """int32 [T]: one hash per token for one module, in the host's memory."""
+        return _int32(_splitmix(self._present() ^ module_key))
+
+    def rows_on(self, module_key: np.uint64, device: torch.device) -> Tensor:
+        """The same on a GPU: one copy that nothing waits for, and the hashes of all modules made there at once."""
+        if self._hashes_MT is None:
+            in_memory = torch.from_numpy(self._present().view(np.int64))
+            rows_T = (in_memory.pin_memory() if device.type == "cuda" else in_memory).to(device, non_blocking=True)
+            if self._keys_M1 is None or len(self._keys_M1) != len(self._place):
+                keys_M = np.array(list(self._place), dtype=np.uint64).view(np.int64)
+                self._keys_M1 = torch.from_numpy(keys_M).to(device)[:, None]
+            self._hashes_MT = (_splitmix_torch(rows_T ^ self._keys_M1) >> 32).to(torch.int32)
+        return self._hashes_MT[self._place[module_key]]
+
+    def _present(self) -> np.ndarray:
         if self._rows_T is None:
             raise RuntimeError("dropout is active outside DropoutState.micro_batch")
-        return _int32(_splitmix(self._rows_T ^ module_key))
+        return self._rows_T
 
 
 class StatelessDropout(nn.Module):
@@ -143,6 +185,7 @@ class StatelessDropout(nn.Module):
         self._module_key = np.frombuffer(hashlib.sha256(module_name.encode()).digest()[:8], dtype=">u8").astype(
             np.uint64
         )[0]
+        state.know(self._module_key)
 
     def mask(self, num_channels: int, device: torch.device) -> Tensor:
         """bool [T, num_channels] for the rows now in the model, True = kept."""
@@ -150,10 +193,11 @@ class StatelessDropout(nn.Module):
 
     def present_mask(self, num_channels: int, device: torch.device) -> Mask:
         """The mask of the rows now in the model, made anew whenever it is used."""
-        columns_C = _int32(_splitmix(np.arange(num_channels, dtype=np.uint64)))
+        key, state = self._module_key, self._state
+        rows_T = state.rows(key) if device.type == "cpu" else state.rows_on(key, device)
         return Mask(
-            rows_T1=self._state.rows(self._module_key).to(device)[:, None],
-            columns_1C=columns_C.to(device)[None, :],
+            rows_T1=rows_T[:, None],
+            columns_1C=_columns(num_channels, device)[None, :],
             threshold=int(self.p * 2**32) - 2**31,
         )
 

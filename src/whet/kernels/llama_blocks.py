@@ -19,7 +19,7 @@ from whet.kernels import attention
 from whet.kernels.lora_adapter import Layer
 from whet.kernels.lora_linear import has_hooks, is_active, layer_of, lora_linears, why_not
 from whet.kernels.lora_mlp import lora_mlp
-from whet.kernels.rotary import rotate
+from whet.kernels.rotary import rotate_both
 from whet.kernels.swiglu import swiglu
 
 _QKV = ("q_proj", "k_proj", "v_proj")
@@ -150,7 +150,7 @@ def _attention_forward(way: _Way) -> Callable[..., tuple[Tensor, None]]:
         q_THD, k_THD, v_THD = (part.reshape(rows.numel(), -1, block.head_dim) for part in parts)
         cos_TD, sin_TD = (each.expand(*rows, -1).reshape(-1, block.head_dim) for each in position_embeddings)
         if "rotary" in way.operations:
-            q_THD, k_THD = rotate(q_THD, cos_TD, sin_TD), rotate(k_THD, cos_TD, sin_TD)
+            q_THD, k_THD = rotate_both(q_THD, k_THD, cos_TD, sin_TD)
         else:
             q_THD, k_THD = apply_rotary_pos_emb(q_THD, k_THD, cos_TD, sin_TD)
         q, k, v = (heads.view(*rows, -1, block.head_dim).transpose(1, 2) for heads in (q_THD, k_THD, v_THD))

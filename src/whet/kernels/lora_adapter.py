@@ -33,7 +33,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from whet.kernels import fp8
 from whet.kernels.dropout import Mask, StatelessDropout
+from whet.kernels.fp8 import Fp8Weight
 
 
 class Tensors(NamedTuple):
@@ -45,6 +47,14 @@ class Tensors(NamedTuple):
     b_OR: Tensor
     start_a_RI: Tensor | None = None
     minus_start_b_OR: Tensor | None = None
+    scale_O1: Tensor | None = None
+    """the base in float8: the scale of its rows, where `weight_OI` is the first part of an Fp8Weight"""
+    bytes_IO: Tensor | None = None
+
+    @property
+    def fp8_weight(self) -> Fp8Weight | None:
+        """The weight of a base in float8."""
+        return None if self.scale_O1 is None else Fp8Weight(self.weight_OI, self.scale_O1, self.bytes_IO)
 
     def factors(self, dtype: torch.dtype, scale: float = 1.0) -> tuple[Tensor, Tensor]:
         """A and B; with a start [A - A0; A0] and [B, B - B0], whose product is B A - B0 A0. The first one times
@@ -95,17 +105,39 @@ def forward(layers: Sequence[Layer], x_TI: Tensor) -> tuple[list[Tensor], list[T
     """Of layers that read the same x: each one's y [T, O], and the narrow h [K, T] that the gradient of its B wants."""
     factors = [layer.tensors.factors(x_TI.dtype) for layer in layers]
     narrow = _narrow(layers, x_TI, [down_KI for down_KI, _ in factors])
-    outs = []
-    for (tensors, setting), (_, up_OK), h_KT in zip(layers, factors, narrow, strict=True):
-        y_TO = nn.functional.linear(x_TI, tensors.weight_OI, tensors.bias_O)
+    outs = _base_outputs(layers, x_TI)
+    for y_TO, (tensors, setting), (_, up_OK), h_KT in zip(outs, layers, factors, narrow, strict=True):
         y_TO.addmm_(h_KT.T, up_OK.T, alpha=setting.scale)
         start = tensors.start(x_TI.dtype)
         if start is not None and setting.mask is not None:
             start_a_RI, minus_start_b_OR = start
             noise_RT = h_KT[len(start_a_RI) :] - start_a_RI @ x_TI.T
             y_TO.addmm_(noise_RT.T, minus_start_b_OR.T, alpha=-setting.scale)
-        outs.append(y_TO)
     return outs, narrow
+
+
+def _base_outputs(layers: Sequence[Layer], x_TI: Tensor) -> list[Tensor]:
+    """Each x W^T [T, O], to be added to in place."""
+    if (weights := _fp8_weights(layers)) is not None:
+        return fp8.outputs(weights, [layer.tensors.bias_O for layer in layers], x_TI)
+    return [nn.functional.linear(x_TI, tensors.weight_OI, tensors.bias_O) for tensors, _ in layers]
+
+
+def _base_input_gradient(layers: Sequence[Layer], grads: Sequence[Tensor]) -> Tensor:
+    """The sum of dy W [T, I], to be added to in place."""
+    if (weights := _fp8_weights(layers)) is not None:
+        return fp8.input_gradient(weights, grads)
+    dx_TI = grads[0] @ layers[0].tensors.weight_OI
+    for layer, dy_TO in zip(layers[1:], grads[1:], strict=True):
+        dx_TI.addmm_(dy_TO, layer.tensors.weight_OI)
+    return dx_TI
+
+
+def _fp8_weights(layers: Sequence[Layer]) -> list[Fp8Weight] | None:
+    """None where the base is not in float8, which it is in all layers or in none."""
+    weights = [weight for layer in layers if (weight := layer.tensors.fp8_weight) is not None]
+    assert len(weights) in (0, len(layers))
+    return weights or None
 
 
 def _narrow(layers: Sequence[Layer], x_TI: Tensor, downs: Sequence[Tensor]) -> list[Tensor]:
@@ -140,15 +172,13 @@ def factor_gradients(
         learned_RT = h_KT if len(h_KT) == rank else h_KT[:rank] + h_KT[rank:]
         grad_b = (learned_RT @ dy_TO).T.to(b_OR.dtype).mul_(setting.scale)
         grad_a = grad_a.to(a_RI.dtype).mul_(setting.scale / setting.keep_probability)
-        of_tensors += [None, None, grad_a, grad_b, None, None]
+        of_tensors += [None, None, grad_a, grad_b, *[None] * (len(Tensors._fields) - 4)]
     return of_tensors
 
 
 def input_gradient(layers: Sequence[Layer], grads: Sequence[Tensor], narrow_grads: Sequence[Tensor]) -> Tensor:
     """The gradient of the x that all layers read, accumulated into one tensor."""
-    dx_TI = grads[0] @ layers[0].tensors.weight_OI
-    for layer, dy_TO in zip(layers[1:], grads[1:], strict=True):
-        dx_TI.addmm_(dy_TO, layer.tensors.weight_OI)
+    dx_TI = _base_input_gradient(layers, grads)
     if not _has_masks(layers):
         scaled = [layer.tensors.factors(dx_TI.dtype, layer.setting.scale)[0] for layer in layers]
         return dx_TI.addmm_(torch.cat(list(narrow_grads)).T, torch.cat(scaled))

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from whet.kernels import lora_adapter
 from whet.kernels.dropout import StatelessDropout
+from whet.kernels.fp8_linear import Fp8Linear
 from whet.kernels.lora_adapter import Layer, Setting, Tensors, layers_of, setting_of
 
 
@@ -60,9 +61,10 @@ def layer_of(layer: Any, adapter_name: str, start_name: str | None) -> Layer:
     """What a PEFT layer computes with now; one of those that `why_not` has nothing against."""
     base, a, b, dropout = layer.base_layer, layer.lora_A, layer.lora_B, layer.lora_dropout[adapter_name]
     start = (a[start_name].weight, b[start_name].weight) if start_name in layer.active_adapters else (None, None)
+    fp8 = (base.scale_O1, base.bytes_IO) if isinstance(base, Fp8Linear) else (None, None)
     stateless = dropout if isinstance(dropout, StatelessDropout) else None
     return Layer(
-        Tensors(base.weight, base.bias, a[adapter_name].weight, b[adapter_name].weight, *start),
+        Tensors(base.weight, base.bias, a[adapter_name].weight, b[adapter_name].weight, *start, *fp8),
         setting_of(float(layer.scaling[adapter_name]), stateless, base.weight),
     )
 
@@ -105,7 +107,7 @@ def uninstall(model: nn.Module) -> None:
 
 def why_not(layer: Any, adapter_name: str, start_name: str | None) -> str | None:
     """Why a PEFT layer is left to PEFT; None where it is one that `lora_linears` computes."""
-    if type(layer.base_layer) is not nn.Linear:
+    if type(layer.base_layer) not in (nn.Linear, Fp8Linear):
         return f"its base layer is a {type(layer.base_layer).__name__}"
     if type(layer.base_layer.weight.data) is not Tensor:
         return f"its base weight is a {type(layer.base_layer.weight.data).__name__}"

@@ -38,7 +38,8 @@ class _LinearNLL(torch.autograd.Function):
         total = torch.zeros((), dtype=_wide(dtype), device=hidden_NE.device)
         needs_hidden, needs_weight = ctx.needs_input_grad[:2]
         grad_hidden_NE = torch.empty_like(hidden_NE) if needs_hidden else None
-        grad_weight_VE = torch.zeros_like(weight_VE) if needs_weight else None
+        # in bfloat16 the many small parts of a frequent token would vanish beside their sum
+        grad_weight_VE = torch.zeros_like(weight_VE, dtype=_wide(weight_VE.dtype)) if needs_weight else None
         for start in range(0, len(labels_N), ROWS_PER_CHUNK):
             rows = slice(start, start + ROWS_PER_CHUNK)
             nll, grad_CE = _chunk(hidden_NE[rows].to(dtype), weight, labels_N[rows], needs_hidden, grad_weight_VE)
@@ -46,6 +47,7 @@ class _LinearNLL(torch.autograd.Function):
             if grad_hidden_NE is not None:
                 grad_hidden_NE[rows] = grad_CE
         ctx.save_for_backward(grad_hidden_NE, grad_weight_VE)
+        ctx.weight_dtype = weight_VE.dtype
         return total
 
     @staticmethod
@@ -53,7 +55,9 @@ class _LinearNLL(torch.autograd.Function):
         grad_hidden_NE, grad_weight_VE = ctx.saved_tensors
         scale = grads[0]
         grad_hidden = None if grad_hidden_NE is None else grad_hidden_NE * scale.to(grad_hidden_NE.dtype)
-        grad_weight = None if grad_weight_VE is None else grad_weight_VE * scale.to(grad_weight_VE.dtype)
+        grad_weight = (
+            None if grad_weight_VE is None else (grad_weight_VE * scale.to(grad_weight_VE.dtype)).to(ctx.weight_dtype)
+        )
         return grad_hidden, grad_weight, None, None
 
 

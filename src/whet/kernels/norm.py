@@ -5,7 +5,8 @@ rounded to x's dtype, then times w. Zhang and Sennrich, Root Mean Square Layer N
 
 Backward, with g = dy w:  dx = r (g - x r^2 sum(g x) / E). Weight normalisation v -> v c / |v| has the gradient
 (c / |v|) (g - v sum(g v) / |v|^2): the same with c = sqrt(E) and sqrt(E) / r in place of |v|. torch has that as one
-kernel with float32 inside, so the backward pass reads and writes each value once.
+kernel with float32 inside, so the backward pass reads and writes each value once. Where Triton's kernels run
+(`triton_support`), both passes are `triton_norm`'s.
 
 Shape letters: T tokens, E hidden size.
 """
@@ -19,12 +20,21 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from whet.kernels import triton_support
+
 _KERNEL_DTYPES = (torch.bfloat16, torch.float32, torch.float64)
 
 
 class _RmsNorm(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x_TE: Tensor, weight_E: Tensor, eps: float) -> Tensor:
+        if triton_support.is_used(x_TE):
+            from whet.kernels import triton_norm
+
+            _, y_TE, r_T1 = triton_norm.forward(x_TE, None, weight_E, eps)
+            ctx.save_for_backward(x_TE, r_T1, weight_E)
+            return y_TE
+        x_TE = x_TE.contiguous()
         wide_TE = x_TE.to(torch.promote_types(x_TE.dtype, torch.float32), copy=True)
         norm_T1 = torch.linalg.vector_norm(wide_TE, dim=-1, keepdim=True)
         r_T1 = norm_T1.square_().div_(x_TE.shape[-1]).add_(eps).rsqrt_()
@@ -35,6 +45,10 @@ class _RmsNorm(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         (dy_TE,) = grads
         x_TE, r_T1, weight_E = ctx.saved_tensors
+        if triton_support.is_used(x_TE):
+            from whet.kernels import triton_norm
+
+            return *triton_norm.backward(dy_TE, x_TE, r_T1, weight_E, weight_trains=ctx.needs_input_grad[1]), None
         grad_x = _grad_x(dy_TE, x_TE, r_T1, weight_E) if ctx.needs_input_grad[0] else None
         grad_weight = None
         if ctx.needs_input_grad[1]:
@@ -59,8 +73,40 @@ def _grad_x(dy_TE: Tensor, x_TE: Tensor, r_T1: Tensor, weight_E: Tensor) -> Tens
 
 def rms_norm(x_TE: Tensor, weight_E: Tensor, eps: float) -> Tensor:
     """x over its root mean square, times the weight; any leading shape. Gradients for x and a weight that trains."""
-    out: Tensor = _RmsNorm.apply(x_TE.reshape(-1, x_TE.shape[-1]).contiguous(), weight_E, eps)
+    out: Tensor = _RmsNorm.apply(x_TE.reshape(-1, x_TE.shape[-1]), weight_E, eps)
     return out.view(x_TE.shape)
+
+
+class _AddRmsNorm(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, x_TE: Tensor, residual_TE: Tensor, weight_E: Tensor, eps: float
+    ) -> tuple[Tensor, Tensor]:  # fmt: skip
+        from whet.kernels import triton_norm
+
+        h_TE, y_TE, r_T1 = triton_norm.forward(x_TE, residual_TE, weight_E, eps)
+        ctx.save_for_backward(h_TE, r_T1, weight_E)
+        return h_TE, y_TE
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        from whet.kernels import triton_norm
+
+        dh_TE, dy_TE = grads
+        h_TE, r_T1, weight_E = ctx.saved_tensors
+        weight_trains = ctx.needs_input_grad[2]
+        grad_h, grad_weight = triton_norm.backward(dy_TE, h_TE, r_T1, weight_E, dh_TE, weight_trains=weight_trains)
+        return grad_h, grad_h, grad_weight, None
+
+
+def add_rms_norm(x_TE: Tensor, residual_TE: Tensor, weight_E: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    """(h, y): h = x + residual and y = `rms_norm` of h; any leading shape."""
+    if not triton_support.is_used(x_TE):
+        h_TE = x_TE + residual_TE
+        return h_TE, rms_norm(h_TE, weight_E, eps)
+    rows = (each.reshape(-1, each.shape[-1]) for each in (x_TE, residual_TE))
+    h_TE, y_TE = _AddRmsNorm.apply(*rows, weight_E, eps)
+    return h_TE.view(x_TE.shape), y_TE.view(x_TE.shape)
 
 
 def install(model: nn.Module) -> tuple[int, list[str]]:
@@ -85,6 +131,11 @@ def uninstall(model: nn.Module) -> None:
     for module in model.modules():
         if _looks_like_a_norm(module):
             module.__dict__.pop("forward", None)
+
+
+def is_installed(module: nn.Module) -> bool:
+    """Whether this norm computes through `rms_norm`, and nothing was put over it since."""
+    return getattr(vars(module).get("forward"), "__func__", None) is _forward
 
 
 def _looks_like_a_norm(module: nn.Module) -> bool:

@@ -12,14 +12,20 @@ import torch
 from torch import Tensor
 
 
-def document_attention(q_HTD: Tensor, k_KTD: Tensor, v_KTD: Tensor, lengths: Sequence[int], scale: float) -> Tensor:
-    """Causal attention inside each document through one dense mask over the whole pack. Returns [T, H, D]."""
+def document_attention(
+    q_HTD: Tensor, k_KTD: Tensor, v_KTD: Tensor, lengths: Sequence[int], scale: float, prefix: int = 0
+) -> Tensor:
+    """Causal attention inside each document through one dense mask over the whole pack. Returns [T, H, D].
+
+    All documents see the first `prefix` tokens, which `lengths` does not count.
+    """
     num_groups = q_HTD.shape[0] // k_KTD.shape[0]
     k_HTD = k_KTD.repeat_interleave(num_groups, dim=0)
     v_HTD = v_KTD.repeat_interleave(num_groups, dim=0)
-    document_T = torch.repeat_interleave(torch.arange(len(lengths)), torch.tensor(lengths)).to(q_HTD.device)
-    same_TT = document_T[:, None] == document_T[None, :]
-    allowed_TT = same_TT & torch.ones_like(same_TT).tril()
+    sizes = torch.tensor([prefix, *lengths])
+    document_T = torch.repeat_interleave(torch.arange(len(sizes)), sizes).to(q_HTD.device)
+    seen_TT = (document_T[:, None] == document_T[None, :]) | (document_T == 0)
+    allowed_TT = seen_TT & torch.ones_like(seen_TT).tril()
     scores_HTT = (q_HTD @ k_HTD.transpose(1, 2)) * scale
     scores_HTT = scores_HTT.masked_fill(~allowed_TT, float("-inf"))
     return (scores_HTT.softmax(-1) @ v_HTD).transpose(0, 1)

@@ -6,9 +6,9 @@ Llama's arrangement pairs channel i with channel i + D / 2. With x = [x0, x1] th
     y1 = x1 cos1 + x0 sin1        dx1 = dy1 cos1 - dy0 sin0
 
 so nothing but the angles is kept for the backward pass, and each product is rounded once less than where the
-turned copy of x is built first.
+turned copy of x is built first. Where Triton's kernels run (`triton_support`), queries and keys are turned in one.
 
-Shape letters: T packed tokens, H heads, D head dimension.
+Shape letters: T packed tokens, H (query) heads, K key heads, D head dimension.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
+
+from whet.kernels import triton_support
 
 
 class _Rotate(torch.autograd.Function):
@@ -49,3 +51,28 @@ def rotate(x_THD: Tensor, cos_TD: Tensor, sin_TD: Tensor) -> Tensor:
     wide = torch.promote_types(x_THD.dtype, cos_TD.dtype)
     out: Tensor = _Rotate.apply(x_THD, cos_TD.to(wide).unsqueeze(-2), sin_TD.to(wide).unsqueeze(-2))
     return out
+
+
+class _RotateBoth(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, q_THD: Tensor, k_TKD: Tensor, cos_TD: Tensor, sin_TD: Tensor
+    ) -> tuple[Tensor, Tensor]:  # fmt: skip
+        from whet.kernels import triton_rotary
+
+        ctx.save_for_backward(cos_TD, sin_TD)
+        return triton_rotary.turn(q_THD, k_TKD, cos_TD, sin_TD, turns_back=False)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        from whet.kernels import triton_rotary
+
+        return *triton_rotary.turn(*grads, *ctx.saved_tensors, turns_back=True), None, None
+
+
+def rotate_both(q_THD: Tensor, k_TKD: Tensor, cos_TD: Tensor, sin_TD: Tensor) -> tuple[Tensor, Tensor]:
+    """`rotate` of queries and of keys, which may have other strides and another number of heads."""
+    if triton_support.is_used(q_THD) and triton_support.is_used(k_TKD):
+        both: tuple[Tensor, Tensor] = _RotateBoth.apply(q_THD, k_TKD, cos_TD, sin_TD)
+        return both
+    return rotate(q_THD, cos_TD, sin_TD), rotate(k_TKD, cos_TD, sin_TD)

@@ -9,7 +9,7 @@ import json
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -18,13 +18,15 @@ from whet.errors import RecipeError, StorageError
 from whet.models.adapter_file import FileForm, LayerForm, choose_form
 from whet.models.adapter_init import START_NAME, peft_name, set_factors
 from whet.models.adapter_rows import Losses
-from whet.recipe.schema import Adapter
+from whet.recipe.schema import Adapter, Optim
 from whet.types import ModelIdentity
 
 ADAPTER_NAME = "default"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 ADAPTER_CONFIG = "adapter_config.json"
 FULL_WEIGHTS = "model.safetensors"
+WeightsForm = Literal["wide", "mastered", "narrow"]
+"""how all weights train: in float32 or wider; in the model's own format after float32 masters; in that format alone"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +43,13 @@ class Trainables:
     """how the adapter stands in its file; None where names and values are saved as they are"""
     starts: dict[str, Tensor] = field(default_factory=dict)
     """frozen A0 and -B0, where the adapter starts inside the base"""
+    weights: dict[str, nn.Parameter] = field(default_factory=dict)
+    """what the model computes with, by the same names, where `named` are masters; else empty"""
+
+    @property
+    def with_gradients(self) -> list[nn.Parameter]:
+        """What a backward pass leaves gradients on."""
+        return list((self.weights or self.named).values())
 
     @property
     def num_parameters(self) -> int:
@@ -69,6 +78,8 @@ class Trainables:
                 if values[name].shape != target.shape:
                     raise StorageError(f"saved {name} has shape {tuple(values[name].shape)}")
                 target.copy_(values[name])
+            for name, weight in self.weights.items():
+                weight.copy_(self.named[name])
 
 
 def _check_names(saved: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
@@ -228,19 +239,36 @@ def _saved_name(name: str) -> str:
     return name.replace(f".{ADAPTER_NAME}.", ".")
 
 
-def train_all_weights(model: nn.Module) -> Trainables:
-    """Every weight trains, in float32 or wider (a tied head counts once)."""
+def weights_form(optim: Optim) -> WeightsForm:
+    """How `train_all_weights` is to hold the weights for this optimizer."""
+    if optim.name == "adamw_8bit":
+        return "narrow"
+    return "mastered" if optim.master == "float32" else "wide"
+
+
+def train_all_weights(model: nn.Module, form: WeightsForm = "wide") -> Trainables:
+    """Every weight trains (a tied head counts once). Weights of float32 or wider need no masters and have none."""
     for parameter in model.parameters():
-        parameter.data = parameter.data.to(torch.promote_types(parameter.dtype, torch.float32))
+        if form == "wide":
+            parameter.data = parameter.data.to(_wide(parameter))
         parameter.requires_grad_(True)
+    named = dict(model.named_parameters())
+    masters = {}
+    if form == "mastered" and any(p.dtype != _wide(p) for p in named.values()):
+        masters = {name: nn.Parameter(p.detach().to(_wide(p), copy=True), False) for name, p in named.items()}
     config = model.config.to_dict()  # type: ignore[union-attr,operator]
     config.pop("_name_or_path", None)
     return Trainables(
-        named=dict(model.named_parameters()),
+        named=masters or named,
         weights_file=FULL_WEIGHTS,
         documents={"config.json": json.loads(json.dumps(config, default=str))},
         is_adapter=False,
+        weights=named if masters else {},
     )
+
+
+def _wide(parameter: Tensor) -> torch.dtype:
+    return torch.promote_types(parameter.dtype, torch.float32)
 
 
 def _portable_config(config: dict[str, Any], form: FileForm, identity: ModelIdentity) -> dict[str, Any]:

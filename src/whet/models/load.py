@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from whet.errors import RecipeError, StorageError
-from whet.models.quantize import quantize_linears, require_quantize
+from whet.models.quantize import BY_BITSANDBYTES, quantize_linears, require_quantize
 from whet.models.source import ModelSource, find_model
 from whet.models.tokenizer import read_stop_ids, read_tokenizer
 from whet.recipe.schema import Model
@@ -51,7 +51,7 @@ def load_pretrained(model: Model, *, device: torch.device, attn_implementation: 
     source = find_model(model)
     dtype = choose_dtype(model.dtype, device)
     tokenizer = read_tokenizer(source.folder)
-    is_quantized = model.quantize != "none"
+    is_quantized = model.quantize in BY_BITSANDBYTES
     network = _load_network(source, dtype, torch.device("cpu") if is_quantized else device, attn_implementation)
     _check_network(network, tokenizer, source.folder)
     identity = source.identity

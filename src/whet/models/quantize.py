@@ -16,12 +16,14 @@ from torch import nn
 
 from whet.errors import RecipeError
 
-Method = Literal["none", "nf4", "int8"]
+Method = Literal["none", "nf4", "int8", "fp8"]
+BY_BITSANDBYTES: tuple[Method, ...] = ("nf4", "int8")
+"""held so wherever the model is loaded; float8 is the training run's own"""
 
 
 def require_quantize(method: Method, dtype: str) -> None:
     """RecipeError when a base in `method` cannot be held here; said before anything is fetched."""
-    if method == "none":
+    if method not in BY_BITSANDBYTES:
         return
     if importlib.util.find_spec("bitsandbytes") is None:
         raise RecipeError(

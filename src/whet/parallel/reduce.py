@@ -16,24 +16,21 @@ from torch import Tensor
 from whet.errors import PeerLostError
 
 
-def all_reduce_step(parameters: Iterable[Tensor], numbers: Sequence[float]) -> list[float]:
-    """Sum the gradients of `parameters` (in place) and `numbers` over all ranks. Returns the summed numbers.
+def all_reduce_step(parameters: Iterable[Tensor], numbers: Tensor) -> Tensor:
+    """Sum the gradients of `parameters` (in place) and `numbers` [N] over all ranks. Returns the summed numbers.
 
-    A parameter without a gradient counts as zero, so a rank with nothing to do still takes part. Numbers travel
-    in the buffer's dtype: at least float32.
+    A parameter without a gradient counts as zero, so a rank with nothing to do still takes part. All travel in
+    float32 or wider: bfloat16 gradients are rounded once, when their sum is known. Nothing waits for a GPU here.
     """
     if not dist.is_initialized() or dist.get_world_size() == 1:
-        return list(numbers)
+        return numbers
     params = list(parameters)
     for p in params:
         if p.grad is None:
             p.grad = torch.zeros_like(p)
-    dtype, device = params[0].dtype, params[0].device
-    flat = torch.cat(
-        [*(p.grad.reshape(-1) for p in params if p.grad is not None), torch.zeros(len(numbers)).to(params[0])]
-    )
+    dtype = torch.promote_types(params[0].dtype, torch.float32)
+    flat = torch.cat([*(p.grad.reshape(-1).to(dtype) for p in params if p.grad is not None), numbers.to(dtype)])
     start = flat.numel() - len(numbers)
-    flat[start:] = torch.tensor(list(numbers), dtype=dtype, device=device)
     try:
         dist.all_reduce(flat)
     except RuntimeError as error:
@@ -46,7 +43,7 @@ def all_reduce_step(parameters: Iterable[Tensor], numbers: Sequence[float]) -> l
         assert p.grad is not None
         p.grad.copy_(flat[offset : offset + p.numel()].view_as(p))
         offset += p.numel()
-    return [float(x) for x in flat[start:]]
+    return flat[start:].to(numbers.dtype)
 
 
 def broadcast_from_main(tensors: Iterable[Tensor]) -> None:

@@ -124,9 +124,27 @@ def _quantized_base_is_frozen(recipe: Recipe) -> Iterator[Finding]:
     path: Path = ("model", "quantize")
     if kind != "none" and method == "none":
         yield Finding((path, ("adapter", "method")), f"{kind} rounds the weights that adapter.method none would train")
-    elif kind == "int8" and method == "dora":
+    elif kind in ("int8", "fp8") and method == "dora":
         yield Finding(
-            (path, ("adapter", "method")), "int8 hides the lengths of the weights that dora measures: use nf4, or lora"
+            (path, ("adapter", "method")),
+            f"{kind} hides the lengths of the weights that dora measures: use nf4, or lora",
+        )
+
+
+def _optimizer_is_meant(recipe: Recipe) -> Iterator[Finding]:
+    name, master, dtype = recipe.optim.name, recipe.optim.master, recipe.model.dtype
+    path: Path = ("optim", "master")
+    if master != "none" and recipe.adapter.method != "none":
+        yield Finding(
+            (path, ("adapter", "method")), "does nothing with an adapter, whose weights are float32: remove it"
+        )
+    elif master != "none" and name == "adamw_8bit":
+        yield Finding((path, ("optim", "name")), "adamw_8bit keeps no masters: leave one of them out")
+    elif master != "none" and dtype in ("float32", "float64"):
+        yield Finding((path, ("model", "dtype")), f"does nothing with model.dtype {dtype}: remove it")
+    if name == "adamw_8bit" and recipe.callbacks:
+        yield Finding(
+            (("optim", "name"), ("callbacks",)), "spectral maps moments, which adamw_8bit keeps in codes: use adamw"
         )
 
 
@@ -333,6 +351,7 @@ CHECKS: tuple[Callable[[Recipe], Iterator[Finding]], ...] = (
     _adapter_targets,
     _adapter_start,
     _quantized_base_is_frozen,
+    _optimizer_is_meant,
     _adapter_places,
     _has_training_rows,
     _sources_make_sense,

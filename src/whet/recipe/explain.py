@@ -13,7 +13,7 @@ from pydantic.fields import FieldInfo
 from whet.recipe.fields import all_keys, describe, field_infos, field_types, list_type, section_of, type_at
 from whet.recipe.measured import PREFIX, answered_in_training, best_is_higher, best_name, chosen_on_verdict_rows
 from whet.recipe.problems import dotted
-from whet.recipe.schema import Adapter, Data, Recipe, Source
+from whet.recipe.schema import Adapter, Data, Optim, Recipe, Source
 from whet.recipe.splits import source_kind
 
 _HEADER = """\
@@ -40,8 +40,8 @@ def explain_recipe(recipe: Recipe) -> list[str]:
         f"Training rows: {_all([_source(source) for source in data.train])}{_shares(data)}; {_template(data)}, "
         f"at most {data.max_length:,} tokens, longer rows: {data.over_length.replace('_', ' ')}, "
         f"at most {data.max_dropped} of the rows dropped.",
-        f"AdamW, learning rate {optim.lr:g} with a {optim.schedule} schedule, warm-up {_warmup(optim.warmup)}, "
-        f"{_batch(recipe)} per step.",
+        f"{_optimizer(optim)}, learning rate {optim.lr:g} with a {optim.schedule} schedule, "
+        f"warm-up {_warmup(optim.warmup)}, {_batch(recipe)} per step.",
         f"Length: {_length(recipe)}.",
     ]
     if data.validation:
@@ -52,6 +52,12 @@ def explain_recipe(recipe: Recipe) -> list[str]:
     if not recipe.evaluate:
         sentences.append("Nothing is evaluated: the run cannot say whether tuning helped.")
     return [*sentences, f"Writes to {recipe.output}."]
+
+
+def _optimizer(optim: Optim) -> str:
+    if optim.name == "adamw_8bit":
+        return "AdamW with moments of 8 bits"
+    return "AdamW with float32 masters of bfloat16 weights" if optim.master == "float32" else "AdamW"
 
 
 def _in_training(recipe: Recipe) -> list[str]:

@@ -169,7 +169,7 @@ _ANSWERS: tuple[tuple[str, tuple[str, ...]], ...] = (
     (_PRECISION, ("bf16", "bf16_full_eval", "tf32", "dtype")),
     (_FLOAT16, ("fp16", "fp16_full_eval", "fp16_opt_level", "half_precision_backend")),
     (
-        "the optimizer is AdamW: `optim.name` adamw",
+        "the optimizer is AdamW: `optim.name` adamw or adamw_8bit",
         ("training.optim", "optim_args", "optim_target_modules", "optimizer_type", "adafactor"),
     ),
     ("the schedule falls to zero at the last step; see `optim.schedule`", ("lr_scheduler_kwargs",)),

@@ -46,9 +46,10 @@ class Model:
     dtype: Literal["auto", "float32", "bfloat16", "float64"] = "auto"
     """Number format of frozen weights and of matrix products. `auto`: bfloat16 where the hardware multiplies
     it fast (CUDA, CPUs with AMX or AVX512-BF16), else float32. Trained weights are always float32 or wider."""
-    quantize: Literal["none", "nf4", "int8"] = "none"
+    quantize: Literal["none", "nf4", "int8", "fp8"] = "none"
     """Keep the frozen linear layers in 4 bits (NF4, QLoRA, arXiv:2305.14314) or 8 bits, through bitsandbytes
-    (`pip install 'whet[quantize]'`); for adapters only."""
+    (`pip install 'whet[quantize]'`), or in float8 (e4m3), whose products are faster on NVIDIA's Hopper and are emulated
+    elsewhere; for adapters only. With `fp8` the rounding is for training alone (`docs/fp8.md`)."""
 
 
 @_section
@@ -163,14 +164,23 @@ class Batch:
     micro_size: Positive | Literal["auto"] = "auto"
     """Samples (on average) or packs per forward pass and rank; affects memory and speed, not the result. `auto`: chosen
     from the length of the samples and the free memory when the run begins, and kept when it is continued."""
+    share_prefix: bool | Literal["auto"] = "auto"
+    """Whether what all samples of a pass begin with (chat template, system prompt) is computed once. Loss and gradients
+    are the same up to rounding; with `adapter.dropout`, samples that begin alike have one mask for it. `auto`: where it
+    is at least 5 % of the training tokens, decided when the run begins and kept when it is continued."""
 
 
 @_section
 class Optim:
     """Optimizer and learning-rate schedule."""
 
-    name: Literal["adamw"] = "adamw"
-    """AdamW (arXiv:1711.05101)."""
+    name: Literal["adamw", "adamw_8bit"] = "adamw"
+    """`adamw` (arXiv:1711.05101), or `adamw_8bit` with moments of 8 bits (arXiv:2110.02861). Where all weights train
+    in bfloat16, the latter rounds them at random instead of keeping float32 ones: 6 bytes per weight."""
+    master: Literal["none", "float32"] = "none"
+    """Where all weights train in bfloat16: `none` holds them in float32 and narrows them in every pass, 18 bytes per
+    weight; `float32` holds weights and gradients in bfloat16 and float32 masters, to which updates are applied, 16
+    bytes. Gradients of several passes are then summed in bfloat16: let one pass be a step where it fits."""
     lr: Annotated[float, Field(gt=0)] = 2e-4
     """Peak learning rate."""
     betas: tuple[Fraction, Fraction] = (0.9, 0.999)

@@ -38,11 +38,13 @@ def _home(key: Path) -> str:
 
 def _nearest(path: Path, leaf: str) -> str:
     section = section_of(type_at(path[:-1])) or Recipe
-    near = difflib.get_close_matches(leaf, list(field_types(section)), n=1)
-    if near:
-        return f", did you mean {dotted((*path[:-1], near[0]))}?"
+    own = list(field_types(section))
     leaves = {str(key[-1]): key for key in reversed(all_keys())}
-    near = difflib.get_close_matches(leaf, list(leaves), n=1, cutoff=0.75)
-    if near:
+    # a slip of the pen in another section's key is nearer than a word of this one that merely sounds alike
+    if near := difflib.get_close_matches(leaf, own, n=1, cutoff=0.75):
+        return f", did you mean {dotted((*path[:-1], near[0]))}?"
+    if near := difflib.get_close_matches(leaf, list(leaves), n=1, cutoff=0.75):
         return f", did you mean {dotted(leaves[near[0]])}?"
-    return f"; {dotted(path[:-1]) or 'a recipe'} takes {', '.join(field_types(section))}"
+    if near := difflib.get_close_matches(leaf, own, n=1):
+        return f", did you mean {dotted((*path[:-1], near[0]))}?"
+    return f"; {dotted(path[:-1]) or 'a recipe'} takes {', '.join(own)}"

@@ -104,7 +104,7 @@ def write_summary(
     )
     ended = _best_and_last(training, steps, final_step)
     peak = peak_memory_bytes(training.device)
-    memory = _memory_sentence(plan.predicted_memory_bytes, peak)
+    memory = _memory_sentence(plan.predicted_memory_bytes, peak, training.device)
     document = {
         "status": status,
         "steps": steps,
@@ -181,10 +181,15 @@ def _best_and_last(training: Training, steps: int, final_step: int | None) -> di
     }
 
 
-def _memory_sentence(predicted: int | None, peak: int) -> str | None:
+def _memory_sentence(predicted: int | None, peak: int, device: torch.device) -> str | None:
     if predicted is None:
         return None
-    return f"memory: {peak / 1e9:.2f} GB at the peak, {predicted / 1e9:.2f} GB were predicted"
+    held = ""
+    if device.type == "cuda":
+        held = (
+            f" of tensors on the GPU ({torch.cuda.max_memory_reserved(device) / 1e9:.2f} GB with the allocator's holes)"
+        )
+    return f"memory: {peak / 1e9:.2f} GB{held} at the peak, {predicted / 1e9:.2f} GB were predicted"
 
 
 def peak_memory_bytes(device: torch.device) -> int:

@@ -38,6 +38,6 @@ def _pass(run: Training, *, step: int, num_micro_batches: int) -> None:
     for one_pass in this_step.of_rank(run.env.rank, run.plan.world_size)[:num_micro_batches]:
         if len(one_pass) == 0:
             continue
-        batch = pack([run.samples[i] for i in one_pass], run.device)
+        batch = pack([run.samples[i] for i in one_pass], run.device, share_prefix=run.plan.share_prefix)
         with run.dropout.micro_batch(step, batch):
             run.loss_model.nll_sum(batch).backward()

@@ -44,7 +44,8 @@ def evaluate_loss(run: Training) -> dict[str, float]:
     starts = range(0, len(run.validation), rows_per_batch)
     totals = [0.0, 0.0, 0.0]
     for start in list(starts)[run.env.rank :: run.env.world_size]:
-        batch = pack(run.validation[start : start + rows_per_batch], run.device)
+        rows = run.validation[start : start + rows_per_batch]
+        batch = pack(rows, run.device, share_prefix=run.plan.share_prefix)
         totals = [t + x for t, x in zip(totals, run.loss_model.evaluate(batch), strict=True)]
     nll, num_taught, num_correct = sum_over_ranks(totals, run.device)
     return {"loss": nll / num_taught, "token_accuracy": num_correct / num_taught, "num_taught": int(num_taught)}

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from whet import allocator
 from whet.data.packing import to_device
@@ -22,12 +22,14 @@ from whet.data.step_rows import StepRows, read_step
 from whet.errors import NonFiniteError
 from whet.kernels.dropout import DropoutState
 from whet.models.adapters import Trainables
+from whet.optim.clip import clip_gradients
 from whet.optim.schedule import lr_at
 from whet.parallel.env import Env
 from whet.parallel.reduce import all_reduce_step
 from whet.recipe.schema import Optim
 from whet.train.best import Best
 from whet.train.callbacks import Callbacks, Requests
+from whet.train.fixed_order import fixed_order
 from whet.train.held_out import is_due, measure
 from whet.train.laps import Laps
 from whet.train.loss import LossModel
@@ -126,10 +128,10 @@ def train_step(
 
     The number of taught tokens is known to every rank before the first forward pass, because the order of samples
     is global; so loss and gradient do not depend on the micro-batch split or on the number of ranks. `rows` gives
-    what a step trains on; without it they are read now.
+    what a step trains on; without it they are read now. A GPU is waited for once, for all numbers before the update.
     """
     started, laps = time.monotonic(), run.laps
-    plan, parameters = run.plan, list(run.trainables.named.values())
+    plan, parameters = run.plan, run.trainables.with_gradients
     with laps("data"):
         taken = (rows or run.rows)(step)
 
@@ -141,7 +143,7 @@ def train_step(
         with run.dropout.micro_batch(step, batch):
             with laps("forward"):
                 nll_sum = run.loss_model.nll_sum(batch)
-            with laps("backward"):
+            with laps("backward"), fixed_order(run.device):
                 (nll_sum / taken.num_taught).backward()
         nll += nll_sum.detach()
         del nll_sum  # what is left of its graph would lie between the tensors of the next pass: a quarter more memory
@@ -149,10 +151,11 @@ def train_step(
             allocator.trim_near(plan.predicted_memory_bytes)
 
     with laps("communication"):
-        numbers = [float(nll), asked.save, asked.evaluate, asked.stop or stop.is_set, asked.is_saved]
-        nll_total, save, evaluate, stop_now, is_saved = all_reduce_step(parameters, numbers)
+        asks = _on_device([asked.save, asked.evaluate, asked.stop or stop.is_set, asked.is_saved], run.device)
+        numbers = all_reduce_step(parameters, torch.cat([nll[None], asks]))
     with laps("optimizer"):
-        grad_norm = float(nn.utils.clip_grad_norm_(parameters, run.optim.max_grad_norm or math.inf))
+        norm = clip_gradients(parameters, run.optim.max_grad_norm)
+        nll_total, save, evaluate, stop_now, is_saved, grad_norm = torch.cat([numbers, norm[None].double()]).tolist()
     loss = nll_total / taken.num_taught
     if not (math.isfinite(loss) and math.isfinite(grad_norm)):
         raise _non_finite(step, loss, grad_norm, taken.sample_ids)
@@ -181,6 +184,12 @@ def train_step(
 
 
 # docs: end-step
+
+
+def _on_device(values: Sequence[float], device: torch.device) -> Tensor:
+    """float64 [N]; a copy to a GPU starts here and is not waited for."""
+    in_memory = torch.tensor(values, dtype=torch.float64, pin_memory=device.type == "cuda")
+    return in_memory.to(device, non_blocking=True)
 
 
 def _non_finite(step: int, loss: float, grad_norm: float, sample_ids: Sequence[str]) -> NonFiniteError:

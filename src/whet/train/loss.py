@@ -38,7 +38,7 @@ class LossModel:
                 position_ids=batch.positions_T[None],
                 attention_mask=None,
                 use_cache=False,
-                layout=DocumentLayout(batch.lengths),
+                layout=DocumentLayout(batch.lengths, batch.shared_prefix, batch.offsets_D),
             )
         hidden_TE: Tensor = out.last_hidden_state[0]
         return hidden_TE
@@ -49,16 +49,13 @@ class LossModel:
         The caller divides once by the taught tokens of the whole step, so the gradient does not depend on how
         the step was cut into micro-batches or spread over ranks.
         """
-        taught_T = batch.labels_T != -100
-        hidden_NE = self.hidden(batch)[taught_T]
-        return linear_nll_sum(
-            hidden_NE, self.head.weight, batch.labels_T[taught_T], dtype=self.compute_dtype, kind=self.loss_head
-        )
+        hidden_NE = self.hidden(batch).index_select(0, batch.taught_N)
+        labels_N = batch.labels_T.index_select(0, batch.taught_N)
+        return linear_nll_sum(hidden_NE, self.head.weight, labels_N, dtype=self.compute_dtype, kind=self.loss_head)
 
     @torch.no_grad()
     def evaluate(self, batch: PackedBatch) -> tuple[float, int, int]:
         """(summed nll in nats, taught tokens, taught tokens predicted right)."""
-        taught_T = batch.labels_T != -100
-        hidden_NE, labels_N = self.hidden(batch)[taught_T], batch.labels_T[taught_T]
+        hidden_NE, labels_N = (x_T.index_select(0, batch.taught_N) for x_T in (self.hidden(batch), batch.labels_T))
         nll_N, correct_N = nll_and_correct(hidden_NE, self.head.weight, labels_N, dtype=self.compute_dtype)
         return float(nll_N.sum()), len(labels_N), int(correct_N.sum())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,8 +15,10 @@ from whet.data.sampler import Order
 from whet.estimate import memory
 from whet.estimate.hardware import free_memory_bytes
 from whet.estimate.memory import Job, Pass
+from whet.models.adapters import weights_form
 from whet.models.families import LLAMA_SHAPED, num_adapter_parameters, num_parameters, shape_from_config
 from whet.models.load import LoadedModel
+from whet.optim.eight_bit import BLOCK
 from whet.parallel.env import Env
 from whet.parallel.reduce import barrier, broadcast_text
 from whet.recipe.resolve import derive_accumulation, possible_micro_batches
@@ -24,6 +27,8 @@ from whet.train.finish import peak_memory_bytes
 from whet.types import RunPlan
 
 _MOST_STEPS_LOOKED_AT = 256
+_EIGHT_BIT_MOMENT_BYTES = 2 * (1 + 4 / BLOCK)
+"""of both moments of a parameter, scales included"""
 
 
 def decide(
@@ -109,28 +114,44 @@ def job_of(recipe: Recipe, loaded: LoadedModel, *, process_bytes: int) -> Job:
         num_heads=shape.num_heads,
         vocab=shape.vocab,
         num_base=num_parameters(shape),
+        base_bytes=_model_bytes(loaded) if recipe.model.quantize != "none" else None,
         num_trainable=num_adapter_parameters(shape, adapter)[0] if is_adapter else num_parameters(shape),
         trains_all=not is_adapter,
-        is_fused=adapter.method == "lora" and recipe.model.quantize == "none",
+        is_fused=adapter.method == "lora" and recipe.model.quantize in ("none", "fp8"),
         narrow_values=ranks if is_adapter else 0,
         compute_bytes=loaded.compute_dtype.itemsize,
         is_tied=shape.tie_embeddings,
+        **_held(recipe, loaded.compute_dtype.itemsize),
         process_bytes=max(0, process_bytes),
+        device="cuda" if loaded.model.device.type == "cuda" else "cpu",
     )
+
+
+def _held(recipe: Recipe, compute_bytes: int) -> dict[str, Any]:
+    """How all weights are held where the optimizer does not need them wide."""
+    form = weights_form(recipe.optim)
+    if form == "wide" or (form == "mastered" and compute_bytes >= memory.FLOAT32_BYTES):
+        return {}
+    if form == "mastered":
+        return {"is_widened": False, "master_bytes": memory.FLOAT32_BYTES}
+    return {"is_widened": False, "moment_bytes": _EIGHT_BIT_MOMENT_BYTES}
 
 
 def largest_pass(order: Order, plan: RunPlan, num_taught: np.ndarray) -> Pass:
     """The most of everything that any pass of the first epoch holds (of some of its steps, where they are many)."""
+    shared = order.shared_prefix if plan.share_prefix else 0
     lengths, places = np.unique(order.lengths, return_inverse=True)
-    probabilities = np.array([memory.kept_probabilities(int(length)) for length in lengths])[places]
+    probabilities = np.array([memory.kept_probabilities(int(length), shared) for length in lengths])[places]
+    of_prefix = memory.kept_probabilities(shared)
     stride = -(-plan.steps_per_epoch // _MOST_STEPS_LOOKED_AT)
-    tokens, taught, kept = int(order.lengths.max()), int(num_taught.max()), int(probabilities.max())
+    # a sample alone shares nothing
+    tokens, taught, kept = int(lengths.max()), int(num_taught.max()), max(map(memory.kept_probabilities, lengths))
     for step in range(0, plan.steps_per_epoch, stride):
         for one_pass in order.step(plan, step).passes:
-            tokens = max(tokens, int(order.lengths[one_pass].sum()))
+            tokens = max(tokens, int(order.lengths[one_pass].sum()) - shared * max(0, len(one_pass) - 1))
             taught = max(taught, int(num_taught[one_pass].sum()))
-            kept = max(kept, int(probabilities[one_pass].sum()))
-    return Pass(tokens=tokens, taught=taught, probabilities=kept)
+            kept = max(kept, int(probabilities[one_pass].sum()) + of_prefix)
+    return Pass(tokens=tokens, taught=taught, probabilities=int(kept))
 
 
 def _candidates(recipe: Recipe, plan: RunPlan) -> list[int]:
@@ -145,7 +166,10 @@ def _cut(plan: RunPlan, micro_batch: int) -> RunPlan:
 
 
 def _free_bytes(device: torch.device) -> int | None:
-    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else free_memory_bytes()
+    if device.type != "cuda":
+        return free_memory_bytes()
+    # what torch's allocator keeps is free for training too, although the driver counts it as taken
+    return torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
 
 
 def _held_bytes(device: torch.device) -> int:

@@ -1,4 +1,4 @@
-"""The rows of the next steps are read and packed in a thread while the present step is computed."""
+"""The rows of the next steps are read, packed and sent to the device by a thread while the present step is computed."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from types import TracebackType
 import torch
 
 from whet.data.step_rows import StepRows
+from whet.train.upload import Upload, Uploaded
 
 NUM_AHEAD = 2
 """steps; with the rows of the present one they stay in memory"""
@@ -26,7 +27,8 @@ class Prefetch:
     def __init__(self, read: Callable[[int], StepRows], steps: Iterable[int], device: torch.device) -> None:
         self._read = read
         self._steps = iter(steps)
-        self._coming: deque[Future[StepRows]] = deque()
+        self._upload = Upload(device)
+        self._coming: deque[Future[Uploaded]] = deque()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="rows", initializer=partial(_use, device))
 
     def __enter__(self) -> Prefetch:
@@ -41,14 +43,17 @@ class Prefetch:
 
     def __call__(self, step: int) -> StepRows:
         """The rows of `step`, waiting for them where they are not there yet."""
-        rows = self._coming.popleft().result()
+        rows = self._coming.popleft().result().take()
         assert rows.step == step, f"rows of step {rows.step} in place of {step}"
         self._read_one_more()
         return rows
 
     def _read_one_more(self) -> None:
         if (step := next(self._steps, None)) is not None:
-            self._coming.append(self._thread.submit(self._read, step))
+            self._coming.append(self._thread.submit(self._read_and_send, step))
+
+    def _read_and_send(self, step: int) -> Uploaded:
+        return self._upload.begin(self._read(step))
 
 
 def _use(device: torch.device) -> None:

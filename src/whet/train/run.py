@@ -16,16 +16,17 @@ from whet.checkpoint.lock import locked
 from whet.checkpoint.retention import remove_leftovers
 from whet.data.pipeline import PreparedData, prepare
 from whet.data.sampler import Order, describe_packing, order_of
+from whet.data.shared_prefix import pays
 from whet.errors import InterruptedRunError, RecipeError, StorageError
 from whet.evaluation.live import live_sets
 from whet.kernels import compile as layer_compile
-from whet.kernels import recompute, select
+from whet.kernels import fp8_linear, recompute, select
 from whet.kernels.dropout import DropoutState, StatelessDropout
 from whet.kernels.loss_head_libraries import SENTENCES, refuse_unusable
 from whet.models.adapter_init import START_NAME
 from whet.models.adapter_rows import Losses
-from whet.models.adapters import ADAPTER_NAME, Trainables, attach_lora, train_all_weights
-from whet.models.load import LoadedModel, load_pretrained
+from whet.models.adapters import ADAPTER_NAME, Trainables, attach_lora, train_all_weights, weights_form
+from whet.models.load import LoadedModel
 from whet.models.tokenizer import load_tokenizer
 from whet.optim.build import build_optimizer
 from whet.parallel import env as parallel_env
@@ -41,6 +42,7 @@ from whet.train.callbacks import Callbacks
 from whet.train.chosen import chosen
 from whet.train.first_rows import first_losses
 from whet.train.fit import measure_step_seconds, steps_that_fit
+from whet.train.frozen_base import DTYPE_NAMES, load_base
 from whet.train.laps import Laps
 from whet.train.loop import Training, train
 from whet.train.loss import LossModel
@@ -54,11 +56,6 @@ from whet.types import RunPlan
 Say = Callable[[str], None]
 _FOLLOWS_LENGTH = ("total_steps", "epochs", "warmup_steps", "save_every", "eval_every")
 """of a plan: what changes with the number of steps"""
-_DTYPE_NAMES: dict[torch.dtype, Literal["float32", "bfloat16", "float64"]] = {
-    torch.float32: "float32",
-    torch.bfloat16: "bfloat16",
-    torch.float64: "float64",
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,7 +135,7 @@ def _train(recipe: Recipe, options: Options, env: Env, device: torch.device, run
     data = prepare(recipe, text_side.tokenizer, end_ids=text_side.stop_ids, base_folder=Path.cwd(), say=say)
     startup.reached("rows")
     say(f"loading {recipe.model.id}")
-    loaded = preflight.follow_template(load_pretrained(recipe.model, device=device), recipe.data, data.template)
+    loaded = preflight.follow_template(load_base(recipe, device), recipe.data, data.template)
     startup.reached("model")
     order = order_of(recipe, data.train)
     if (flattered := chosen_on_verdict_rows(recipe)) is not None:
@@ -146,7 +143,7 @@ def _train(recipe: Recipe, options: Options, env: Env, device: torch.device, run
             "of its own, with role: other")  # fmt: skip
 
     plan = _plan(recipe, env, device, loaded, data, order, checkpoint, num_threads=num_threads, say=say)
-    for note in (*data.notes, describe_packing(order, plan.micro_batch)):
+    for note in (*data.notes, describe_packing(order, plan.micro_batch, shares_prefix=plan.share_prefix)):
         say(note)
     monitor = on_monitor.Monitor(recipe, run_folder, env=env, say=say)
     callbacks = Callbacks([startup, monitor, *chosen(recipe)])
@@ -185,12 +182,13 @@ def _plan(
         world_size=env.world_size,
         num_samples=order.num_units,
         device=device.type,
-        compute_dtype=_DTYPE_NAMES[loaded.compute_dtype],
+        compute_dtype=DTYPE_NAMES[loaded.compute_dtype],
         num_threads=num_threads,
     )
     if checkpoint is not None:
         plan = preflight.continued_plan(recipe, plan, checkpoint.document(PLAN))
     else:
+        plan = replace(plan, share_prefix=pays(recipe.batch.share_prefix, order.shared_prefix, order.lengths))
         plan = memory_plan.decide(
             recipe, plan, loaded=loaded, order=order, num_taught=data.train.num_taught, env=env, device=device, say=say
         )
@@ -214,7 +212,11 @@ def build_training(
         start_name=START_NAME,
         off=layer_compile.TAKES_OVER if plan.is_compiled else frozenset(),
         longest_matmul_document=plan.longest_matmul_document,
+        attention_kind=plan.attention,
+        compute_dtype=loaded.compute_dtype,
     )
+    if (base := fp8_linear.describe(loaded.model)) is not None:
+        kernels["frozen base"] = base
     kernels["loss head"] = SENTENCES[plan.loss_head]
     kernels["recompute"] = recompute.install(loaded.model, plan.recompute)
     if plan.is_compiled:
@@ -222,7 +224,9 @@ def build_training(
     elif recipe.train.compile:
         kernels["compile"] = f"not used: {_why_not_compiled(recipe, plan)}"
     broadcast_from_main(trainables.all_values.values())
-    optimizer = build_optimizer(trainables.named, recipe.optim, lr_ratio=recipe.adapter.lr_ratio)
+    optimizer = build_optimizer(
+        trainables.named, recipe.optim, lr_ratio=recipe.adapter.lr_ratio, weights=trainables.weights, seed=recipe.seed
+    )
     return Training(
         plan=plan,
         optim=recipe.optim,
@@ -277,7 +281,7 @@ def _choose_trainables(
     recipe: Recipe, loaded: LoadedModel, dropout: DropoutState, losses: Losses, *, is_restored: bool
 ) -> Trainables:  # fmt: skip
     if recipe.adapter.method == "none":
-        return train_all_weights(loaded.model)
+        return train_all_weights(loaded.model, weights_form(recipe.optim))
     return attach_lora(
         loaded.model,
         recipe.adapter,
@@ -294,11 +298,12 @@ def _why_not_compiled(recipe: Recipe, plan: RunPlan) -> str | None:
 
 
 def _loss_model(recipe: Recipe, plan: RunPlan, loaded: LoadedModel) -> LossModel:
+    is_widened = recipe.adapter.method == "none" and weights_form(recipe.optim) == "wide"
     return LossModel(
         backbone=loaded.model.model,
         head=loaded.model.get_output_embeddings(),
         compute_dtype=loaded.compute_dtype,
-        uses_autocast=recipe.adapter.method == "none" and loaded.compute_dtype == torch.bfloat16,
+        uses_autocast=is_widened and loaded.compute_dtype == torch.bfloat16,
         loss_head=plan.loss_head,
     )
 

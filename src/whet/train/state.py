@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,11 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from whet.checkpoint.background import copy_of, num_bytes
 from whet.checkpoint.load import Checkpoint, open_checkpoint
 from whet.checkpoint.names import BEST
 from whet.checkpoint.retention import prune, set_aside_later
 from whet.checkpoint.save import copy_checkpoint, save_checkpoint
+from whet.checkpoint.staging import Staging
 from whet.errors import NonFiniteError, StorageError
 from whet.estimate.hardware import free_memory_bytes
 from whet.models.adapters import Trainables
@@ -50,9 +50,11 @@ class Saver:
     recipe_yaml: str
     files: Mapping[str, bytes]
     """the tokenizer's, so that a checkpoint folder can be loaded by itself"""
+    staging: Staging = field(default_factory=Staging)
+    """holds the one copy that is being written"""
 
     def hold(self, step: int) -> Callable[[], None]:
-        """Copy the state as it is after 1-based `step`; returns what writes the copy, whenever it is called.
+        """Copy the state as it is after 1-based `step`; returns what writes the copy, at any time before the next one.
 
         A copy that would take more than half of the free memory is not made: the state is written here and now.
         """
@@ -73,10 +75,11 @@ class Saver:
         # callbacks may go on changing what they gave: as text it stays
         write = partial(self._write, step, json.dumps(state, indent=1) + "\n", self.best.step == step)
         free = free_memory_bytes()
-        if free is not None and num_bytes(tensors) > _SHARE_OF_FREE_MEMORY * free:
+        if free is not None and self.staging.new_bytes(tensors) > _SHARE_OF_FREE_MEMORY * free:
             write(tensors)
             return _nothing
-        return partial(write, copy_of(tensors))
+        copied = self.staging.copy(tensors)
+        return lambda: write(copied())
 
     def _write(self, step: int, state: str, is_best: bool, tensors: Mapping[str, Mapping[str, Tensor]]) -> None:
         folder = save_checkpoint(

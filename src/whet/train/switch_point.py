@@ -1,4 +1,5 @@
-"""Where attention changes its path on this machine: measured once, remembered in the user's cache folder."""
+"""How attention is computed on this machine: on the CPU where it changes its path, measured once and remembered in the
+user's cache folder; on a GPU by whose function."""
 
 from __future__ import annotations
 
@@ -6,6 +7,7 @@ import hashlib
 import json
 import logging
 from dataclasses import replace
+from typing import cast
 
 import torch
 
@@ -14,6 +16,7 @@ from whet.cache import cache_folder
 from whet.data.pipeline import PreparedData
 from whet.errors import StorageError
 from whet.estimate.hardware import processor_name
+from whet.kernels import attention_varlen
 from whet.kernels.switch_point import LENGTHS, measure_switch_point
 from whet.models.load import LoadedModel
 from whet.parallel.env import Env
@@ -24,13 +27,17 @@ _log = logging.getLogger(__name__)
 
 
 def with_switch_point(plan: RunPlan, loaded: LoadedModel, data: PreparedData, env: Env) -> RunPlan:
-    """`plan` with the longest document that takes the matrix path: rank 0's measurement on every rank.
+    """`plan` with the longest document that takes the matrix path, or with whose function a GPU takes; rank 0's choice.
 
     Only for runs that begin: which path a document takes decides the last bits of its loss, so a continued run keeps
-    the value of its plan. Nothing is measured where every row is short, or off the CPU, where there is one path.
+    the value of its plan. Nothing is measured where every row is short.
     """
+    if plan.device != "cpu":
+        heads = attention_varlen.heads_of(loaded.model, loaded.compute_dtype)
+        kind = attention_varlen.choose(heads, torch.device(plan.device)) if env.is_main else None
+        return replace(plan, attention=cast(attention_varlen.Kind, broadcast_text(kind)))
     sets = (data.train, data.validation) if data.validation else (data.train,)
-    if plan.device != "cpu" or max(int(tokens.lengths.max()) for tokens in sets) <= LENGTHS[0]:
+    if max(int(tokens.lengths.max()) for tokens in sets) <= LENGTHS[0]:
         return plan
     config = loaded.model.config
     head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads

@@ -3,21 +3,8 @@ from __future__ import annotations
 import threading
 
 import pytest
-import torch
 
-from whet.checkpoint.background import Background, copy_of
-
-
-def test_a_copy_keeps_its_values_when_the_tensors_move_on():
-    weight = torch.nn.Parameter(torch.arange(6.0).reshape(2, 3))
-    step = torch.tensor(3.0)
-    held = copy_of({"w": {"a": weight, "t": weight.T}, "o": {"step": step}})
-    with torch.no_grad():
-        weight.add_(1)
-        step.add_(1)
-    assert held["w"]["a"].tolist() == [[0, 1, 2], [3, 4, 5]] and held["w"]["t"].tolist() == [[0, 3], [1, 4], [2, 5]]
-    assert float(held["o"]["step"]) == 3.0
-    assert not held["w"]["a"].requires_grad
+from whet.checkpoint.background import Background
 
 
 def test_a_job_is_done_beside_and_the_next_one_waits_for_it():

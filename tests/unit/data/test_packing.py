@@ -6,6 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from shared_prefixes import begin_alike
 from tiny import make_samples
 
 from whet.data.packing import IGNORED, pack, padding_share, plan_packs, sample_key, shift_labels
@@ -31,6 +32,15 @@ def test_labels_are_the_next_taught_token_of_the_same_document(lengths, seed):
     batch = pack(samples)
     assert batch.labels_T.tolist() == _brute_force_labels(samples)
     assert batch.num_taught == sum(s.num_taught for s in samples)
+    assert batch.taught_N.tolist() == [t for t, label in enumerate(batch.labels_T.tolist()) if label != IGNORED]
+
+
+@settings(deadline=None)
+@given(LENGTHS)
+def test_offsets_are_the_borders_of_the_documents_in_32_bits(lengths):
+    batch = pack(make_samples(lengths))
+    assert batch.offsets_D.tolist() == [sum(lengths[:n]) for n in range(len(lengths) + 1)]
+    assert batch.offsets_D.dtype == torch.int32
 
 
 @settings(deadline=None)
@@ -110,3 +120,29 @@ def test_a_sample_longer_than_a_pack_is_refused():
 def test_the_padding_that_is_saved_is_that_of_batches_padded_to_their_longest():
     assert padding_share(np.array([1, 3, 2, 2]), 2) == pytest.approx(1 - 8 / 10)
     assert padding_share(np.array([], dtype=np.int32), 2) == 0
+
+
+def test_a_shared_prefix_stands_once_before_what_is_left_of_each_document():
+    samples = begin_alike([4, 2], 10)
+    batch = pack(samples, share_prefix=True)
+    alone = [pack([sample]) for sample in samples]
+    for name in ("ids_T", "positions_T", "labels_T"):
+        first, second = (getattr(each, name).tolist() for each in alone)
+        assert getattr(batch, name).tolist() == first[:10] + first[10:] + second[10:]
+    assert (batch.shared_prefix, batch.lengths) == (10, (4, 2))
+    assert batch.offsets_D.tolist() == [0, 14, 26]
+    assert batch.num_taught == sum(each.num_taught for each in alone)
+    assert len(batch.mask_keys_T) == len(batch.ids_T) and batch.mask_keys_T.dtype == np.uint64
+
+
+def test_nothing_is_shared_unless_asked():
+    batch = pack(begin_alike([4, 2], 10))
+    assert (batch.shared_prefix, batch.lengths, batch.mask_keys_T) == (0, (14, 12), None)
+
+
+def test_nothing_to_share_packs_as_without_sharing_but_for_the_seeds_of_masks():
+    samples = make_samples([4, 30, 2])
+    shared, plain = pack(samples, share_prefix=True), pack(samples)
+    assert shared.ids_T.equal(plain.ids_T) and shared.positions_T.equal(plain.positions_T)
+    assert (shared.shared_prefix, shared.lengths) == (0, plain.lengths)
+    assert pack([], share_prefix=True).lengths == ()

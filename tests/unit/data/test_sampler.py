@@ -154,6 +154,9 @@ def test_packing_is_told_in_numbers():
     assert f"{1 - 100 / 140:.1%} padding" in describe_packing(Order(lengths, seed=0), 2)
     packed = describe_packing(Order(lengths, seed=0, unit="packs", capacity=50), 2)
     assert "4 samples in 2 packs of at most 50 tokens, 100.00% full" in packed
+    sharing = Order(lengths, seed=0, shared_prefix=5)
+    assert "the 5 tokens that all samples begin with" in describe_packing(sharing, 2, shares_prefix=True)
+    assert "begin with" not in describe_packing(sharing, 2)
 
 
 def test_the_batch_hash_knows_samples_and_order():

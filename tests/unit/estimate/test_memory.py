@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from whet.estimate import memory
-from whet.estimate.memory import LEVELS, Job, Pass, budget_bytes, choose, kept_probabilities, predict
+from whet.estimate.memory import LEVELS, Job, Pass, budget_bytes, choose, kept_probabilities, predict, saved_layer_bytes
 
 SMOLLM2 = Job(
     num_layers=30, hidden=576, intermediate=1536, query_size=576, key_size=192, num_heads=9, vocab=49_152,
@@ -22,11 +22,12 @@ def total(job, one_pass, level):
     return sum(predict(job, one_pass, level).values())
 
 
-@pytest.mark.parametrize("length", [1, 64, 100, 128, 191, 192, 300, 511, 512])
-def test_kept_probabilities_are_those_of_the_tiles_of_attention(length):
+@pytest.mark.parametrize("prefix", [0, 40])
+@pytest.mark.parametrize("length", [41, 64, 100, 128, 191, 192, 300, 511, 512])
+def test_kept_probabilities_are_those_of_the_tiles_of_attention(length, prefix):
     torch_side = pytest.importorskip("whet.kernels.attention_tiles")
-    (stretch,) = torch_side.stretches((length,))
-    assert kept_probabilities(length) == sum((tile.last - tile.first) * tile.last for tile in stretch.tiles)
+    stretch = torch_side.stretches((length - prefix,), prefix)[-1]
+    assert kept_probabilities(length, prefix) == sum((tile.last - tile.first) * tile.last for tile in stretch.tiles)
     assert torch_side.LONGEST_KEPT == memory.LONGEST_KEPT_PROBABILITIES
     assert kept_probabilities(memory.LONGEST_KEPT_PROBABILITIES + 1) == 0
 
@@ -34,7 +35,7 @@ def test_kept_probabilities_are_those_of_the_tiles_of_attention(length):
 def test_a_block_of_logits_is_that_of_the_loss_head():
     torch_side = pytest.importorskip("whet.kernels.loss_head")
     assert torch_side.ROWS_PER_CHUNK == memory.ROWS_OF_HEAD
-    assert torch_side.TOKENS_PER_BLOCK["cpu"] == memory.TOKENS_OF_HEAD
+    assert torch_side.TOKENS_PER_BLOCK == memory.TOKENS_OF_HEAD
 
 
 @pytest.mark.parametrize("job", [SMOLLM2, ALL_WEIGHTS], ids=["adapter", "all weights"])
@@ -117,3 +118,41 @@ def test_the_sentence_names_bytes_samples_tokens_and_recompute():
         "1 sample (up to 2,048 tokens) a pass, recompute mlp"
         in replace(choice, micro_batch=1, recompute="mlp").sentence()
     )
+
+
+LLAMA_8B = Job(
+    num_layers=32, hidden=4096, intermediate=14_336, query_size=4096, key_size=1024, num_heads=32, vocab=128_256,
+    num_base=8_030_261_248, num_trainable=83_886_080, trains_all=False, is_fused=True, narrow_values=7 * 32,
+    compute_bytes=2, is_tied=False, process_bytes=0, device="cuda",
+)  # fmt: skip
+MODELLED_GB = {
+    2048: (26.1, 25.0, 19.6, 19.3), 4096: (33.3, 31.2, 20.3, 26.5), 8192: (47.8, 43.5, 21.9, 41.0),
+    16_384: (76.8, 68.2, 24.9, 70.0), 32_768: (134.8, 117.6, 31.0, None),
+}  # fmt: skip
+"""tokens of a pass -> GB: none, norms and full recompute in bfloat16, none over float8 weights (9.08 GB)"""
+
+
+@pytest.mark.parametrize("tokens", MODELLED_GB)
+def test_8b_with_an_adapter_of_rank_32_on_a_gpu_is_what_a_model_made_otherwise_says(tokens):
+    """A roofline of the same job that counts weights, states, 108 KiB per token and layer and one chunk of logits.
+
+    It knows neither the working memory of a layer nor holes, and has its logits in chunks of 1.6 GB where ours are 0.2.
+    """
+    one_pass = Pass(tokens=tokens, taught=int(0.62 * tokens), probabilities=10**12)
+    in_float8 = replace(LLAMA_8B, base_bytes=9_080_000_000)
+    cases = [(LLAMA_8B, "none"), (LLAMA_8B, "norms"), (LLAMA_8B, "full"), (in_float8, "none")]
+    for (job, level), expected in zip(cases, MODELLED_GB[tokens], strict=True):
+        parts = predict(job, one_pass, level)
+        if expected is not None:
+            assert (sum(parts.values()) - parts["slack"]) / 1e9 == pytest.approx(expected, rel=0.1)
+        assert parts["checkpoint"] == 0 and parts["slack"] > 0
+
+
+def test_a_layer_keeps_108_kib_of_a_token_ranks_and_what_attention_normalises_by():
+    kept = saved_layer_bytes(LLAMA_8B, Pass(tokens=1, taught=1, probabilities=10**12), "none")
+    assert kept == 108 * 1024 + 2 * 7 * 32 + 4 * 32
+
+
+def test_on_the_cpu_a_checkpoint_lies_beside_what_it_copies():
+    parts = predict(replace(LLAMA_8B, device="cpu"), PASSES[1], "none")
+    assert parts["checkpoint"] == 3 * 4 * 83_886_080

@@ -38,6 +38,39 @@ def test_values_and_gradients_equal_the_reference(longest, lengths, heads):
         torch.testing.assert_close(grad, expected, rtol=1e-10, atol=1e-12)
 
 
+@pytest.mark.parametrize("heads", HEADS)
+@pytest.mark.parametrize(
+    ("prefix", "lengths"), [(1, (1,)), (3, (2, 5)), (9, (1, 1, 6)), (5, (130, 3)), (140, (3, 200)), (520, (2, 2))]
+)
+def test_documents_that_share_a_prefix_see_it_and_themselves(longest, prefix, lengths, heads):
+    inputs = _inputs((prefix, *lengths), *heads)
+    out_THD = attention.document_attention(*inputs, lengths, 0.3, prefix=prefix, longest_matmul_document=longest)
+    expected_THD = reference.document_attention(*inputs, lengths, 0.3, prefix)
+    torch.testing.assert_close(out_THD, expected_THD, rtol=1e-10, atol=1e-12)
+    do_THD = torch.randn(out_THD.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    grads = torch.autograd.grad(out_THD, inputs, do_THD)
+    for grad, expected in zip(grads, torch.autograd.grad(expected_THD, inputs, do_THD), strict=True):
+        torch.testing.assert_close(grad, expected, rtol=1e-10, atol=1e-12)
+
+
+def test_in_bfloat16_the_gradient_of_a_prefix_is_added_up_wide_and_rounded_once(longest):
+    """Two hundred documents: added up in bfloat16 the sum would lose most of what the last ones give."""
+    prefix, lengths = 3, (2,) * 200
+    rounded = [x.detach().bfloat16() for x in _inputs((prefix, *lengths), 4, 2, head_dim=16)]
+    do_THD = torch.randn(prefix + sum(lengths), 4, 16, generator=torch.Generator().manual_seed(1)).bfloat16()
+
+    def gradients(attend, dtype, **more):
+        leaves = [x.to(dtype).requires_grad_() for x in rounded]
+        out_THD = attend(*leaves, lengths, 0.3, prefix=prefix, **more)
+        return torch.autograd.grad(out_THD, leaves, do_THD.to(dtype))
+
+    exact = gradients(reference.document_attention, torch.float64)
+    found = gradients(attention.document_attention, torch.bfloat16, longest_matmul_document=longest)
+    for grad, truth in zip(found, exact, strict=True):
+        of_prefix = truth[:, :prefix]
+        assert (grad[:, :prefix].double() - of_prefix).norm() < 0.01 * of_prefix.norm()
+
+
 def test_gradients_equal_finite_differences(longest):
     def attend(*inputs):
         return attention.document_attention(*inputs, (4, 1, 7), 0.5, longest_matmul_document=longest)
@@ -161,7 +194,7 @@ def test_the_limit_belongs_to_the_instance(monkeypatch):
     limits = []
     monkeypatch.setattr(
         attention, "document_attention",
-        lambda q, *_, longest_matmul_document: limits.append(longest_matmul_document) or q.transpose(0, 1),
+        lambda q, *_, longest_matmul_document, **_rest: limits.append(longest_matmul_document) or q.transpose(0, 1),
     )  # fmt: skip
     for limit in (7, 9):
         model = tiny_llama()

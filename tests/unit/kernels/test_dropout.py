@@ -1,6 +1,9 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
+from shared_prefixes import begin_alike
 from tiny import make_samples
 
 from whet.data.packing import pack
@@ -118,3 +121,50 @@ def test_no_random_generator_is_advanced():
     _mask(SAMPLES)
     assert torch.equal(torch.get_rng_state(), before[0])
     assert np.random.get_state()[1].tobytes() == before[1]
+
+
+def test_where_prefixes_may_be_shared_a_token_has_one_mask_in_every_pass():
+    """Of a prefix too: whichever samples share it, and how much of it, and in one that is alone."""
+    samples = begin_alike([20, 30, 25], 12) + begin_alike([20], 9, seed=5)
+    samples[3] = replace(samples[3], ids=np.concatenate([samples[0].ids[:9], samples[3].ids[9:]]))
+
+    def masks(*taken):
+        batch = pack([samples[i] for i in taken], share_prefix=True)
+        state = DropoutState(1)
+        dropout = StatelessDropout(0.3, module_name="layers.0.q_proj", state=state)
+        with state.micro_batch(3, batch):
+            of_prefix, *parts = dropout.mask(64, torch.device("cpu")).split([batch.shared_prefix, *batch.lengths])
+        return {i: torch.cat([of_prefix, part]) for i, part in zip(taken, parts, strict=True)}
+
+    alone = {i: masks(i)[i] for i in range(4)}
+    for taken in [(0, 1), (2, 1, 0), (0, 3), (3, 2, 1, 0)]:
+        found = masks(*taken)
+        assert all(torch.equal(found[i], alone[i]) for i in taken)
+    assert torch.equal(alone[0][:12], alone[1][:12]) and torch.equal(alone[0][:9], alone[3][:9])
+    assert not torch.equal(alone[0][12:20], alone[1][12:20])
+
+
+def test_hashes_made_on_the_device_for_all_modules_at_once_have_the_bits_of_the_hosts():
+    state = DropoutState(3)
+    modules = [StatelessDropout(0.3, module_name=f"layers.{i}", state=state) for i in range(3)]
+    batches = [pack(SAMPLES[:2]), pack(SAMPLES[2:])]
+    for step, batch in enumerate(batches):
+        with state.micro_batch(step, batch):
+            if step == 1:  # a module that comes later
+                modules.append(StatelessDropout(0.3, module_name="late", state=state))
+            for module in modules:
+                on_device = state.rows_on(module._module_key, torch.device("cpu"))
+                assert on_device.dtype == torch.int32
+                assert torch.equal(on_device, state.rows(module._module_key))
+    with pytest.raises(RuntimeError, match="outside"):
+        state.rows_on(modules[0]._module_key, torch.device("cpu"))
+
+
+def test_off_the_cpu_a_mask_is_made_of_the_devices_hashes(monkeypatch):
+    state = DropoutState(3)
+    dropout = StatelessDropout(0.3, module_name="layers.0", state=state)
+    monkeypatch.setattr(DropoutState, "rows", lambda *_: pytest.fail("made by the host"))
+    with state.micro_batch(0, pack(SAMPLES)):
+        mask = dropout.present_mask(64, torch.device("meta"))
+    assert mask.rows_T1.device.type == mask.columns_1C.device.type == "meta"
+    assert mask.rows_T1.shape == (1501, 1) and mask.columns_1C.shape == (1, 64)

@@ -205,3 +205,17 @@ def test_a_loss_head_that_cannot_run_here_is_refused_with_a_sentence(monkeypatch
     monkeypatch.delattr(nn.functional, "linear_cross_entropy")
     with pytest.raises(RecipeError, match="has no linear_cross_entropy"):
         refuse_unusable("torch", torch.device("cpu"))
+
+
+def test_many_small_parts_of_a_bfloat16_head_s_gradient_add_up(monkeypatch):
+    _small(monkeypatch, rows=1, tokens=64)
+    hidden_NE, weight_VE, _ = _inputs(600, dtype=torch.bfloat16)
+    labels_N = torch.zeros(600, dtype=torch.int64)  # one token in all rows: 600 parts of about one size
+    grads = []
+    for dtype in (torch.bfloat16, torch.float64):
+        hidden, weight = (each.detach().to(dtype).requires_grad_() for each in (hidden_NE.abs(), weight_VE))
+        nll = linear_nll_sum(hidden, weight, labels_N, dtype=dtype)
+        grads.append(torch.autograd.grad(nll, weight)[0])
+    assert grads[0].dtype == torch.bfloat16
+    # half a bfloat16 step is 0.2 %; summed in bfloat16 the row is a fifth off
+    assert (grads[0].double() - grads[1]).norm() < 0.01 * grads[1].norm()

@@ -10,7 +10,8 @@ from whet.parallel import reduce
 def test_alone_nothing_changes():
     parameter = torch.nn.Parameter(torch.zeros(2))
     parameter.grad = torch.tensor([1.0, 2.0])
-    assert reduce.all_reduce_step([parameter], [3.0, True]) == [3.0, 1.0]
+    numbers = torch.tensor([3.0, 1.0], dtype=torch.float64)
+    assert reduce.all_reduce_step([parameter], numbers) is numbers
     assert parameter.grad.tolist() == [1.0, 2.0]
     assert reduce.sum_over_ranks([1.5, 2], torch.device("cpu")) == [1.5, 2]
     assert reduce.broadcast_text("a") == "a"
@@ -34,11 +35,22 @@ def test_gradients_and_numbers_travel_in_one_buffer_and_come_back_to_their_place
     parameters = [torch.nn.Parameter(torch.zeros(shape)) for shape in ((2, 3), (4,), (1,))]
     parameters[0].grad = torch.arange(6.0).view(2, 3)
     parameters[2].grad = torch.tensor([7.0])
-    assert reduce.all_reduce_step(parameters, [0.5, False, True]) == [1.0, 0.0, 2.0]
+    summed = reduce.all_reduce_step(parameters, torch.tensor([0.5, 0.0, 1.0], dtype=torch.float64))
+    assert summed.tolist() == [1.0, 0.0, 2.0] and summed.dtype == torch.float64
     assert calls == [6 + 4 + 1 + 3]
     assert parameters[0].grad.tolist() == [[0.0, 2.0, 4.0], [6.0, 8.0, 10.0]]
     assert parameters[1].grad.tolist() == [0.0] * 4
     assert parameters[2].grad.tolist() == [14.0]
+
+
+def test_bfloat16_gradients_are_summed_in_float32_and_the_loss_keeps_its_digits(monkeypatch, two_ranks):
+    dtypes = []
+    monkeypatch.setattr(reduce.dist, "all_reduce", lambda flat: (dtypes.append(flat.dtype), flat.mul_(2)))
+    parameter = torch.nn.Parameter(torch.zeros(2, dtype=torch.bfloat16))
+    parameter.grad = torch.tensor([1.0, 2.5], dtype=torch.bfloat16)
+    assert reduce.all_reduce_step([parameter], torch.tensor([1234.0625])).tolist() == [2468.125]
+    assert dtypes == [torch.float32]
+    assert parameter.grad.dtype == torch.bfloat16 and parameter.grad.tolist() == [2.0, 5.0]
 
 
 def test_a_lost_peer_is_named_as_such(monkeypatch, two_ranks):
@@ -47,7 +59,7 @@ def test_a_lost_peer_is_named_as_such(monkeypatch, two_ranks):
 
     monkeypatch.setattr(reduce.dist, "all_reduce", fail)
     with pytest.raises(PeerLostError, match="rank 1 waited for the others") as error:
-        reduce.all_reduce_step([torch.nn.Parameter(torch.zeros(1))], [0.0])
+        reduce.all_reduce_step([torch.nn.Parameter(torch.zeros(1))], torch.zeros(1))
     assert error.value.exit_code == 7 and "same command again" in error.value.mend
 
 

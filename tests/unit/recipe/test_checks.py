@@ -86,6 +86,22 @@ def test_an_absurd_batch_is_answered_at_once():
             "model.quantize: nf4 rounds the weights that adapter.method none would train",
         ),
         (BASE + "adapter: {method: dora}\nmodel: {quantize: int8}\n", "model.quantize: int8 hides the lengths"),
+        (BASE + "adapter: {method: dora}\nmodel: {quantize: fp8}\n", "model.quantize: fp8 hides the lengths"),
+        (BASE + "adapter: {init: pissa}\nmodel: {quantize: fp8}\n", "adapter.init: pissa needs the base weights that"),
+        (
+            BASE + "adapter: {method: none}\nmodel: {quantize: fp8}\n",
+            "model.quantize: fp8 rounds the weights that adapter.method none would train",
+        ),
+        (BASE + "optim: {master: float32}\n", "optim.master: does nothing with an adapter, whose weights are float32"),
+        (
+            BASE + "adapter: {method: none}\noptim: {master: float32, name: adamw_8bit}\n",
+            "optim.master: adamw_8bit keeps no masters",
+        ),
+        (
+            BASE + "adapter: {method: none}\nmodel: {dtype: float32}\noptim: {master: float32}\n",
+            "optim.master: does nothing with model.dtype float32",
+        ),
+        (BASE + "optim: {name: adamw_8bit}\ncallbacks: [{name: spectral}]\n", "optim.name: spectral maps moments"),
         (BASE + "adapter: {init: orthogonal, rank: 5}\n", "adapter.rank: must be even with adapter.init orthogonal"),
         (
             BASE + "adapter: {init: orthogonal, ranks: {q_proj: 3}}\n",

@@ -2,11 +2,13 @@ import dataclasses
 
 import pytest
 import torch
+from host_waits import HostWaits
 from tiny import LORA, build_training, make_plan, make_samples, run_steps, tiny_llama, values
 
 from whet import allocator
 from whet.data.sampler import batch_hash
 from whet.errors import NonFiniteError
+from whet.kernels import norm, recompute
 from whet.optim.schedule import lr_at
 from whet.recipe.schema import Optim
 from whet.train.callbacks import QuietCallback, Requests
@@ -159,6 +161,22 @@ def test_a_non_finite_loss_stops_before_anything_changes(poison):
     assert torch.equal(values(training), before[0])
     assert {k: v["step"].item() for k, v in training.optimizer.state.items()} == before[1]
     assert all(f"sample-{i}" in error.value.where for i in _indices(training, 1))
+
+
+@pytest.mark.parametrize("level", ["none", "full"])
+@pytest.mark.parametrize("adapter", [dataclasses.replace(LORA, dropout=0.1), None], ids=["adapter", "all weights"])
+def test_a_step_waits_for_the_device_once_and_before_the_update(monkeypatch, adapter, level):
+    plan = make_plan(len(SAMPLES), micro_batch=1, global_batch=2, total_steps=3)
+    training = build_training(tiny_llama(torch.float32), SAMPLES, plan, adapter=adapter)
+    recompute.install(training.model, level)
+    # the way of the norm's gradient on a GPU: on the CPU a number of the host is read
+    monkeypatch.setattr(norm, "_KERNEL_DTYPES", frozenset())
+    run_steps(training, [0])
+    rows, update = training.rows(1), training.optimizer.step
+    with HostWaits() as waits:
+        monkeypatch.setattr(training.optimizer, "step", lambda: (waits.found.append("update"), update()))
+        train_step(training, 1, asked=Requests(), stop=StopRequest(), rows=lambda _: rows)
+    assert waits.found == ["tolist", "update"]
 
 
 def _indices(training, step):

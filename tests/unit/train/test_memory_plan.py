@@ -99,6 +99,14 @@ def test_where_nothing_is_known_nothing_is_predicted(machine):
     assert decide(recipe()).recompute == "none"
 
 
+def test_what_the_gpus_allocator_keeps_is_free(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (100, 1000))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda _: 70)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda _: 30)
+    assert memory_plan._free_bytes(torch.device("cuda")) == 100 + 70 - 30
+    assert memory_plan._held_bytes(torch.device("cuda")) == 30
+
+
 @pytest.mark.parametrize("micro", [1, 2, 4])
 def test_the_largest_pass_is_the_largest_of_the_epoch(micro):
     plan = make_plan(len(LENGTHS), micro_batch=micro, global_batch=4)
@@ -109,6 +117,22 @@ def test_the_largest_pass_is_the_largest_of_the_epoch(micro):
     assert largest.probabilities == max(sum(kept_probabilities(int(n)) for n in LENGTHS[p]) for p in passes)
 
 
+def test_a_shared_prefix_is_counted_once_a_pass():
+    plan = make_plan(len(LENGTHS), micro_batch=4, global_batch=4)
+    sharing = Order(LENGTHS, seed=3, shared_prefix=4)
+    whole, saved = (memory_plan.largest_pass(sharing, replace(plan, share_prefix=on), TAUGHT) for on in (False, True))
+    passes = [p for step in range(plan.steps_per_epoch) for p in sharing.step(plan, step).passes]
+    assert whole == memory_plan.largest_pass(order(), plan, TAUGHT)
+    assert saved.tokens == max(LENGTHS[p].sum() - 3 * 4 for p in passes)
+    assert saved.taught == whole.taught and saved.probabilities < whole.probabilities
+
+
+def test_where_every_pass_is_one_sample_nothing_is_shared():
+    plan = make_plan(len(LENGTHS), micro_batch=1, global_batch=4)
+    sharing = Order(LENGTHS, seed=3, shared_prefix=4)
+    assert memory_plan.largest_pass(sharing, replace(plan, share_prefix=True), TAUGHT).tokens == LENGTHS.max()
+
+
 def saved_plan(**changes):
     plan = make_plan(len(LENGTHS), micro_batch=2, global_batch=4)
     return asdict(replace(plan, recompute="mlp", predicted_memory_bytes=123, **changes))
@@ -117,6 +141,11 @@ def saved_plan(**changes):
 def continue_with(*overrides, world_size=1, saved=None):
     now = make_plan(len(LENGTHS), micro_batch=1, global_batch=4, world_size=world_size)
     return preflight.continued_plan(recipe(*overrides), now, saved or saved_plan())
+
+
+@pytest.mark.parametrize("shares", [True, False])
+def test_a_continued_run_shares_prefixes_as_it_began(shares):
+    assert continue_with(saved=saved_plan(share_prefix=shares)).share_prefix is shares
 
 
 def test_a_continued_run_keeps_what_was_decided():

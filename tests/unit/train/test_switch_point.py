@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from whet.kernels import attention_varlen
 from whet.parallel.env import read_env
 from whet.train import switch_point
 from whet.types import RunPlan
@@ -78,8 +79,20 @@ def test_long_rows_of_any_set_have_the_limit_measured_into_the_plan(measured, tr
     assert measured == [(4, 2, 16, torch.bfloat16)]
 
 
-def test_nothing_is_measured_for_short_rows_or_off_the_cpu(measured):
+def test_nothing_is_measured_for_short_rows(measured):
     assert switch_point.with_switch_point(PLAN, _loaded(), _data([256]), read_env()) == PLAN
-    on_gpu = replace(PLAN, device="cuda")
-    assert switch_point.with_switch_point(on_gpu, _loaded(), _data([3000]), read_env()) == on_gpu
     assert measured == []
+
+
+def test_on_a_gpu_the_plan_says_whose_function_works_there(measured, monkeypatch):
+    asked = []
+
+    def choose(heads, device):
+        asked.append((heads.num_query, heads.num_key, heads.size, heads.dtype, device.type))
+        return "torch"
+
+    monkeypatch.setattr(attention_varlen, "choose", choose)
+    on_gpu = replace(PLAN, device="cuda")
+    plan = switch_point.with_switch_point(on_gpu, _loaded(), _data([3000]), read_env())
+    assert plan == replace(on_gpu, attention="torch")
+    assert asked == [(4, 2, 16, torch.bfloat16, "cuda")] and measured == []

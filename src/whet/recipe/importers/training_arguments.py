@@ -143,7 +143,8 @@ def _read_schedule(sheet: Sheet, dialect: Dialect) -> None:
 def _read_optimizer(sheet: Sheet, key: str) -> None:
     name = sheet.text(key, "adamw_torch").lower()
     if any(word in name for word in _QUANTISED):
-        sheet.refuse(key, f"{name} quantises (lora-ns: the model, elsewhere Adam's moments); here both stay whole")
+        what = "quantises (lora-ns: the model, elsewhere Adam's moments)"
+        sheet.refuse(key, f"{name} {what}; here `model.quantize` and `optim.name: adamw_8bit` do")
     elif name in _PLAIN_ADAMW:
         sheet.map(key, "optim.name", "adamw")
     else:
