@@ -21,7 +21,7 @@ from pathlib import Path
 
 SWITCH = "WHET_ALLOCATOR"
 # of mallopt(3)
-_TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -3, -4
+_TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX, _ARENA_MAX = -1, -3, -4, -8
 _GLIBC_MMAP_MAX, _GLIBC_LARGEST_THRESHOLD = 65_536, 32 * 2**20
 """what glibc starts with, and where its own adaptation of the thresholds ends"""
 
@@ -50,6 +50,7 @@ def keep_freed_memory(variables: MutableMapping[str, str] | None = None) -> str:
     mallopt = _glibc("mallopt")
     if mallopt is None:
         return "allocator: the system's (no glibc)"
+    mallopt(_ARENA_MAX, 1)  # threads share one heap, or each would keep its own
     # -1: never trim; 0: no block outside the heap, so none is returned when it is freed
     _state["kept"] = bool(mallopt(_MMAP_MAX, 0)) and bool(mallopt(_TRIM_THRESHOLD, -1))
     return f"allocator: freed memory is kept for the next step ({SWITCH}=system turns this off)"

@@ -210,6 +210,8 @@ class RunPlan:
     compute_dtype: Literal["float32", "bfloat16", "float64"] = "float32"
     num_threads: int = 1
     """OpenMP threads per rank"""
+    num_lanes: int = 1
+    """passes of a rank at a time, on a CPU"""
     recompute: Literal["none", "norms", "mlp", "full"] = "none"
     """what the backward pass computes anew instead of keeping it"""
     predicted_memory_bytes: int | None = None

@@ -209,11 +209,12 @@ class Choice:
     def fits(self) -> bool:
         return self.predicted_bytes <= self.budget_bytes
 
-    def sentence(self) -> str:
-        """For people, before training begins."""
+    def sentence(self, num_lanes: int = 1) -> str:
+        """For people, before training begins; the samples may be shared among passes at the same time."""
         samples = "1 sample" if self.micro_batch == 1 else f"{self.micro_batch} samples"
         anew = "no recompute" if self.recompute == "none" else f"recompute {self.recompute}"
-        what = f"{samples} (up to {self.tokens:,} tokens) a pass, {anew}"
+        at_a_time = "a pass" if num_lanes == 1 else f"at a time in {num_lanes} passes"
+        what = f"{samples} (up to {self.tokens:,} tokens) {at_a_time}, {anew}"
         of = f"{self.predicted_bytes / 1e9:.2g} GB of {self.budget_bytes / 1e9:.2g} GB"
         if self.fits:
             return f"memory: predicts {of}: {what}"

@@ -14,6 +14,7 @@ each projection has a mask of its own and kept values are scaled by 1 / (1 - p).
 from __future__ import annotations
 
 import hashlib
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -123,15 +124,21 @@ class Mask:
         return out
 
 
+class _Present(threading.local):
+    """Rows that are in the model now, for each thread that has a pass of its own."""
+
+    rows_T: np.ndarray | None = None
+    hashes_MT: Tensor | None = None
+
+
 class DropoutState:
     """Which rows are going through the model now; shared by all `StatelessDropout` modules of one model."""
 
     def __init__(self, seed: int) -> None:
         self._seed = np.uint64(seed)
-        self._rows_T: np.ndarray | None = None
         self._place: dict[np.uint64, int] = {}
         self._keys_M1: Tensor | None = None
-        self._hashes_MT: Tensor | None = None
+        self._now = _Present()
 
     def know(self, module_key: np.uint64) -> None:
         """A module that will ask for rows."""
@@ -148,11 +155,11 @@ class DropoutState:
         # 1-element arrays: numpy warns about wrap-around of scalars, not of arrays
         rows = _splitmix(np.full(1, self._seed)) ^ np.full(1, np.uint64(step))
         rows = _splitmix(_splitmix(rows) ^ keys)
-        self._rows_T = _splitmix(rows ^ positions)
+        self._now.rows_T = _splitmix(rows ^ positions)
         try:
             yield
         finally:
-            self._rows_T = self._hashes_MT = None
+            self._now.rows_T = self._now.hashes_MT = None
 
     def rows(self, module_key: np.uint64) -> Tensor:
         """int32 [T]: one hash per token for one module, in the host's memory."""
@@ -160,19 +167,19 @@ class DropoutState:
 
     def rows_on(self, module_key: np.uint64, device: torch.device) -> Tensor:
         """The same on a GPU: one copy that nothing waits for, and the hashes of all modules made there at once."""
-        if self._hashes_MT is None:
+        if self._now.hashes_MT is None:
             in_memory = torch.from_numpy(self._present().view(np.int64))
             rows_T = (in_memory.pin_memory() if device.type == "cuda" else in_memory).to(device, non_blocking=True)
             if self._keys_M1 is None or len(self._keys_M1) != len(self._place):
                 keys_M = np.array(list(self._place), dtype=np.uint64).view(np.int64)
                 self._keys_M1 = torch.from_numpy(keys_M).to(device)[:, None]
-            self._hashes_MT = (_splitmix_torch(rows_T ^ self._keys_M1) >> 32).to(torch.int32)
-        return self._hashes_MT[self._place[module_key]]
+            self._now.hashes_MT = (_splitmix_torch(rows_T ^ self._keys_M1) >> 32).to(torch.int32)
+        return self._now.hashes_MT[self._place[module_key]]
 
     def _present(self) -> np.ndarray:
-        if self._rows_T is None:
+        if self._now.rows_T is None:
             raise RuntimeError("dropout is active outside DropoutState.micro_batch")
-        return self._rows_T
+        return self._now.rows_T
 
 
 class StatelessDropout(nn.Module):

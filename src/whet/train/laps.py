@@ -73,6 +73,11 @@ class Laps:
     def __exit__(self, *_: object) -> None:
         self._laps.append((self._name, self._start, self._clock.mark()))
 
+    def add(self, others: Laps, *, share: float) -> None:
+        """The laps of a thread that works beside others on the host: so much of each counts as time of the step."""
+        for name, start, end in others._laps:
+            self._laps.append((name, start, start + share * (end - start)))
+
     def take(self, step_seconds: float) -> dict[str, float]:
         """`seconds` and `<part>_seconds` for the line of a step that took `step_seconds` by the host's clock.
 

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -31,12 +32,13 @@ from whet.train.best import Best
 from whet.train.callbacks import Callbacks, Requests
 from whet.train.fixed_order import fixed_order
 from whet.train.held_out import is_due, measure
+from whet.train.lanes import Backward, Lanes
 from whet.train.laps import Laps
 from whet.train.loss import LossModel
 from whet.train.prefetch import Prefetch
 from whet.train.saves import Saves
 from whet.train.signals import StopRequest
-from whet.types import RunPlan, StepRecord, TokenizedSample
+from whet.types import PackedBatch, RunPlan, StepRecord, TokenizedSample
 
 if TYPE_CHECKING:
     from whet.evaluation.live import LiveSet
@@ -70,6 +72,8 @@ class Training:
     best: Best
     saves: Saves
     """writes checkpoints beside training"""
+    lanes: Lanes | None = None
+    """runs several passes at a time; None = one after the other"""
     laps: Laps = field(default_factory=Laps)
     """where the time of a step goes"""
     startup_seconds: Mapping[str, float] = field(default_factory=dict)
@@ -113,6 +117,8 @@ def train(run: Training, *, first_step: int, stop: StopRequest) -> int:
                 break
         with run.laps("save"):
             run.saves.settle()
+    if run.lanes is not None:
+        run.lanes.close()
     run.callbacks.on_stop(done)
     return done
 
@@ -138,15 +144,9 @@ def train_step(
     run.model.train()
     run.optimizer.zero_grad(set_to_none=True)
     nll = torch.zeros((), dtype=torch.float64, device=run.device)
-    for in_memory in taken.batches:
-        batch = to_device(in_memory, run.device)
-        with run.dropout.micro_batch(step, batch):
-            with laps("forward"):
-                nll_sum = run.loss_model.nll_sum(batch)
-            with laps("backward"), fixed_order(run.device):
-                (nll_sum / taken.num_taught).backward()
-        nll += nll_sum.detach()
-        del nll_sum  # what is left of its graph would lie between the tensors of the next pass: a quarter more memory
+    one_pass = partial(_one_pass, run, step, taken.num_taught)
+    for nll_sum in _passes(run, taken.batches, one_pass, parameters):
+        nll += nll_sum
         if run.device.type == "cpu":
             allocator.trim_near(plan.predicted_memory_bytes)
 
@@ -183,7 +183,31 @@ def train_step(
     return record, agreed
 
 
+def _one_pass(
+    run: Training, step: int, num_taught: int, in_memory: PackedBatch, laps: Laps, backward: Callable[[Tensor], None]
+) -> Tensor:
+    """Forward and backward pass of one micro-batch; its summed loss."""
+    batch = to_device(in_memory, run.device)
+    with run.dropout.micro_batch(step, batch):
+        with laps("forward"):
+            nll_sum = run.loss_model.nll_sum(batch)
+        with laps("backward"), fixed_order(run.device):
+            backward(nll_sum / num_taught)
+    return (
+        nll_sum.detach()
+    )  # its graph ends here: between the tensors of the next pass it would cost a quarter more memory
+
+
 # docs: end-step
+
+
+def _passes(
+    run: Training, batches: Sequence[PackedBatch], one_pass: Backward, parameters: Sequence[Tensor]
+) -> Iterator[Tensor]:
+    """The loss of each pass, with the gradients added up in the parameters: one after the other, or in lanes."""
+    if run.lanes is None:
+        return (one_pass(batch, run.laps, Tensor.backward) for batch in batches)
+    return run.lanes.run(batches, one_pass, parameters, run.laps)
 
 
 def _on_device(values: Sequence[float], device: torch.device) -> Tensor:

@@ -51,10 +51,18 @@ def decide(
     decided = json.loads(broadcast_text(json.dumps(chosen)))
     if decided is None:
         return fixed
-    if choice is not None:
-        say(choice.sentence())
     micro, recompute, predicted = decided
-    return replace(_cut(fixed, micro), recompute=recompute, predicted_memory_bytes=predicted)
+    num_lanes = _lanes(recipe, plan, micro)
+    if choice is not None:
+        say(choice.sentence(num_lanes))
+    cut = _cut(fixed, micro // num_lanes)
+    return replace(cut, num_lanes=num_lanes, recompute=recompute, predicted_memory_bytes=predicted)
+
+
+def _lanes(recipe: Recipe, plan: RunPlan, micro: int) -> int:
+    """Two where a CPU has the threads, an adapter's gradients are few, and what fits at a time can be halved."""
+    may = plan.device == "cpu" and plan.num_threads > 1 and recipe.adapter.method != "none"
+    return 2 if may and recipe.batch.micro_size == "auto" and micro % 2 == 0 else 1
 
 
 def _choose(
@@ -92,6 +100,7 @@ def continued(recipe: Recipe, saved: RunPlan, world_size: int) -> RunPlan:
         saved,
         world_size=world_size,
         micro_batch=micro,
+        num_lanes=saved.num_lanes if recipe.batch.micro_size == "auto" else 1,
         accumulation=derive_accumulation(recipe.batch, world_size, micro),
         recompute=recompute,
     )

@@ -43,6 +43,7 @@ from whet.train.chosen import chosen
 from whet.train.first_rows import first_losses
 from whet.train.fit import measure_step_seconds, steps_that_fit
 from whet.train.frozen_base import DTYPE_NAMES, load_base
+from whet.train.lanes import Lanes
 from whet.train.laps import Laps
 from whet.train.loop import Training, train
 from whet.train.loss import LossModel
@@ -246,6 +247,7 @@ def build_training(
         callbacks=callbacks,
         best=best_of(recipe),
         saves=Saves(_not_saved, run_folder=Path(recipe.output), env=env, callbacks=callbacks),
+        lanes=Lanes(plan.num_lanes, plan.num_threads) if plan.num_lanes > 1 and device.type == "cpu" else None,
         laps=Laps(device),
     )
 

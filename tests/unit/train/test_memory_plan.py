@@ -42,8 +42,9 @@ def machine(monkeypatch):
     return give
 
 
-def decide(made, *, world_size=1, local_world_size=1, said=None):
+def decide(made, *, world_size=1, local_world_size=1, num_threads=1, said=None):
     plan = make_plan(len(LENGTHS), micro_batch=1, global_batch=4, world_size=world_size)
+    plan = replace(plan, num_threads=num_threads)
     model = tiny_llama(torch.float32)
     return memory_plan.decide(
         made, plan, loaded=SimpleNamespace(model=model, compute_dtype=torch.float32), order=order(), num_taught=TAUGHT,
@@ -72,6 +73,17 @@ def test_with_less_room_a_step_is_cut_and_recomputed(machine):
         seen.append(plan.predicted_memory_bytes)
     assert seen == sorted(seen, reverse=True) and seen[-1] < roomy.predicted_memory_bytes
     assert plan.micro_batch < 4 and plan.recompute == "full"
+
+
+def test_what_fits_at_a_time_is_halved_where_a_cpu_has_two_threads_and_an_adapter_trains(machine):
+    machine(10**12)
+    said = []
+    plan = decide(recipe(), said=said, num_threads=2)
+    assert (plan.num_lanes, plan.micro_batch, plan.accumulation) == (2, 2, 2)
+    assert "4 samples (up to" in said[0] and "tokens) at a time in 2 passes" in said[0]
+    assert decide(recipe("adapter.method=none"), num_threads=2).num_lanes == 1
+    assert decide(recipe("batch.micro_size=2"), num_threads=2).num_lanes == 1
+    assert decide(recipe(), num_threads=1).num_lanes == 1
 
 
 def test_ranks_that_share_a_machine_share_its_memory(machine):
