@@ -3,7 +3,7 @@
 #   VENV=.venv             where the environment lives
 #   PIP_ARGS="..."         passed to every pip install, e.g. an index with CPU or CUDA builds of torch
 #   WORKERS=2              test processes side by side
-.PHONY: help demo test unit check bench studies test-all mutants clean-venv
+.PHONY: help demo test unit check bench bench-gpu studies test-all mutants clean-venv
 
 VENV     ?= .venv
 BIN       = $(VENV)/bin
@@ -16,7 +16,9 @@ PYTHON   ?= $(shell for name in python3.13 python3.12 python3.11 python3; do \
 PIP       = $(BIN)/python -m pip install --disable-pip-version-check -qq $(PIP_ARGS) -c constraints.txt
 TORCH     = $(shell grep '^torch==' constraints.txt)
 BENCHMARKS = cpu_vs_trl cpu_ladder cpu_scaling loss_head memory_plan data_path generation gpu_smoke
-STUDIES    = verdicts demo_seeds spectral_moments spectral_study extraction_agreement likelihood_parity shared_prefix fp8_parity
+BENCHMARKS_GPU = gpu_lora_8b gpu_sft_8b gpu_smollm2
+STUDIES    = verdicts demo_seeds spectral_moments spectral_study extraction_agreement likelihood_parity shared_prefix \
+	fp8_parity adam8bit_parity
 # One thread per process: the numbers do not depend on the core count, and WORKERS processes do not fight.
 PYTEST    = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
@@ -41,6 +43,9 @@ check: $(VENV)/.dev-installed ## format, lint, types, import rules, then the tes
 
 bench: $(VENV)/.dev-installed ## measure speed and memory; results go to benchmarks/results
 	@set -e; for name in $(BENCHMARKS); do echo "$$name"; $(BIN)/python "benchmarks/$$name.py"; done
+
+bench-gpu: $(VENV)/.dev-installed ## the same for one large GPU, ten minutes each
+	@set -e; for name in $(BENCHMARKS_GPU); do echo "$$name"; $(BIN)/python "benchmarks/$$name.py"; done
 
 studies: $(VENV)/.dev-installed ## measure what training and judging do (hours); results go to benchmarks/results
 	@set -e; for name in $(STUDIES); do echo "$$name"; $(BIN)/python "benchmarks/$$name.py"; done
