@@ -15,6 +15,7 @@ from whet.kernels import select, triton_support
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 
 
+@pytest.mark.slow
 def test_a_model_with_the_kernels_in_the_interpreter_computes_what_torch_does():
     triton_interpreter.run("tests/interpreted/test_selected_kernels.py", num_expected=8)
 
