@@ -20,18 +20,22 @@ def test_a_model_with_the_kernels_in_the_interpreter_computes_what_torch_does():
     triton_interpreter.run("tests/interpreted/test_selected_kernels.py", num_expected=8)
 
 
+@pytest.mark.slow
 def test_the_norm_kernels_in_the_interpreter_equal_torch():
     triton_interpreter.run("tests/interpreted/test_triton_norm.py", num_expected=40)
 
 
+@pytest.mark.slow
 def test_the_rotary_kernel_in_the_interpreter_equals_torch():
     triton_interpreter.run("tests/interpreted/test_triton_rotary.py", num_expected=15)
 
 
+@pytest.mark.slow
 def test_the_swiglu_kernels_in_the_interpreter_equal_torch():
     triton_interpreter.run("tests/interpreted/test_triton_swiglu.py", num_expected=35)
 
 
+@pytest.mark.slow
 def test_the_float8_kernel_in_the_interpreter_equals_torch():
     triton_interpreter.run("tests/interpreted/test_triton_fp8.py", num_expected=15)
 
