@@ -23,6 +23,7 @@ from typing import Any
 import torch
 
 from machine import write_result
+from study_rows import sources
 from whet.data.pipeline import prepare
 from whet.evaluation.likelihood import sample_likelihoods
 from whet.inference.tuned import load_tuned
@@ -38,17 +39,6 @@ BOUND = 0.005
 """largest relative difference of a pair's evaluation losses"""
 BASES = {"bfloat16": "none", "float8": "fp8"}
 """name -> model.quantize"""
-
-
-def sources(args: argparse.Namespace) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Training and validation rows, which share none."""
-    num_rows = 2 * args.steps * args.batch  # some are left out as too long, and no row comes twice
-    folder = os.environ.get("WHET_TEST_DATA")
-    if folder:
-        rows = {"source": str(Path(folder) / "gsm8k" / "train.jsonl"), "format": "gsm8k"}
-        return rows | {"split": f"train[:{num_rows}]"}, rows | {"split": f"train[7000:{7000 + args.validation_rows}]"}
-    rows = {"source": "reasoning-gym:chain_sum", "options": {"min_terms": 2, "max_terms": 4}}
-    return rows | {"rows": num_rows}, rows | {"split": "test", "rows": args.validation_rows}
 
 
 def recipe(base: str, seed: int, output: Path, args: argparse.Namespace) -> dict[str, Any]:

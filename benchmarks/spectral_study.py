@@ -15,7 +15,6 @@ import statistics
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ import yaml
 from scipy.stats import t as student_t
 
 from machine import write_result
+from study_rows import sources
 
 ROOT = Path(__file__).parents[1]
 LEVEL = 0.95
@@ -33,18 +33,6 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
     "exact, second moments kept": [{"name": "spectral", "mode": "exact", "second_moments": "keep"}],
     "exact, Adam anew": [{"name": "spectral", "mode": "exact", "second_moments": "clear"}],
 }
-
-
-def sources(args: argparse.Namespace) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Training and validation rows, which share none."""
-    num_rows = 2 * args.steps * args.batch  # some are left out as too long, and no row comes twice
-    folder = os.environ.get("WHET_TEST_DATA")
-    if folder:
-        rows = {"source": str(Path(folder) / "gsm8k" / "train.jsonl"), "format": "gsm8k"}
-        return rows | {"split": f"train[:{num_rows}]"}, rows | {"split": f"train[7000:{7000 + args.validation_rows}]"}
-    generated = {"source": "reasoning-gym:chain_sum", "options": {"min_terms": 2, "max_terms": 4}}
-    # copied: YAML would write one object in two places as an alias, which recipes refuse
-    return generated | {"rows": num_rows}, deepcopy(generated) | {"split": "test", "rows": args.validation_rows}
 
 
 def recipe(variant: str, seed: int, output: Path, args: argparse.Namespace) -> dict[str, Any]:
