@@ -25,16 +25,16 @@ def test_killed_while_triton_kernels_compute_the_run_ends_as_if_never_stopped(wo
     # the interpreter takes a millisecond per token and kernel
     sections = {
         "adapter": CASES[case],
-        "batch": {"global_size": 2, "micro_size": 1},
-        "train": {"max_steps": 3, "keep": 1},
+        "batch": {"global_size": 1, "micro_size": 1},
+        "train": {"max_steps": 2, "keep": 1},
     }
     workplace.write_recipe(output=str(workplace.folder / "whole"), **sections)
     workplace.train()
     workplace.write_recipe(**sections)
-    workplace.kill_at(2)
+    workplace.kill_at(1)
     workplace.train()
     summary = json.loads((workplace.folder / "run" / "summary.json").read_text())
     assert summary["kernels"]["triton"] == "norm, rotary, swiglu"
-    assert len(workplace.trajectory()) == 3
+    assert len(workplace.trajectory()) == 2
     assert workplace.trajectory() == workplace.trajectory("whole")
     assert workplace.hashes() == workplace.hashes("whole")
