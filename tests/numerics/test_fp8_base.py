@@ -134,10 +134,10 @@ def finished(tmp_path: Path) -> Path:
 
 def test_a_run_says_that_its_base_was_in_float8_and_merges_into_the_base_as_it_is(finished):
     summary = json.loads((finished / "summary.json").read_text())
-    assert summary["kernels"]["frozen base"].startswith("float8 emulated in 14 linear layers: ")
+    assert summary["kernels"]["frozen base"].startswith("float8 emulated in 8 linear layers: ")
     assert summary["kernels"]["adapter"] == "fused function in 14 layers"
     identity = json.loads((finished / "model.json").read_text())
-    assert identity["note"].endswith("14 linear layers rounded to float8 (e4m3) in training")
+    assert identity["note"].endswith("8 linear layers rounded to float8 (e4m3) in training")
 
     export_merged(Request(run_folder=finished, output=finished.parent / "merged", is_proved=False, say=lambda _: None))
     merged = load_file(finished.parent / "merged" / "model.safetensors")
@@ -172,7 +172,7 @@ def test_the_weights_are_kept_a_second_time_unless_memory_is_short(tmp_path, mon
     recipe = load_recipe(tmp_path / "recipe.yaml")
     loaded = load_base(replace(recipe, model=replace(recipe.model, dtype="bfloat16")), CPU)
     layers = [module for module in loaded.model.modules() if isinstance(module, Fp8Linear)]
-    assert len(layers) == 14 and loaded.compute_dtype == torch.bfloat16
+    assert len(layers) == 8 and loaded.compute_dtype == torch.bfloat16
     assert {layer.bytes_IO is not None for layer in layers} == {recomputed == "auto"}
     num_bytes = sum(tensor.nbytes for layer in layers for tensor in layer.fp8_weight if tensor is not None)
     num_weights, num_rows = (sum(of(layer) for layer in layers) for of in

@@ -1,7 +1,8 @@
 """A frozen linear layer in float8, and a model whose linear layers are replaced by such.
 
-Embedding, output head, norms and adapters keep their format. The layers are meant for training over them: what is
-saved, merged or exported belongs to the weights as they were.
+Embedding, output head, norms, adapters and the projections to queries, keys and values keep their format
+(docs/decisions/0018-what-stays-in-bfloat16.md). The layers are meant for training over them: what is saved, merged or
+exported belongs to the weights as they were.
 
 Shape letters: T tokens, I inputs, O outputs.
 """
@@ -15,6 +16,9 @@ from torch import Tensor, nn
 
 from whet.kernels import fp8
 from whet.kernels.fp8 import Fp8Weight
+
+KEPT = ("q_proj", "k_proj", "v_proj")
+"""not rounded: rounding queries costs more loss than rounding all other layers together"""
 
 
 class _Fp8Product(torch.autograd.Function):
@@ -69,8 +73,9 @@ class Fp8Linear(nn.Linear):
 def quantize_linears(
     model: nn.Module, *, device: torch.device, dtype: torch.dtype, is_turned_too: bool = False
 ) -> list[Fp8Linear]:
-    """Replace the linear layers inside the backbone by layers in float8 on `device`, which compute in `dtype`.
+    """Replace the linear layers inside the backbone, but for those of `KEPT`, by layers in float8 on `device`.
 
+    They compute in `dtype`, and what is kept comes to `device` in it.
     One layer at a time, so that a model on the CPU arrives on the GPU without ever lying there whole. `is_turned_too`:
     keep the copy that the gradient of the input reads, another byte a weight, instead of turning it at every use.
     """
@@ -82,6 +87,9 @@ def quantize_linears(
         parent, _, last = name.rpartition(".")
         linear = model.get_submodule(name)
         assert isinstance(linear, nn.Linear)
+        if last in KEPT:
+            linear.to(device, dtype)
+            continue
         is_real = is_supported and not any(size % fp8.MULTIPLE for size in linear.weight.shape)
         weight = fp8.quantize_weight(linear.weight.to(device, dtype), is_real=is_real, is_turned_too=is_turned_too)
         bias_O = None if linear.bias is None else linear.bias.to(device, dtype)

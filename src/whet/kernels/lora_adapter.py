@@ -134,7 +134,7 @@ def _base_input_gradient(layers: Sequence[Layer], grads: Sequence[Tensor]) -> Te
 
 
 def _fp8_weights(layers: Sequence[Layer]) -> list[Fp8Weight] | None:
-    """None where the base is not in float8, which it is in all layers or in none."""
+    """None where the layers are not in float8, which those of one function all are or none is."""
     weights = [weight for layer in layers if (weight := layer.tensors.fp8_weight) is not None]
     assert len(weights) in (0, len(layers))
     return weights or None

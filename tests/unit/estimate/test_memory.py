@@ -139,7 +139,7 @@ def test_8b_with_an_adapter_of_rank_32_on_a_gpu_is_what_a_model_made_otherwise_s
     It knows neither the working memory of a layer nor holes, and has its logits in chunks of 1.6 GB where ours are 0.2.
     """
     one_pass = Pass(tokens=tokens, taught=int(0.62 * tokens), probabilities=10**12)
-    in_float8 = replace(LLAMA_8B, base_bytes=9_080_000_000)
+    in_float8 = replace(LLAMA_8B, base_bytes=9_080_000_000)  # all linear layers, as that model has it
     cases = [(LLAMA_8B, "none"), (LLAMA_8B, "norms"), (LLAMA_8B, "full"), (in_float8, "none")]
     for (job, level), expected in zip(cases, MODELLED_GB[tokens], strict=True):
         parts = predict(job, one_pass, level)
