@@ -1,4 +1,4 @@
-"""With the Triton kernels on, a run that was killed ends as if never stopped; on CPUs they run in Triton's interpreter."""
+"""With the Triton kernels on, here in their interpreter, a run that was killed ends as if never stopped."""
 
 from __future__ import annotations
 
