@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from whet.cli import standard
-from whet.cli.output import say, tell_all
+from whet.cli.output import note, say, tell_all
 from whet.cli.progress import ProgressLine
 
 Fresh = Annotated[bool, typer.Option(help="Answer again even where stored answers still belong.")]
@@ -90,7 +90,7 @@ def evaluate(
             nemo_rows=nemo_rows,
             progress=line.tell,
         )
-        comparisons = evaluate_run(run, say=say, options=options)
+        comparisons = evaluate_run(run, say=note, options=options)
     if not read_env().is_main:
         return  # it has written its share of the answers
     tell_all(comparisons)
