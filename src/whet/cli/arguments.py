@@ -35,7 +35,8 @@ def _take_flags(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     if verb in _HAS_ITS_OWN:
         return [], list(arguments)
     end = list(arguments).index("--") if "--" in arguments else len(arguments)
-    flags, rest = [], []
+    flags: list[str] = []
+    rest: list[str] = []
     for before, argument in pairwise(["", *arguments[:end]]):
         is_flag = argument in _ANYWHERE and before not in _TAKES_ANY_TEXT
         (flags if is_flag else rest).append(argument)

@@ -52,7 +52,7 @@ def diff(
         say("\nno value differs")
     names = list({**sides[0].results, **sides[1].results})
     if names:
-        say("\nresults\n" + _table([(name, *(side.results.get(name) for side in sides)) for name in names]))
+        say("\nresults\n" + _table([(name, sides[0].results.get(name), sides[1].results.get(name)) for name in names]))
 
 
 def _open(path: Path) -> Side:

@@ -98,7 +98,9 @@ def plan_before(recipe: Recipe) -> dict[str, Any]:
     }
     if preview.plan is not None:
         plan = dataclasses.asdict(preview.plan)
-        names = ("num_samples", "steps_per_epoch", "total_steps", "epochs", "warmup_steps", "save_every", "eval_every")
+        names = ["num_samples", "steps_per_epoch"]
+        if recipe.train.fit_seconds is None:  # else how many steps there are is measured when the run begins
+            names += ["total_steps", "epochs", "warmup_steps", "save_every", "eval_every"]
         known |= {name: plan[name] for name in names}
     if recipe.batch.micro_size != "auto":
         known |= {"micro_batch": preview.micro_batch, "accumulation": preview.accumulation}

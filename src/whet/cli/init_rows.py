@@ -113,7 +113,8 @@ def _parts(look: FirstLook, folder: Path, seed: int) -> tuple[Sets, dict[str, st
     from whet.recipe.draft import Sets
 
     parts = divide([question_key(row.example) for row in look.rows], seed=seed, where=look.name)
-    files, sources = {}, {}
+    files: dict[str, str] = {}
+    sources: dict[str, dict[str, object]] = {}
     for name, numbers in (("train", parts.train), ("validation", parts.validation), ("held_out", parts.held_out)):
         file = (folder / f"{name}.jsonl").as_posix()
         files[file] = _lines([look.rows[number] for number in numbers])
@@ -124,7 +125,14 @@ def _parts(look: FirstLook, folder: Path, seed: int) -> tuple[Sets, dict[str, st
         f"{len(parts.train):,} to train on, {len(parts.validation):,} to choose the best weights by, "
         f"{len(parts.held_out):,} that the verdict rests on"
     )
-    return Sets(**sources, num_train=len(parts.train), story=story), files
+    sets = Sets(
+        train=sources["train"],
+        validation=sources["validation"],
+        held_out=sources["held_out"],
+        num_train=len(parts.train),
+        story=story,
+    )
+    return sets, files
 
 
 def _slices(look: FirstLook) -> tuple[Sets, dict[str, str]]:

@@ -49,11 +49,12 @@ def _places(node: Node, path: Path) -> Iterator[tuple[Path, str]]:
 
 
 def _explain(section: Any, path: Path, places: Mapping[Path, str]) -> Iterator[Explained]:
-    for key, info in field_infos(type(section)).items():
+    kind: type = type(section)
+    for key, info in field_infos(kind).items():
         value, own = getattr(section, key), (*path, key)
         if dataclasses.is_dataclass(value):
             yield from _explain(value, own, places)
-        elif value and section_of(field_types(type(section))[key]) is not None:
+        elif value and section_of(field_types(kind)[key]) is not None:
             for index, item in enumerate(value):
                 yield from _explain(item, (*own, index), places)
         else:
