@@ -1,6 +1,5 @@
-"""`whet serve` asked by the official `openai` client: the run's own answers under the run's name, to whom they are for."""
+"""`whet serve` asked by the official `openai` client: the run's own answers, under its name, for who has the token."""
 
-import os
 import re
 import signal
 import socket
@@ -36,13 +35,12 @@ def server(run, workplace):
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     workplace.environment["MY_TOKEN"] = TOKEN
-    process = workplace.start("serve", str(run), "--port", str(port), "--api-key-env", "MY_TOKEN")
-    said = ""
-    os.set_blocking(process.stdout.fileno(), False)
+    log = workplace.folder / "server.log"
+    with log.open("w") as file:
+        process = workplace.start("serve", str(run), "--port", str(port), "--api-key-env", "MY_TOKEN", stdout=file)
     deadline = time.monotonic() + TIMEOUT_SECONDS
-    while "answers at" not in said:
+    while "answers at" not in (said := log.read_text(encoding="utf-8")):
         assert process.poll() is None and time.monotonic() < deadline, said
-        said += process.stdout.read() or ""
         time.sleep(0.05)
     assert re.search(rf"tiny answers at http://127\.0\.0\.1:{port}/v1 \(api_key: the token; model: tiny\)", said)
     assert TOKEN not in said
@@ -77,7 +75,7 @@ def test_the_openai_client_gets_the_run_s_answers(run, server, workplace):
         warm = {"model": "tiny", "temperature": 5.0, "max_tokens": 12, "messages": asked}
         drawn = {client.chat.completions.create(seed=n, **warm).choices[0].message.content for n in range(3)}
         assert len(drawn) == 3, "the temperature of a request counts"
-        with pytest.raises(openai.BadRequestError, match="tiny"):
+        with pytest.raises(openai.NotFoundError, match="there is no model 'another'; there is tiny"):
             client.chat.completions.create(messages=asked, model="another", max_tokens=3)
         with pytest.raises(openai.NotFoundError, match="is not served here"):
             client.post("/../load_model", body={"model": "another"}, cast_to=object)

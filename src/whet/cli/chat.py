@@ -14,9 +14,7 @@ if TYPE_CHECKING:
 
 
 def chat(
-    model: Annotated[
-        str, typer.Argument(help="Run, checkpoint, adapter or model folder, hub id or built-in name.")
-    ],
+    model: Annotated[str, typer.Argument(help="Run, checkpoint, adapter or model folder, hub id or built-in name.")],
     against: Annotated[
         str | None,
         typer.Option(help="`base`, or another run or model: both answer, side by side.", metavar="base|MODEL"),

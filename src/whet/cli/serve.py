@@ -15,9 +15,7 @@ if TYPE_CHECKING:
 
 
 def serve(
-    model: Annotated[
-        str, typer.Argument(help="Run, checkpoint, adapter or model folder, hub id or built-in name.")
-    ],
+    model: Annotated[str, typer.Argument(help="Run, checkpoint, adapter or model folder, hub id or built-in name.")],
     host: Annotated[
         str, typer.Option(help="Where to listen; any but this machine's own needs a token.", metavar="HOST")
     ] = "127.0.0.1",

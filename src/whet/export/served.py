@@ -28,7 +28,7 @@ from whet.inference.serve_template import check_served, served_chat_template
 from whet.models.adapters import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from whet.models.folder import read_json
 from whet.models.load import choose_dtype
-from whet.models.source import ModelSource, find_model
+from whet.models.source import find_model
 from whet.models.tokenizer import read_stop_ids, read_tokenizer
 from whet.recipe import load_recipe
 from whet.recipe.schema import Model, Recipe
@@ -37,8 +37,8 @@ from whet.types import ModelIdentity
 _RECIPE = "recipe.yaml"
 _GENERATION = "generation_config.json"
 _SAMPLING = {"do_sample": True, "temperature": 1.0, "top_p": 1.0, "top_k": 0}
-"""What a request that says nothing about sampling gets, unless the base says otherwise: OpenAI's defaults. Sampling must
-be on, or transformers would answer greedily whatever temperature a request names."""
+"""What a request that says nothing about sampling gets, unless the base says otherwise: OpenAI's defaults. Sampling is
+on, or transformers would answer greedily whatever temperature a request names."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -127,9 +127,7 @@ class _Decoder:
             length=length,
             limit=min(settings.max_new_tokens, room),
             stream=None if settings.is_greedy else row_stream(settings.seed, self._keys[index]),
-            growing=GrowingText(self._decode, settings.stop_strings)
-            if self._follows_text and self._decode
-            else None,
+            growing=GrowingText(self._decode, settings.stop_strings) if self._follows_text and self._decode else None,
         )
 
     def step(self) -> None:
@@ -244,7 +242,7 @@ def stream(
     """The answer that `generate` gives to this prompt alone, while it is written; the last value is its `Completion`.
 
     Before that comes a piece of text for every token: empty while a character is unfinished or a stop string may have
-    begun. Joined, the pieces are the completion's text. DataError as in `generate`; whoever stops asking stops the work.
+    begun. Joined, the pieces are the completion's text. Who stops asking stops the work. DataError as in `generate`.
     """
     refuse_long_prompts([prompt], [key], decoding)
     model.eval()

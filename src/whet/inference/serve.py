@@ -60,7 +60,7 @@ def choose_server(requested: Literal["auto", "vllm", "transformers"]) -> Server:
     missing = [name for name in _SERVE_PACKAGES if importlib.util.find_spec(name) is None]
     if missing:
         raise RecipeError(
-            f"transformers' server needs {', '.join(missing)}, which {'are' if len(missing) > 1 else 'is'} not installed",
+            f"transformers' server needs packages that are not installed: {', '.join(missing)}",
             mend="pip install 'whet[serve]'",
         )
     return "transformers"
@@ -71,7 +71,7 @@ def check_address(address: Address) -> None:
     if not is_loopback(address.host) and address.token is None:
         raise RecipeError(
             f"{address.host} can be reached from other machines, so requests must bring a token",
-            mend="put one into an environment variable or a file and name it: --api-key-env NAME or --api-key-file FILE",
+            mend="put one into an environment variable or a file: --api-key-env NAME or --api-key-file FILE",
         )
     if address.token is not None and len(address.token) < FEWEST_TOKEN_CHARACTERS:
         raise RecipeError(
@@ -127,7 +127,6 @@ def server_environment(server: Server, name: str, address: Address) -> dict[str,
     """Ours, with the guard's settings. Nothing is fetched: all that is served lies on the disk."""
     mine = {TOKEN: address.token or "", "HF_HUB_OFFLINE": "1", "PYTHONSAFEPATH": "1", "PYTHONUNBUFFERED": "1"}
     return {**os.environ, **mine, MODELS: name if server == "transformers" else ""}
-
 
 
 @contextlib.contextmanager

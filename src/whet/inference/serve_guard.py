@@ -18,10 +18,12 @@ from urllib.parse import urlsplit
 TOKEN = "WHET_SERVE_TOKEN"  # noqa: S105 - the name of a variable
 """environment variable: the token that every request must bring; empty: requests of this machine alone are served"""
 MODELS = "WHET_SERVE_MODELS"
-"""environment variable: names for /v1/models, one a line; empty: the server behind answers it"""
+"""environment variable: the names that requests may ask for and /v1/models lists, one a line; empty: the server behind
+knows its own"""
 
-_OPEN_WITHOUT_TOKEN = "/health"
-_SERVED = ("/v1/models", "/v1/chat/completions", "/v1/completions", "/v1/responses", _OPEN_WITHOUT_TOKEN)
+_HEALTH = "/health"
+_MOST_BODY_BYTES = 32_000_000
+_SERVED = ("/v1/models", "/v1/chat/completions", "/v1/completions", "/v1/responses", _HEALTH)
 
 _Message = MutableMapping[str, Any]
 _Receive = Callable[[], Awaitable[_Message]]
@@ -44,14 +46,33 @@ class Guard:
             await send({"type": "websocket.close", "code": 1008})
         elif (answer := self._own_answer(scope)) is not None:
             await _reply(send, *answer)
+        elif self._models and scope["method"] == "POST":
+            await self._pass_on_named(scope, receive, send)
         else:
             await self._app(scope, receive, send)
+
+    async def _pass_on_named(self, scope: MutableMapping[str, Any], receive: _Receive, send: _Send) -> None:
+        """The request for the server behind, unless it asks for another model than there is."""
+        body = await _read_body(receive)
+        if body is None:
+            await _reply(send, 413, _error(f"a request has {_MOST_BODY_BYTES:,} bytes at most", "too_large"))
+            return
+        name = _model_of(body)
+        if name is not None and name not in self._models:
+            await _reply(send, *self._no_model(name))
+            return
+        read: list[_Message] = [{"type": "http.request", "body": body, "more_body": False}]
+
+        async def receive_again() -> _Message:
+            return read.pop() if read else await receive()
+
+        await self._app(scope, receive_again, send)
 
     def _own_answer(self, scope: MutableMapping[str, Any]) -> tuple[int, dict[str, Any]] | None:
         """Status and document where the server behind is not asked."""
         path = str(scope["path"])
         headers = {bytes(name).lower(): bytes(value) for name, value in scope["headers"]}
-        if path != _OPEN_WITHOUT_TOKEN:
+        if path != _HEALTH:
             refusal = self._refuse_token(headers) if self._token else _refuse_caller(headers)
             if refusal is not None:
                 return refusal
@@ -74,8 +95,9 @@ class Guard:
         if not name:
             return 200, {"object": "list", "data": models}
         found = [model for model in models if model["id"] == name]
-        if found:
-            return 200, found[0]
+        return (200, found[0]) if found else self._no_model(name)
+
+    def _no_model(self, name: str) -> tuple[int, dict[str, Any]]:
         return 404, _error(f"there is no model {name!r}; there is {', '.join(self._models)}", "model_not_found")
 
 
@@ -97,6 +119,28 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+async def _read_body(receive: _Receive) -> bytes | None:
+    """The whole body; None where it is too large."""
+    body = bytearray()
+    while True:
+        message = await receive()
+        body += message.get("body", b"")
+        if len(body) > _MOST_BODY_BYTES:
+            return None
+        if not message.get("more_body"):
+            return bytes(body)
+
+
+def _model_of(body: bytes) -> str | None:
+    """The model that a request names; what is no request is the server's to refuse."""
+    try:
+        document = json.loads(body)
+    except ValueError:
+        return None
+    name = document.get("model") if isinstance(document, dict) else None
+    return name if isinstance(name, str) else None
 
 
 def _error(message: str, code: str) -> dict[str, Any]:

@@ -41,7 +41,8 @@ def served_chat_template(template: Template, system: str | None) -> str:
     if template.reasoning is not None:
         head += _reasoning(f"{REASONING_SWITCH} {template.reasoning}")
     if "date_string" in template.chat.text:
-        head += f"{{%- if date_string is not defined -%}}{{%- set date_string = {_quoted(TEMPLATE_DATE)} -%}}{{%- endif -%}}"
+        date = _quoted(TEMPLATE_DATE)
+        head += f"{{%- if date_string is not defined -%}}{{%- set date_string = {date} -%}}{{%- endif -%}}"
     return head + template.chat.text
 
 
@@ -78,13 +79,13 @@ def _plain(template: Template) -> str:
 
 
 def _quoted(text: str) -> str:
-    """A string literal of Jinja. Not JSON: Jinja would not join the surrogates of a character beyond the first plane."""
+    """A string literal of Jinja; JSON would not do, whose surrogate pairs Jinja does not join."""
     escaped = text.replace("\\", "\\\\").replace("'", "\\'").replace("\n", "\\n").replace("\r", "\\r")
     return f"'{escaped}'"
 
 
 def check_served(served: PreTrainedTokenizerBase, template: Template, system: str | None) -> None:
-    """RecipeError unless the tokenizer as a server loads it writes the tokens that whet writes for the same requests."""
+    """RecipeError unless the tokenizer as a server loads it writes the tokens that whet writes for a request."""
     theirs = build_template(served, "chat", sorted(template.end_ids))
     default = [Message(role="system", content=system)] if system else []
     for asked in _requests(template):

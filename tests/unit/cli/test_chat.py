@@ -54,8 +54,9 @@ def answer(run):
 
 
 def test_every_line_is_a_question_and_its_answer_is_that_of_generate(whet, run, answer):
-    said = whet(run, asked=f"{QUESTION}\n\n/reset\n  Why \u00e9?\n")
-    assert said.stdout == f"{answer(run, QUESTION)}\n{answer(run, '  Why \u00e9?')}\n"
+    other = "  Why \u00e9?"
+    said = whet(run, asked=f"{QUESTION}\n\n/reset\n{other}\n")
+    assert said.stdout == f"{answer(run, QUESTION)}\n{answer(run, other)}\n"
 
 
 def test_base_and_tuned_answer_one_after_the_other_under_their_names(whet, run, answer):

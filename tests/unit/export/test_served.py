@@ -19,7 +19,7 @@ def place(tmp_path_factory):
     folder = tmp_path_factory.mktemp("served")
     base = tiny_runs.write_base(folder / "base")
     tiny_runs.write_adapter_run(folder / "run", base, Adapter(rank=4, alpha=8.0), size=0.3)
-    tiny_runs.write_adapter_run(folder / "dora", base, Adapter(rank=4, alpha=8.0, dora=True), size=0.3)
+    tiny_runs.write_adapter_run(folder / "dora", base, Adapter(method="dora", rank=4, alpha=8.0), size=0.3)
     tiny_runs.write_full_run(folder / "full", base)
     path = folder / "run" / "recipe.yaml"
     text = path.read_text(encoding="utf-8").replace("rows.jsonl}", "rows.jsonl, system: Count well.}")
@@ -77,7 +77,7 @@ def test_an_adapter_that_vllm_does_not_serve_is_merged_and_it_is_said(place, tmp
 
 def test_a_folder_that_holds_no_model_is_told(place, tmp_path):
     (tmp_path / "nothing").mkdir()
-    with pytest.raises(RecipeError, match="holds no config.json"):
+    with pytest.raises(RecipeError, match=r"holds no config\.json"):
         write(tmp_path, "nothing", tmp_path / "work")
     with pytest.raises(RecipeError, match="no such model folder"):
         write(tmp_path, "not-there", tmp_path / "work")

@@ -56,7 +56,7 @@ def test_vllm_is_taken_where_it_is_installed(installed):
 
 def test_what_is_not_installed_is_told_with_the_command_that_installs_it(installed):
     installed("fastapi")
-    with pytest.raises(RecipeError, match=r"needs uvicorn, openai, which are not installed\n.*'whet\[serve\]'"):
+    with pytest.raises(RecipeError, match=r"not installed: uvicorn, openai\n.*'whet\[serve\]'"):
         serve.choose_server("auto")
     with pytest.raises(RecipeError, match=r"vLLM is not installed\n.*'whet\[vllm\]'"):
         serve.choose_server("vllm")

@@ -28,7 +28,7 @@ def guard(monkeypatch):
     return build
 
 
-def call(guard, path="/v1/chat/completions", *, method="POST", kind="http", **headers):
+def call(guard, path="/v1/chat/completions", *, method="POST", kind="http", messages=(), **headers):
     headers = {"host": "127.0.0.1:8000"} | headers
     sent = []
 
@@ -39,7 +39,12 @@ def call(guard, path="/v1/chat/completions", *, method="POST", kind="http", **he
         "type": kind, "path": path, "method": method,
         "headers": [(name.replace("_", "-").encode(), value.encode("latin-1")) for name, value in headers.items()],
     }  # fmt: skip
-    asyncio.run(guard(scope, None, send))
+    waiting = list(messages)
+
+    async def receive():
+        return waiting.pop(0)
+
+    asyncio.run(guard(scope, receive, send))
     if kind != "http":
         return sent
     start, body = sent
@@ -103,6 +108,44 @@ def test_models_are_listed_by_the_name_that_requests_use(guard):
     assert call(guard(models="my-run"), "/v1/models/my-run", method="GET")[1]["id"] == "my-run"
     assert code(call(guard(models="my-run"), "/v1/models/other", method="GET")) == (404, "model_not_found")
     assert call(guard(), "/v1/models", method="GET") == (299, "behind"), "vLLM lists its own"
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        (b'{"model": "my-run", "messages": []}', 299),
+        (b'{"messages": []}', 299),
+        (b"[1]", 299),
+        (b'{"model": 7}', 299),
+        (b"no JSON \xff", 299),
+        (b'{"model": "other"}', 404),
+        (b'{"model": ""}', 404),
+        (b'{"model": "my-run"}' + b" " * 32_000_000, 413),
+    ],
+)
+def test_a_request_for_another_model_is_told_which_there_is(guard, body, expected):
+    """What is no request is passed on whole, for the server behind to refuse."""
+    messages = [
+        {"type": "http.request", "body": body[:10], "more_body": True},
+        {"type": "http.request", "body": body[10:]},
+        {"type": "http.disconnect"},
+    ]
+    behind = guard(models="my-run")
+    arrived = []
+
+    async def record(scope, receive, send):
+        arrived.extend([await receive(), await receive()])
+        await app(scope, receive, send)
+
+    behind._app = record
+    status, document = call(behind, messages=messages)
+    assert status == expected
+    if expected == 299:
+        assert arrived == [{"type": "http.request", "body": body, "more_body": False}, {"type": "http.disconnect"}]
+    else:
+        assert arrived == []
+    if expected == 404:
+        assert "there is my-run" in document["error"]["message"]
 
 
 def test_web_sockets_are_closed_and_start_and_end_of_the_server_come_through(guard):

@@ -11,7 +11,7 @@ from whet.types import Message
 USER = [{"role": "user", "content": "Why is 12 + 7 = 19? \u6771\U0001f600 'x' \\n {{ y }}"}]
 SYSTEM = [{"role": "system", "content": "Be brief."}, *USER]
 LONG = [*SYSTEM, {"role": "assistant", "content": "So.\n\nIt is. "}, {"role": "user", "content": "Answer: "}]
-ODD = "It's \"so\":\n\\ {{ two }} {% x %} \u6771\U0001f600"
+ODD = 'It\'s "so":\n\\ {{ two }} {% x %} \u6771\U0001f600'
 
 WITH_DATE = (
     "{% if not date_string is defined %}{% set date_string = strftime_now('%d %b %Y') %}{% endif %}"

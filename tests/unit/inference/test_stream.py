@@ -56,9 +56,7 @@ def test_the_stream_is_the_answer_of_generate_with_a_piece_for_every_token(model
 
 def test_a_stop_string_is_never_told_not_even_its_beginning(model):
     prompt = prompts()[0]
-    (whole,) = generate(
-        model, [prompt], stop_ids=frozenset(), decoding=Decoding(max_new_tokens=20), decode=letters
-    )
+    (whole,) = generate(model, [prompt], stop_ids=frozenset(), decoding=Decoding(max_new_tokens=20), decode=letters)
     stop = whole.text[8:12]
     cut = whole.text[: whole.text.index(stop)]
     decoding = Decoding(max_new_tokens=20, stop_strings=(stop, "zzzz"))
