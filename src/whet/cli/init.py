@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
-from whet.cli.output import say
+from whet.cli.output import note, say
 from whet.errors import RecipeError, WhetError
 
 if TYPE_CHECKING:
@@ -75,24 +75,23 @@ def init(
 
     ask = _Asker(is_asking=not yes and is_terminal())
     machine = look_at_machine()
-    say(f"this machine: {machine.sentence()}")
-    folder = recipe.parent if recipe is not None else Path()
+    note(f"this machine: {machine.sentence()}")
 
     def read_data(text: str) -> tuple[str, Material]:
         from whet.cli.init_rows import find_material
 
         text = text.strip("\"'")  # as a file dragged into a terminal is quoted
         return text, find_material(
-            text, folder=folder, seed=seed, question=question_column, answer=answer_column,
+            text, recipe=recipe, seed=seed, question=question_column, answer=answer_column,
             skips_bad_rows=skip_bad_rows,
         )  # fmt: skip
 
     name, material = ask.for_data(data, read_data)
-    for note in material.notes:
-        say(note)
+    for sentence in material.notes:
+        note(sentence)
     found = ask.for_model(model, machine)
     if found.note:
-        say(found.note)
+        note(found.note)
     material = ask.for_kind(answers, material)
     answered = Answered(data=name, material=material, model=found, minutes=ask.for_minutes(minutes, machine))
     _write(answered, recipe=recipe, output=output, seed=seed, force=force, dry_run=dry_run)

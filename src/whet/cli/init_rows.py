@@ -40,9 +40,9 @@ class Material:
 
 
 def find_material(
-    data: str, *, folder: Path, seed: int, question: str | None, answer: str | None, skips_bad_rows: bool
+    data: str, *, recipe: Path | None, seed: int, question: str | None, answer: str | None, skips_bad_rows: bool
 ) -> Material:
-    """The sets of `data`, a file or a name; rows of a file are divided into files below `folder`.
+    """The sets of `data`, a file or a name; rows of a file are divided into files beside `recipe`, which names all.
 
     DataError says what was seen in a file that cannot be used.
     """
@@ -51,7 +51,7 @@ def find_material(
     if data in NAMED_SETS or data.startswith("reasoning-gym:"):
         found = NAMED_SETS[data] if data in NAMED_SETS else generated_set(data)
         return Material(
-            name=slug(data.rpartition(":")[2]),
+            name=slug(recipe.stem if recipe else data.rpartition(":")[2]),
             sets=found.sets,
             kind=found.kind,
             longest_row_bytes=found.longest_row_bytes,
@@ -61,7 +61,7 @@ def find_material(
         names = ", ".join([*NAMED_SETS, "reasoning-gym:TASK"])
         raise DataError("is neither a file nor a dataset that whet init knows", where=data,
                         mend=f"name a file (.csv, .tsv, .jsonl, .json, .parquet) or one of {names}")  # fmt: skip
-    return _of_file(data, folder, seed, question, answer, skips_bad_rows=skips_bad_rows)
+    return _of_file(data, recipe, seed, question, answer, skips_bad_rows=skips_bad_rows)
 
 
 def slug(text: str) -> str:
@@ -70,7 +70,7 @@ def slug(text: str) -> str:
 
 
 def _of_file(
-    data: str, folder: Path, seed: int, question: str | None, answer: str | None, *, skips_bad_rows: bool
+    data: str, recipe: Path | None, seed: int, question: str | None, answer: str | None, *, skips_bad_rows: bool
 ) -> Material:
     from whet.data.answer_kinds import look_at_answers
     from whet.data.first_look import look_at
@@ -79,7 +79,8 @@ def _of_file(
     is_large = path.is_file() and path.stat().st_size > MOST_COPIED_BYTES
     look = look_at(data, question=question, answer=answer, most_rows=_ROWS_OF_A_LARGE_FILE if is_large else None)
     _refuse_bad_rows(look, skips_bad_rows=skips_bad_rows)
-    name = slug(path.stem)
+    name = slug((recipe or path).stem)
+    folder = recipe.parent if recipe else Path()
     sets, files = _slices(look) if is_large else _parts(look, folder / f"{name}-data", seed)
     examples = [row.example for row in look.rows]
     answers = look_at_answers(examples)

@@ -22,11 +22,11 @@ AnswerKind = Literal["number", "choice", "short", "long", "formula"]
 KINDS: tuple[AnswerKind, ...] = get_args(AnswerKind)
 
 MEANINGS: dict[AnswerKind, str] = {
-    "number": "a number, alone or at the end of a solution; right or wrong",
-    "choice": "one of a few fixed answers, such as a label; right or wrong",
-    "short": "a few words; right when they are the same, and by the words they share",
-    "long": "sentences; by the words they share with the given answer, and by its loss",
-    "formula": "a formula as in MATH; right or wrong by its value",
+    "number": "numbers, alone or at the end of a solution, judged as right or wrong",
+    "choice": "one of a few fixed texts, such as labels, judged as right or wrong",
+    "short": "a few words, right where they are the same; shared words are counted too",
+    "long": "sentences, judged by the words they share with the given answer, and by its loss",
+    "formula": "formulas as in MATH, judged as right or wrong by their value",
 }
 
 METRICS: dict[AnswerKind, tuple[MetricName, ...]] = {
@@ -111,8 +111,8 @@ def _sections(wishes: Wishes) -> Iterator[str]:
 
 
 _TIME = (
-    "{minutes:g} minutes: three fifths train (fewer steps where all passes take less), the rest loads and answers. "
-    "The weights of the lowest validation loss are the result"
+    "{minutes:g} minutes: at most three fifths of them train, the rest loads and answers. The weights of the lowest "
+    "validation loss are the result"
 )
 
 
@@ -198,6 +198,13 @@ def max_new_tokens(longest_answer_bytes: int) -> int:
     return min(_MOST_NEW_TOKENS, max(16, math.ceil(longest_answer_bytes / 2 / 16) * 16))
 
 
+class _IndentingDumper(PlainDumper):
+    """Lists stand further in than their key, as in the recipes of the repository."""
+
+    def increase_indent(self, flow: bool = False, indentless: bool = False) -> None:
+        super().increase_indent(flow, False)
+
+
 def _section(content: Mapping[str, Any], *, comment: str = "") -> str:
-    text = yaml.dump(dict(content), Dumper=PlainDumper, sort_keys=False, allow_unicode=True, width=100_000)
+    text = yaml.dump(dict(content), Dumper=_IndentingDumper, sort_keys=False, allow_unicode=True, width=100_000)
     return "".join(f"# {line}\n" for line in textwrap.wrap(comment, width=116)) + text.rstrip("\n")

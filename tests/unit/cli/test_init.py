@@ -61,7 +61,7 @@ def test_flags_say_what_is_written(faq):
     recipe = load_recipe("sub/a.yaml")
     assert (recipe.train.fit_seconds, recipe.output, recipe.model.id) == (144, "there/run 1", "meta-llama/Llama-3.2-1B")
     assert recipe.evaluate[0].metrics[0] == "answer_accuracy" and recipe.data.template == "plain"
-    assert recipe.data.train[0].source == "sub/faq-data/train.jsonl" and Path(recipe.data.train[0].source).is_file()
+    assert recipe.data.train[0].source == "sub/a-data/train.jsonl" and Path(recipe.data.train[0].source).is_file()
 
 
 def test_a_dry_run_prints_the_recipe_and_writes_nothing(faq, tmp_path):
@@ -75,6 +75,8 @@ def test_nothing_is_written_over_unless_forced(faq):
     with pytest.raises(RecipeError, match="is there already"):
         call("--data", "faq.csv", "-y", "--minutes", "2")
     assert Path("faq.yaml").read_text() == before
+    call("--data", "faq.csv", "-y", "--recipe", "faq2.yaml")
+    assert load_recipe("faq2.yaml").output == "runs/faq2" and Path("faq2-data/train.jsonl").is_file()
     call("--data", "faq.csv", "-y", "--minutes", "2", "--force")
     assert load_recipe("faq.yaml").train.fit_seconds == 72
 
@@ -103,7 +105,7 @@ def test_without_a_terminal_the_data_must_be_named(faq):
 
 
 def material(data: str, **options):
-    settled = {"folder": Path(), "seed": 42, "question": None, "answer": None, "skips_bad_rows": False}
+    settled = {"recipe": None, "seed": 42, "question": None, "answer": None, "skips_bad_rows": False}
     return find_material(data, **(settled | options))
 
 

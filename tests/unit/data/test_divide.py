@@ -23,7 +23,7 @@ def test_sizes_follow_from_the_number_of_rows(num_rows, sizes):
 
 
 def test_rows_that_ask_the_same_stay_together():
-    questions = [n // 3 for n in range(300)]
+    questions = [n // 7 for n in range(300)]
     where = {position: name for name, part in enumerate(parts(questions)) for position in part}
     assert all(where[a] == where[b] for a, b in pairwise(range(300)) if questions[a] == questions[b])
     assert len(where) == 300
