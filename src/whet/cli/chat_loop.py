@@ -104,6 +104,8 @@ def _greet(chat: Chat) -> None:
 
 def _answer(chat: Chat, question: str) -> None:
     is_stopped = False
+    for side in chat.sides:
+        side.conversation.last = None
     try:
         chat_screen.show(chat.sides, question, is_terminal=chat.is_terminal)
     except DataError as error:

@@ -56,7 +56,10 @@ def show_in_columns(sides: Sequence[Side], question: str, console: Console) -> N
         # the first pieces before anything is drawn: a question that does not fit is told instead
         for number, stream in enumerate(streams):
             texts[number] += next(stream, "")
-        live = until_done.enter_context(Live(_table(sides, texts), console=console, refresh_per_second=10))
+        live = Live(_table(sides, texts), console=console, refresh_per_second=10)
+        # before it starts: Ctrl-C while it starts would leave it drawing for ever
+        until_done.callback(live.stop)
+        live.start()
         waiting = dict(enumerate(streams))
         while waiting:
             for number, stream in list(waiting.items()):

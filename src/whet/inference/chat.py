@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -60,7 +60,7 @@ class Conversation:
         """Forget everything but the system message."""
         self.turns, self.last, self._num_hidden = [], None, 0
 
-    def ask(self, question: str) -> Iterator[str]:
+    def ask(self, question: str) -> Generator[str, None, None]:
         """The answer piece by piece, one for each token. Closed early, what was written so far counts as the answer.
 
         DataError where the question alone does not fit.

@@ -224,9 +224,7 @@ def generate(
         return []
     assert decode is not None or not decoding.stop_strings, "stop strings are looked for in decoded text"
     names = list(keys) if keys is not None else [str(index) for index in range(len(prompts))]
-    refuse_long_prompts(prompts, names, decoding)
-    model.eval()
-    return _write_all(_Decoder(model, prompts, names, stop_ids, decoding, decode), on_finished)
+    return _write_all(_open_decoder(model, prompts, names, stop_ids, decoding, decode), on_finished)
 
 
 @torch.inference_mode()
@@ -244,9 +242,7 @@ def stream(
     Before that comes a piece of text for every token: empty while a character is unfinished or a stop string may have
     begun. Joined, the pieces are the completion's text. Who stops asking stops the work. DataError as in `generate`.
     """
-    refuse_long_prompts([prompt], [key], decoding)
-    model.eval()
-    decoder = _Decoder(model, [prompt], [key], stop_ids, decoding, decode, is_streamed=True)
+    decoder = _open_decoder(model, [prompt], [key], stop_ids, decoding, decode, is_streamed=True)
     decoder.admit([0])
     told = ""
     while (row := decoder.rows[0]).ended is None:
@@ -259,6 +255,15 @@ def stream(
     assert completion.text is not None
     yield completion.text[len(told) :]
     yield completion
+
+
+def _open_decoder(
+    model: nn.Module, prompts: Sequence[Sequence[int]], names: Sequence[str], stop_ids: frozenset[int],
+    decoding: Decoding, decode: Decode | None, *, is_streamed: bool = False,
+) -> _Decoder:  # fmt: skip
+    refuse_long_prompts(prompts, names, decoding)
+    model.eval()
+    return _Decoder(model, prompts, names, stop_ids, decoding, decode, is_streamed)
 
 
 def _write_all(decoder: _Decoder, on_finished: Callable[[int, int], None]) -> list[Completion]:

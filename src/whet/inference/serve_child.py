@@ -14,7 +14,7 @@ from transformers.cli.serve import Serve
 from whet.inference.serve_guard import Guard
 
 
-class GuardedServe(Serve):  # type: ignore[misc]
+class GuardedServe(Serve):
     """`transformers serve` whose application is put behind the guard before its first request.
 
     A subclass, because the class builds and runs everything in its constructor; `start_server` is its last step when
