@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from whet.cli.run_argument import check_run
 from whet.errors import GateError, RecipeError
 
 if TYPE_CHECKING:
@@ -50,6 +51,8 @@ def compare(
     from whet.evaluation.store import write_comparison
     from whet.verdict import overall
 
+    for run in (*runs, *(Path(each) for each in against or () if each != "base")):
+        check_run(run)
     pairings = _pair(runs, against or [], dataset)
     comparisons = [compare_sides(*sides, seed=pairings.seed) for sides in pairings.sides.values()]
     comparisons.sort(key=lambda c: ("main", "guard", "other").index(c.role))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from whet.cli.output import say
+from whet.cli.run_argument import check_run
 
 if TYPE_CHECKING:
     from whet.report.run_diff import Difference, Side
@@ -61,7 +62,7 @@ def _open(path: Path) -> Side:
     from whet.report.run_diff import side_of_recipe, side_of_run
 
     if path.is_dir():
-        return side_of_run(path)
+        return side_of_run(check_run(path))
     recipe = load_any_recipe(path, (), lambda line: typer.echo(line, err=True))
     return side_of_recipe(recipe, str(path), plan_before(recipe))
 

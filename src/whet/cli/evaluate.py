@@ -10,6 +10,7 @@ import typer
 from whet.cli import standard
 from whet.cli.output import note, say, tell_all
 from whet.cli.progress import ProgressLine
+from whet.cli.run_argument import check_run
 
 Fresh = Annotated[bool, typer.Option(help="Answer again even where stored answers still belong.")]
 MaxSeconds = Annotated[
@@ -76,6 +77,7 @@ def evaluate(
     from whet.parallel.env import read_env
     from whet.report import write_report
 
+    check_run(run)
     quiet_libraries()
     measurements = [
         *standard.ask_lm_eval(lm_eval, lm_eval_tasks_folder, lm_eval_limit, lm_eval_chat, lm_eval_python, fresh=fresh),

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from whet.cli.output import say
+from whet.cli.run_argument import check_run
 from whet.errors import RecipeError
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ def explain_file(path: Path, overrides: Sequence[str], say: Callable[[str], None
     from whet.cli.recipe_file import load_any_recipe, text_of_recipe
     from whet.recipe.provenance import explain_values
 
-    file = path / "recipe.yaml" if path.is_dir() else path
+    file = check_run(path) / "recipe.yaml" if path.is_dir() else path
     recipe = load_any_recipe(file, overrides, say)
     text, name = text_of_recipe(file)
     yield from explain_values(recipe, text, name, overrides)

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 import typer
 
 from whet.cli import verbosity
-from whet.errors import WhetError
+from whet.errors import RecipeError, WhetError
 
 app = typer.Typer(
     name="whet",
@@ -51,9 +51,15 @@ def leave_by_exit_code(command: Callable[[], object], *, help_command: str | Non
     except WhetError as error:
         if verbosity.is_verbose():
             traceback.print_exception(error)
-        hint = f"\n  help: {help_command}" if error.mend is None and help_command else ""
+        hint = f"\n  help: {_help_for(error, help_command)}" if error.mend is None and help_command else ""
         sys.stderr.write(f"error: {error}{hint}\n")
         sys.exit(error.exit_code)
+
+
+def _help_for(error: WhetError, help_command: str) -> str:
+    if isinstance(error, RecipeError):
+        return f"whet recipe reference lists every key of a recipe, {help_command} every option"
+    return help_command
 
 
 def _help_of(arguments: Sequence[str]) -> str:

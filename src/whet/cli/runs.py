@@ -11,6 +11,7 @@ import typer
 
 from whet.cli import diff as diff_verb
 from whet.cli.output import say
+from whet.cli.run_argument import check_run
 
 if TYPE_CHECKING:
     from whet.report.run_list import Leftover, RunLine
@@ -50,7 +51,7 @@ def show(run: Annotated[Path, typer.Argument(help="Run folder.", metavar="RUN")]
     """Say what a run does, how far it is, what came out, and what to type next."""
     from whet.report.run_diff import side_of_run
 
-    line, side = _describe(_one(run)), side_of_run(run)
+    line, side = _describe(check_run(run)), side_of_run(run)
     leftovers = _leftovers([run], checkpoints=False, old_runs=False)
     if as_json:
         _print_json(_document(line) | {"results": dict(side.results), "plan": dict(side.groups["plan"]),
@@ -110,17 +111,6 @@ def _find(folder: Path) -> list[Path]:
             return []
         raise StorageError("is no folder", where=str(folder), mend="name a run folder, or a folder of runs")
     return find_runs(folder)
-
-
-def _one(run: Path) -> Path:
-    from whet.errors import StorageError
-    from whet.report.run_list import find_runs, is_run
-
-    if not is_run(run):
-        near = ", ".join(map(str, find_runs(run)[:3])) if run.is_dir() else ""
-        mend = f"below it are {near}" if near else "whet runs list shows the runs there are"
-        raise StorageError("is no run folder", where=str(run), mend=mend)
-    return run
 
 
 def _describe(run: Path) -> RunLine:

@@ -39,7 +39,7 @@ def divide(questions: Sequence[int], *, seed: int, where: str) -> Division:
         groups.setdefault(key, []).append(position)
     if len(groups) < MIN_QUESTIONS:
         raise DataError(
-            f"only {len(groups)} different questions in {len(questions)} usable rows",
+            f"too few rows: {len(questions)} usable ones, different questions among them: {len(groups)}",
             where=where,
             mend=f"{MIN_QUESTIONS} are the fewest to train on some and judge by the others; 200 are a good beginning",
         )

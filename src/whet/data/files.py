@@ -317,4 +317,4 @@ def _nearest_name(path: Path) -> str:
         return f"did you mean {near[0]}?"
     if not folder.is_dir():
         return f"its folder does not exist either: {folder.name}"
-    return "check the path; relative paths start at the folder given with the recipe"
+    return "check the path; relative ones start where the command is typed"

@@ -60,6 +60,7 @@ def test_answers_under_other_decoding_are_refused(run: Path) -> None:
 
 
 def test_a_run_without_answers_says_how_to_get_them(tmp_path: Path) -> None:
+    (tmp_path / "recipe.yaml").write_text("name: a\n")
     with pytest.raises(StorageError, match="whet evaluate"):
         compare([tmp_path])
 

@@ -73,7 +73,7 @@ def test_an_error_without_a_mend_ends_with_the_help_of_its_verb(call, tmp_path):
     (tmp_path / "a.yaml").write_text("name: [a\n")
     (tmp_path / "b.yaml").write_bytes(b"\xff\xfe")
     assert "mend:" in call("train", str(tmp_path / "a.yaml"))[2]
-    assert call("train", str(tmp_path / "b.yaml"))[2].endswith("  help: whet train --help\n")
+    assert call("train", str(tmp_path / "b.yaml"))[2].endswith("whet train --help every option\n")
 
 
 def test_the_version_is_told(call):
