@@ -53,8 +53,9 @@ def lines_of(stream: TextIO) -> Iterator[str]:
         return
     with_line_editor()
     while True:
+        say()
         try:
-            yield input("\n> ")
+            yield input("> ")
         except EOFError:
             say()
             return

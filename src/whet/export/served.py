@@ -25,6 +25,7 @@ from whet.export.request import Request as Export
 from whet.export.source import Source, open_source
 from whet.inference.respond import way_of_asking
 from whet.inference.serve_template import check_served, served_chat_template
+from whet.inference.tuned import final_weights
 from whet.models.adapters import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from whet.models.folder import read_json
 from whet.models.load import choose_dtype
@@ -79,6 +80,8 @@ def write_served(
         return _write_adapted(place, export, recipe, device, keeps_adapter=keeps_adapter)
     if base_model is not None:
         raise RecipeError(f"{name} is no adapter folder, so it has no base to name", mend="leave the base out")
+    if recipe is not None:
+        final_weights(origin)
     source = find_model(Model(id=str(origin) if origin.is_dir() else name))
     folder = _make_folder(place, _served_name(recipe, source.identity))
     for file in source.weight_files:

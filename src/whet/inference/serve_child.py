@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from transformers.cli.serve import Serve
+from transformers.utils import logging
 
 from whet.inference.serve_guard import Guard
 
@@ -34,6 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--port", type=int, required=True)
     asked = parser.parse_args(arguments)
     settings: dict[str, Any] = vars(asked)
+    logging.disable_progress_bar()
     GuardedServe(settings.pop("name"), **settings, trust_remote_code=False, non_blocking=True)
 
 

@@ -1,6 +1,7 @@
 """The folder that a server is given holds the run's weights, its way of asking and its stop tokens."""
 
 import json
+import shutil
 
 import pytest
 import tiny_runs
@@ -8,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
-from whet.errors import RecipeError
+from whet.errors import RecipeError, StorageError
 from whet.export.served import write_served
 from whet.inference.respond import Request, open_responder
 from whet.recipe.schema import Adapter
@@ -81,5 +82,9 @@ def test_a_folder_that_holds_no_model_is_told(place, tmp_path):
         write(tmp_path, "nothing", tmp_path / "work")
     with pytest.raises(RecipeError, match="no such model folder"):
         write(tmp_path, "not-there", tmp_path / "work")
+    (tmp_path / "begun").mkdir()
+    shutil.copy(place / "run" / "recipe.yaml", tmp_path / "begun")
+    with pytest.raises(StorageError, match="has no final weights yet"):
+        write(tmp_path, "begun", tmp_path / "work")
     with pytest.raises(RecipeError, match="is no adapter folder"):
         write(place, "base", tmp_path / "work", base_model="x")
