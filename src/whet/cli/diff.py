@@ -68,12 +68,13 @@ def _open(path: Path) -> Side:
 
 
 def _table(rows: Sequence[tuple[str, Any, Any]]) -> str:
-    cells = [("", "A", "B"), *((name, _written(a), _written(b)) for name, a, b in rows)]
+    cells = [("", "A", "B"), *((name, written(a), written(b)) for name, a, b in rows)]
     widths = [max(len(row[column]) for row in cells) for column in (0, 1)]
     return "\n".join(f"  {name:<{widths[0]}}  {a:<{widths[1]}}  {b}".rstrip() for name, a, b in cells)
 
 
-def _written(value: Any) -> str:
+def written(value: Any) -> str:
+    """A value in a table: one line, six digits, cut where it is long."""
     import json
 
     if value is None:

@@ -67,7 +67,7 @@ def _explain_plan(recipe: Recipe, run: Path, *, has_changes: bool) -> Iterator[E
 
     decided = None if has_changes else _plan_of_run(recipe, run)
     if decided is not None:
-        yield from explain_plan(decided, f"decided when the run began ({run / 'run_plan.json'})")
+        yield from explain_plan(decided, f"decided when the run began: {run / 'run_plan.json'}")
     else:
         yield from explain_plan(plan_before(recipe), _NOW)
 

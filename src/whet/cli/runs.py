@@ -61,7 +61,7 @@ def show(run: Annotated[Path, typer.Argument(help="Run folder.", metavar="RUN")]
     for sentence in _sentences(run):
         say(sentence)
     for name, value in side.results.items():
-        say(f"  {name}: {value}")
+        say(f"  {name}: {diff_verb.written(value)}")
     if leftovers:
         say(f"{len(leftovers)} leftovers, {_size(sum(each.num_bytes for each in leftovers))}: whet runs clean {run}")
     say(f"next: {_next_command(line)}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -95,3 +96,5 @@ def _train(recipe: Recipe, *, fresh: bool, resume: str | None, evaluate: bool) -
         return
     report = write_report(outcome.run_folder)
     say(f"\nreport: {report}")
+    was_answered = evaluate and bool(recipe.evaluate)
+    say(f"next: whet {'chat' if was_answered else 'evaluate'} {shlex.quote(str(outcome.run_folder))}")
