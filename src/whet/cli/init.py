@@ -87,6 +87,9 @@ def init(
         )  # fmt: skip
 
     name, material = ask.for_data(data, read_data)
+    path = recipe or Path(f"{material.name}.yaml")
+    if not force and not dry_run:
+        _refuse_present([path, *map(Path, material.files)])
     for sentence in material.notes:
         note(sentence)
     found = ask.for_model(model, machine)
@@ -94,7 +97,7 @@ def init(
         note(found.note)
     material = ask.for_kind(answers, material)
     answered = Answered(data=name, material=material, model=found, minutes=ask.for_minutes(minutes, machine))
-    _write(answered, recipe=recipe, output=output, seed=seed, force=force, dry_run=dry_run)
+    _write(answered, path, run=(output or Path("runs") / material.name).as_posix(), seed=seed, dry_run=dry_run)
 
 
 def is_terminal() -> bool:
@@ -166,31 +169,30 @@ class _Asker:
                 say(f"   {error}")
 
 
-def _write(
-    answered: Answered, *, recipe: Path | None, output: Path | None, seed: int, force: bool, dry_run: bool
-) -> None:
+def _refuse_present(files: list[Path]) -> None:
+    present = [file for file in files if file.exists()]
+    if present:
+        more = f", and {len(present) - 1} more files" if len(present) > 1 else ""
+        raise RecipeError(
+            f"is there already{more}",
+            where=str(present[0]),
+            mend="choose another name with --recipe NAME.yaml, or write over it with --force",
+        )
+
+
+def _write(answered: Answered, path: Path, *, run: str, seed: int, dry_run: bool) -> None:
     from whet import atomic
     from whet.recipe import parse_recipe
     from whet.recipe.draft import draft_recipe
 
     material = answered.material
-    path = recipe or Path(f"{material.name}.yaml")
-    run = (output or Path("runs") / material.name).as_posix()
     commands = list(_commands(path, run))
     text = draft_recipe(_wishes(answered, run, seed, [line for line, _ in commands]))
     parse_recipe(text, str(path))
     if dry_run:
         typer.echo(text, nl=False)
         return
-    files = {Path(name): content for name, content in material.files.items()} | {path: text}
-    present = [file for file in files if file.exists()]
-    if present and not force:
-        raise RecipeError(
-            "is there already" + (f", and {len(present) - 1} more files" if len(present) > 1 else ""),
-            where=str(present[0]),
-            mend="choose another name with --recipe NAME.yaml, or write over it with --force",
-        )
-    for file, content in files.items():
+    for file, content in {**{Path(name): rows for name, rows in material.files.items()}, path: text}.items():
         atomic.write_text(file, content)
     say(f"{material.sets.story}.")
     say(f"wrote {path}" + (f" and {len(material.files)} files of rows beside it" if material.files else ""))

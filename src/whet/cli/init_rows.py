@@ -60,7 +60,8 @@ def find_material(
     if not Path(data).expanduser().exists() and Path(data).suffix == "":
         names = ", ".join([*NAMED_SETS, "reasoning-gym:TASK"])
         raise DataError("is neither a file nor a dataset that whet init knows", where=data,
-                        mend=f"name a file (.csv, .tsv, .jsonl, .json, .parquet) or one of {names}")  # fmt: skip
+                        mend=f"name a file (.csv, .tsv, .jsonl, .json, .parquet) or one of {names}; another "
+                        "dataset of the hub stands in a recipe as `source: OWNER/NAME`")  # fmt: skip
     return _of_file(data, recipe, seed, question, answer, skips_bad_rows=skips_bad_rows)
 
 
