@@ -15,7 +15,7 @@ from whet.recipe.schema import Adapter
 
 TOKEN = "a-token-for-the-tests-0123456789"
 QUESTIONS = ["How many clips did Natalia sell?", "Why \u00e9\u6771?\n\n  12 + 7"]
-TIMEOUT_SECONDS = 120
+TIMEOUT_SECONDS = 240
 
 
 @pytest.fixture
@@ -54,6 +54,7 @@ def generated(run, question, system=None):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_the_openai_client_gets_the_run_s_answers(run, server, workplace):
     url, process = server
     with openai.OpenAI(base_url=url, api_key=TOKEN, max_retries=0) as client:
