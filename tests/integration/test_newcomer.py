@@ -38,6 +38,8 @@ def test_from_a_csv_to_a_verdict_with_nothing_but_the_commands_that_were_printed
         assert code == 0, said
         if command[0] == "inspect":
             assert "25 samples" in said and "same question" in said
+        if command[0] == "train":
+            assert "next: whet chat runs/faq" in said
     assert "faq" in said and any(verdict in said for verdict in ("better", "worse", "not distinguishable"))
     monkeypatch.chdir(workplace.folder)
     look_back()
