@@ -53,3 +53,20 @@ def _take(handle: int, run_folder: Path) -> None:
             where=str(run_folder),
             mend="choose an `output` on a file system that knows locks",
         ) from error
+
+
+def is_held(run_folder: Path) -> bool:
+    """Whether some process holds the folder. Asks for the lock and gives it back at once, so ask rarely."""
+    try:
+        handle = os.open(run_folder / NAME, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False  # a file system that knows no locks
+    finally:
+        os.close(handle)
+    return False

@@ -8,12 +8,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from whet.cli.run_argument import check_run
 from whet.errors import GateError, RecipeError
 
 if TYPE_CHECKING:
     from whet.evaluation.pairings import Pairings
     from whet.types import Comparison
     from whet.verdict import Overall
+
+_STANDARD_OUTPUT = Path("-")
 
 
 def compare(
@@ -42,25 +45,32 @@ def compare(
         ),
     ] = False,
     json_file: Annotated[
-        Path | None, typer.Option("--json", help="Also write everything as JSON.", metavar="FILE")
+        Path | None,
+        typer.Option("--json", help="Also write everything as JSON; `-` prints it and nothing else.", metavar="FILE"),
     ] = None,
 ) -> None:
     """Compare stored answers row by row; nothing is generated anew."""
+    from whet import atomic
     from whet.evaluation.compare import compare_sides
     from whet.evaluation.store import write_comparison
     from whet.verdict import overall
 
+    for run in (*runs, *(Path(each) for each in against or () if each != "base")):
+        check_run(run)
     pairings = _pair(runs, against or [], dataset)
     comparisons = [compare_sides(*sides, seed=pairings.seed) for sides in pairings.sides.values()]
     comparisons.sort(key=lambda c: ("main", "guard", "other").index(c.role))
     if _is_base_against_tuned(runs, against or []):
         for comparison in comparisons:
             write_comparison(runs[0] / "evaluations" / comparison.dataset, comparison)
-    _show(comparisons, pairings.notes)
     result = overall(comparisons)
-    typer.echo(f"\n{result.sentence}")
-    if json_file is not None:
-        _write_json(json_file, comparisons, result, pairings.notes)
+    if json_file == _STANDARD_OUTPUT:
+        typer.echo(_json(comparisons, result, pairings.notes), nl=False)
+    else:
+        _show(comparisons, pairings.notes)
+        typer.echo(f"\n{result.sentence}")
+    if json_file is not None and json_file != _STANDARD_OUTPUT:
+        atomic.write_text(json_file, _json(comparisons, result, pairings.notes))
     if gate and not result.passes_gate:
         raise GateError(
             "; ".join(result.reasons),
@@ -100,11 +110,10 @@ def _show(comparisons: Sequence[Comparison], notes: Sequence[str]) -> None:
             typer.echo("\n" + metrics_table(comparison))
 
 
-def _write_json(path: Path, comparisons: Sequence[Comparison], result: Overall, notes: Sequence[str]) -> None:
+def _json(comparisons: Sequence[Comparison], result: Overall, notes: Sequence[str]) -> str:
     import json
     from dataclasses import asdict
 
-    from whet import atomic
     from whet.verdict import to_document
 
     document = {
@@ -112,4 +121,4 @@ def _write_json(path: Path, comparisons: Sequence[Comparison], result: Overall, 
         "comparisons": [to_document(comparison) for comparison in comparisons],
         "notes": list(notes),
     }
-    atomic.write_text(path, json.dumps(document, indent=2) + "\n")
+    return json.dumps(document, indent=2) + "\n"

@@ -8,8 +8,9 @@ from typing import Annotated, Literal
 import typer
 
 from whet.cli import standard
-from whet.cli.output import say, tell_all
+from whet.cli.output import note, say, tell_all
 from whet.cli.progress import ProgressLine
+from whet.cli.run_argument import check_run
 
 Fresh = Annotated[bool, typer.Option(help="Answer again even where stored answers still belong.")]
 MaxSeconds = Annotated[
@@ -76,6 +77,7 @@ def evaluate(
     from whet.parallel.env import read_env
     from whet.report import write_report
 
+    check_run(run)
     quiet_libraries()
     measurements = [
         *standard.ask_lm_eval(lm_eval, lm_eval_tasks_folder, lm_eval_limit, lm_eval_chat, lm_eval_python, fresh=fresh),
@@ -90,7 +92,7 @@ def evaluate(
             nemo_rows=nemo_rows,
             progress=line.tell,
         )
-        comparisons = evaluate_run(run, say=say, options=options)
+        comparisons = evaluate_run(run, say=note, options=options)
     if not read_env().is_main:
         return  # it has written its share of the answers
     tell_all(comparisons)

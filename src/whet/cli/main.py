@@ -9,11 +9,13 @@ from __future__ import annotations
 import io
 import os
 import sys
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Sequence
 
 import typer
 
-from whet.errors import WhetError
+from whet.cli import verbosity
+from whet.errors import RecipeError, WhetError
 
 app = typer.Typer(
     name="whet",
@@ -30,11 +32,15 @@ def main() -> None:
     from whet.cli import arguments, verbs
 
     verbs.register(app)
-    leave_by_exit_code(lambda: app(arguments.complete(sys.argv[1:])))
+    typed = arguments.complete(sys.argv[1:])
+    leave_by_exit_code(lambda: app(typed), help_command=_help_of(typed))
 
 
-def leave_by_exit_code(command: Callable[[], object]) -> None:
-    """Run `command`; a known error prints one sentence and its mend, and leaves by its exit code."""
+def leave_by_exit_code(command: Callable[[], object], *, help_command: str | None = None) -> None:
+    """Run `command`; a known error prints what, where and how to mend it, and leaves by its exit code.
+
+    An error without a mend ends with `help_command`, so that there is always something to type next.
+    """
     if isinstance(sys.stdout, io.TextIOWrapper):
         # a locale without the letter spells it out instead of stopping the run
         sys.stdout.reconfigure(errors="backslashreplace")
@@ -43,5 +49,20 @@ def leave_by_exit_code(command: Callable[[], object]) -> None:
     try:
         command()
     except WhetError as error:
-        sys.stderr.write(f"error: {error}\n")
+        if verbosity.is_verbose():
+            traceback.print_exception(error)
+        hint = f"\n  help: {_help_for(error, help_command)}" if error.mend is None and help_command else ""
+        sys.stderr.write(f"error: {error}{hint}\n")
         sys.exit(error.exit_code)
+
+
+def _help_for(error: WhetError, help_command: str) -> str:
+    if isinstance(error, RecipeError):
+        return f"whet recipe reference lists every key of a recipe, {help_command} every option"
+    return help_command
+
+
+def _help_of(arguments: Sequence[str]) -> str:
+    """`whet VERB --help` of what was typed."""
+    verb = next((argument for argument in arguments if not argument.startswith("-")), None)
+    return "whet --help" if verb is None else f"whet {verb} --help"

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from whet.cli import verbosity
+
 if TYPE_CHECKING:
     from whet.types import Comparison
 
@@ -21,10 +23,24 @@ def say(sentence: str = "") -> None:
         _point_at_nothing(sys.stdout.fileno())
 
 
-def say_on_main(sentence: str = "") -> None:
-    """`say` by one of several processes; knows its rank from the launcher's variables alone, without torch."""
-    if os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")) == "0":
+def put(text: str) -> None:
+    """Write `text` at once, without a line end of its own; like `say` it can never stop a run."""
+    try:
+        typer.echo(text, nl=False)
+    except OSError:
+        _point_at_nothing(sys.stdout.fileno())
+
+
+def note(sentence: str = "") -> None:
+    """`say` of how far something is, which `-q` leaves out."""
+    if not verbosity.is_quiet():
         say(sentence)
+
+
+def say_on_main(sentence: str = "") -> None:
+    """`note` by one of several processes; knows its rank from the launcher's variables alone, without torch."""
+    if os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")) == "0":
+        note(sentence)
 
 
 def _point_at_nothing(descriptor: int) -> None:

@@ -35,7 +35,7 @@ def show(
     if as_json:
         typer.echo(json.dumps(preview_json(preview), indent=2))
     else:
-        _print(preview)
+        print_preview(preview)
 
 
 @app.command()
@@ -111,7 +111,7 @@ def reference_files() -> dict[str, str]:
     return {REFERENCE_PAGE: reference_markdown(), REFERENCE_SCHEMA: json.dumps(json_schema(), indent=2) + "\n"}
 
 
-def _print(preview: Preview) -> None:
+def print_preview(preview: Preview) -> None:
     """A table in a terminal, plain aligned lines anywhere else."""
     from rich.console import Console
     from rich.table import Table

@@ -33,6 +33,16 @@ def load_any_recipe(path: str | Path, overrides: Sequence[str], say: Say) -> Rec
     return parse_recipe(imported.recipe_yaml, f"{path} (imported)", overrides)
 
 
+def text_of_recipe(path: Path) -> tuple[str, str]:
+    """(YAML, name of its places) of a recipe that `load_any_recipe` has accepted; an imported one as whet wrote it."""
+    from whet.recipe.importers import detect
+
+    text = _foreign_text(path) or ""
+    if detect(text) is None:
+        return text, str(path)
+    return import_file(path).recipe_yaml, f"{path} (imported)"
+
+
 def import_file(path: Path, *, world_size: int | None = None, accelerate_config: Path | None = None) -> Imported:
     """A foreign file as a recipe; see `whet.recipe.importers.import_recipe`."""
     from whet.errors import RecipeError

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from whet.cli.output import say, say_on_main, tell_all
+from whet.cli.output import note, say, say_on_main, tell_all
 
 if TYPE_CHECKING:
     from whet.recipe.schema import Recipe
@@ -31,6 +32,9 @@ def train(
         bool,
         typer.Option("--evaluate/--no-evaluate", help="Answer the evaluation sets with base and tuned afterwards."),
     ] = True,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Read and check the rows, print the plan, train nothing.")
+    ] = False,
 ) -> None:
     """Fine-tune as RECIPE says, then show whether it helped.
 
@@ -42,11 +46,29 @@ def train(
     from whet.train.signals import interruptible
 
     loaded = load_any_recipe(recipe, overrides or (), say_on_main)
+    if dry_run:
+        _rehearse(loaded, fresh=fresh)
+        return
     folder.check_writable(Path(loaded.output), needed_bytes=folder.needed_bytes(loaded))
     if not fresh:
         folder.refuse_other_recipe(Path(loaded.output), loaded)
     with interruptible():
         _train(loaded, fresh=fresh, resume=resume, evaluate=evaluate)
+
+
+def _rehearse(recipe: Recipe, *, fresh: bool) -> None:
+    from whet.cli.quiet import quiet_libraries
+    from whet.cli.recipe import print_preview
+    from whet.cli.rehearsal import rehearse
+    from whet.evaluation import scoring
+    from whet.train import folder
+
+    quiet_libraries()
+    scoring.require(recipe.evaluate)
+    if not fresh:
+        folder.refuse_other_recipe(Path(recipe.output), recipe)
+    print_preview(rehearse(recipe, say=note, fresh=fresh))
+    say("dry run: nothing was trained")
 
 
 def _train(recipe: Recipe, *, fresh: bool, resume: str | None, evaluate: bool) -> None:
@@ -62,15 +84,17 @@ def _train(recipe: Recipe, *, fresh: bool, resume: str | None, evaluate: bool) -
     say_on_main(keep_freed_memory())
     if evaluate:
         scoring.require(recipe.evaluate)  # before hours of training, not after them
-    outcome = run_recipe(recipe, Options(fresh=fresh, resume=resume, say=say, started=process_start()))
+    outcome = run_recipe(recipe, Options(fresh=fresh, resume=resume, say=note, started=process_start()))
     if outcome.is_main:
         state = "was finished before" if outcome.was_finished_before else f"finished in {outcome.seconds:.0f} s"
         say(f"{recipe.name}: {outcome.steps} steps, {state}")
     if evaluate and recipe.evaluate:
         release_memory()
         # every rank writes its share of the answers; the first one compares
-        tell_all(evaluate_run(outcome.run_folder, say=say))
+        tell_all(evaluate_run(outcome.run_folder, say=note))
     if not outcome.is_main:
         return
     report = write_report(outcome.run_folder)
     say(f"\nreport: {report}")
+    was_answered = evaluate and bool(recipe.evaluate)
+    say(f"next: whet {'chat' if was_answered else 'evaluate'} {shlex.quote(str(outcome.run_folder))}")

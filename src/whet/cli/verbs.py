@@ -7,16 +7,42 @@ import typer
 
 def register(app: typer.Typer) -> None:
     """Attach every verb to `app`."""
-    from whet.cli import compare, evaluate, export, generate, inspect, merge, prepare, push, recipe, report, train
+    from whet.cli import (
+        chat,
+        compare,
+        diff,
+        evaluate,
+        explain,
+        export,
+        generate,
+        init,
+        inspect,
+        merge,
+        prepare,
+        push,
+        recipe,
+        report,
+        runs,
+        serve,
+        train,
+        verbosity,
+    )
 
+    app.callback()(verbosity.options)
+    app.command()(init.init)
     app.add_typer(recipe.app, name="recipe")
+    app.command()(explain.explain)
     app.command()(prepare.prepare)
     app.command()(inspect.inspect)
     app.command()(train.train)
     app.command()(evaluate.evaluate)
     app.command()(compare.compare)
     app.command()(report.report)
+    app.add_typer(runs.app, name="runs")
+    app.command()(diff.diff)
     app.command()(merge.merge)
     app.command()(export.export)
     app.command()(generate.generate)
+    app.command()(chat.chat)
+    app.command()(serve.serve)
     app.command()(push.push)

@@ -168,14 +168,15 @@ def _skip(text: str, position: int, characters: str) -> int:
 
 def _not_utf8(label: str, line_number: int, error: UnicodeDecodeError) -> DataError:
     found = f"found byte 0x{error.object[error.start]:02x}, expected UTF-8 text: {error.reason}"
-    return DataError(f"not UTF-8 ({found})", where=f"{label}:{line_number}", mend="save the file as UTF-8")
+    return DataError(f"not UTF-8 ({found})", where=f"{label}:{line_number}",
+                     mend="save the file as UTF-8 (Excel: CSV UTF-8)")  # fmt: skip
 
 
-def _read_csv(path: Path, label: str) -> Iterator[RawRow]:
+def read_table(path: Path, label: str, delimiter: str = ",") -> Iterator[RawRow]:
     """Comma-separated values with a header line; every row needs as many columns as the header."""
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            yield from _read_csv_rows(csv.reader(file, strict=True), label)
+            yield from _read_csv_rows(csv.reader(file, strict=True, delimiter=delimiter), label)
     except UnicodeDecodeError:
         # the decoder works in blocks, the line is found by reading again
         with path.open("rb") as lines:
@@ -261,7 +262,7 @@ def _read_batch(batch: Any) -> Iterator[dict[str, Any] | UnicodeDecodeError]:
 READERS: dict[str, Callable[[Path, str], Iterator[RawRow]]] = {
     ".jsonl": _read_jsonl,
     ".json": _read_json,
-    ".csv": _read_csv,
+    ".csv": read_table,
     ".parquet": _read_parquet,
 }
 
@@ -316,4 +317,4 @@ def _nearest_name(path: Path) -> str:
         return f"did you mean {near[0]}?"
     if not folder.is_dir():
         return f"its folder does not exist either: {folder.name}"
-    return "check the path; relative paths start at the folder given with the recipe"
+    return "check the path; relative ones start where the command is typed"

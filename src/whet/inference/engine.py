@@ -6,7 +6,7 @@ leave the batch and waiting prompts take their places, so the batch stays full u
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -23,7 +23,7 @@ from whet.kernels.attention import CacheLayout, DocumentLayout
 from whet.kernels.decode_step import build_decode_step
 from whet.kernels.packed_linear import Product
 
-__all__ = ["Completion", "Decoding", "Ended", "generate", "refuse_long_prompts"]
+__all__ = ["Completion", "Decoding", "Ended", "generate", "refuse_long_prompts", "stream"]
 
 Ended = Literal["stop_token", "stop_string", "length"]
 # Packing the weights takes about as long as one step saves a few times over.
@@ -58,7 +58,7 @@ class _Row:
     stream: np.random.Generator | None
     """None when greedy"""
     growing: GrowingText | None
-    """None without stop strings"""
+    """None where nobody looks at the text before its end"""
     new_ids: list[int] = field(default_factory=list)
     ended: Ended | None = None
     cut_text: str | None = None
@@ -70,12 +70,13 @@ class _Decoder:
 
     def __init__(
         self, model: nn.Module, prompts: Sequence[Sequence[int]], keys: Sequence[str], stop_ids: frozenset[int],
-        decoding: Decoding, decode: Decode | None,
+        decoding: Decoding, decode: Decode | None, is_streamed: bool = False,
     ) -> None:  # fmt: skip
         config = model.config
         self._backbone: nn.Module = model.model  # type: ignore[assignment]
         self.prompts, self._keys, self._stop_ids = prompts, keys, stop_ids
         self._decoding, self._decode = decoding, decode
+        self._follows_text = is_streamed or bool(decoding.stop_strings)
         weight = next(model.parameters())
         self._device, self._dtype = weight.device, weight.dtype
         self.num_slots = min(decoding.batch_rows, len(prompts))
@@ -126,9 +127,7 @@ class _Decoder:
             length=length,
             limit=min(settings.max_new_tokens, room),
             stream=None if settings.is_greedy else row_stream(settings.seed, self._keys[index]),
-            growing=GrowingText(self._decode, settings.stop_strings)
-            if settings.stop_strings and self._decode
-            else None,
+            growing=GrowingText(self._decode, settings.stop_strings) if self._follows_text and self._decode else None,
         )
 
     def step(self) -> None:
@@ -225,9 +224,46 @@ def generate(
         return []
     assert decode is not None or not decoding.stop_strings, "stop strings are looked for in decoded text"
     names = list(keys) if keys is not None else [str(index) for index in range(len(prompts))]
+    return _write_all(_open_decoder(model, prompts, names, stop_ids, decoding, decode), on_finished)
+
+
+@torch.inference_mode()
+def stream(
+    model: nn.Module,
+    prompt: Sequence[int],
+    *,
+    stop_ids: frozenset[int],
+    decoding: Decoding,
+    decode: Decode,
+    key: str = "0",
+) -> Iterator[str | Completion]:
+    """The answer that `generate` gives to this prompt alone, while it is written; the last value is its `Completion`.
+
+    Before that comes a piece of text for every token: empty while a character is unfinished or a stop string may have
+    begun. Joined, the pieces are the completion's text. Who stops asking stops the work. DataError as in `generate`.
+    """
+    decoder = _open_decoder(model, [prompt], [key], stop_ids, decoding, decode, is_streamed=True)
+    decoder.admit([0])
+    told = ""
+    while (row := decoder.rows[0]).ended is None:
+        assert row.growing is not None
+        text = row.growing.steady_text()
+        yield text[len(told) :]
+        told = text
+        decoder.step()
+    ((_, completion),) = decoder.collect()
+    assert completion.text is not None
+    yield completion.text[len(told) :]
+    yield completion
+
+
+def _open_decoder(
+    model: nn.Module, prompts: Sequence[Sequence[int]], names: Sequence[str], stop_ids: frozenset[int],
+    decoding: Decoding, decode: Decode | None, *, is_streamed: bool = False,
+) -> _Decoder:  # fmt: skip
     refuse_long_prompts(prompts, names, decoding)
     model.eval()
-    return _write_all(_Decoder(model, prompts, names, stop_ids, decoding, decode), on_finished)
+    return _Decoder(model, prompts, names, stop_ids, decoding, decode, is_streamed)
 
 
 def _write_all(decoder: _Decoder, on_finished: Callable[[int, int], None]) -> list[Completion]:

@@ -36,6 +36,14 @@ class GrowingText:
         found = [place for stop in self._stop_strings if (place := text.find(stop, searched_from)) >= 0]
         return text[: min(found)] if found else None
 
+    def steady_text(self) -> str:
+        """What no later token changes: whole characters, without an end that may become a stop string."""
+        longest = min(max(0, self._longest - 1), len(self._settled))
+        held = next(
+            (n for n in range(longest, 0, -1) if any(s.startswith(self._settled[-n:]) for s in self._stop_strings)), 0
+        )
+        return self._settled[: len(self._settled) - held]
+
     def text(self) -> str:
         """All of it, unfinished characters too."""
         return self._settled + self._unsettled()

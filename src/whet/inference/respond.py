@@ -11,6 +11,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from transformers.tokenization_utils_base import PreTrainedTokenizerBase
+
 from whet.data.templates import Template, build_template, end_ids_for, prompt_ids, template_for
 from whet.errors import RecipeError
 from whet.inference.decoding import Decoding
@@ -70,13 +72,22 @@ def open_responder(request: Request) -> Responder:
         recipe = load_recipe(folder / _RECIPE)
     loaded = _load(request, folder, recipe)
     attention.install(loaded.model)
-    tokenizer, stop_ids = loaded.tokenizer, loaded.stop_ids
+    template, system = way_of_asking(recipe, loaded.tokenizer, loaded.stop_ids)
+    return Responder(loaded=loaded, template=template, system=system)
+
+
+def way_of_asking(
+    recipe: Recipe | None, tokenizer: PreTrainedTokenizerBase, stop_ids: Sequence[int]
+) -> tuple[Template, str | None]:
+    """The template that prompts are written with, and the system message that every training row had (or None).
+
+    Without a recipe the tokenizer's own chat template, and where there is none prompts as they are.
+    """
     if recipe is None:
-        template = build_template(tokenizer, "chat" if tokenizer.chat_template else "plain", stop_ids)
-    else:
-        template = template_for(tokenizer, recipe.data, end_ids_for(tokenizer, recipe.data, stop_ids))
-    systems = {source.system for source in recipe.data.train} if recipe else {None}
-    return Responder(loaded=loaded, template=template, system=systems.pop() if len(systems) == 1 else None)
+        return build_template(tokenizer, "chat" if tokenizer.chat_template else "plain", stop_ids), None
+    template = template_for(tokenizer, recipe.data, end_ids_for(tokenizer, recipe.data, stop_ids))
+    systems = {source.system for source in recipe.data.train}
+    return template, systems.pop() if len(systems) == 1 else None
 
 
 def respond(

@@ -56,6 +56,7 @@ def _find_local(model: Model) -> Path | None:
         return local
     if "/" not in model.id:
         raise _unknown(model.id)
+    _refuse_missing_run(local)
     return None
 
 
@@ -75,6 +76,15 @@ def _refuse_revision(model: Model, what: str) -> None:
         raise RecipeError(
             f"model.revision is set, but {model.id} is {what}", mend="remove model.revision, or name a hub id"
         )
+
+
+def _refuse_missing_run(local: Path) -> None:
+    """RecipeError for `runs/dmeo` beside `runs/demo`: it looks like a hub id, but is a slip in a run's name."""
+    runs = sorted(path.parent.name for path in local.parent.glob("*/recipe.yaml"))
+    if runs:
+        near = difflib.get_close_matches(local.name, runs, n=1, cutoff=0.5)
+        mend = f"did you mean {local.parent / near[0]}?" if near else "whet runs list shows the runs there are"
+        raise RecipeError("no such folder", where=str(local), mend=mend)
 
 
 def _unknown(model_id: str) -> RecipeError:

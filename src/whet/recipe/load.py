@@ -116,8 +116,7 @@ def _translate(root: MapNode, error: ValidationError) -> list[Problem]:
         path, is_whole = _real_path(root, details["loc"])
         if details["type"] == "missing" and isinstance(details["loc"][-1], str):
             path = (*path, str(details["loc"][-1]))
-            info = field_infos(section_of(type_at(path[:-1])) or Recipe)[str(path[-1])]
-            what = [Problem(_place(root, path), path, f"is missing: {_one_line(info.description)}")]
+            what = [Problem(_place(root, path), path, f"is missing: {_meaning(path)}")]
         elif details["type"] == "unexpected_keyword_argument" and is_whole:
             what = [Problem(_place(root, p), p, w) for p, w in suggest.unknown_key(path, _node_at(root, path))]
         else:
@@ -221,11 +220,20 @@ def _touch(one: Path, other: Path) -> bool:
     return one[:num] == other[:num]
 
 
+def _meaning(path: Path) -> str:
+    """What belongs there: the key's docstring, or that of the section that it is."""
+    info = field_infos(section_of(type_at(path[:-1])) or Recipe)[str(path[-1])]
+    section = section_of(type_at(path))
+    return _one_line(info.description or (section.__doc__ if section is not None else ""))
+
+
 def _one_line(text: str | None) -> str:
     return " ".join((text or "").split())
 
 
 def _nearest_file(file: FilePath) -> str | None:
+    if (file / "recipe.yaml").is_file():
+        return f"did you mean {file / 'recipe.yaml'}?"
     if file.is_dir():
         return "name a .yaml file in this folder"
     if not file.parent.is_dir():

@@ -10,7 +10,7 @@ import sys
 
 import pytest
 
-from whet.checkpoint.lock import locked
+from whet.checkpoint.lock import is_held, locked
 from whet.errors import StorageError
 
 
@@ -55,3 +55,12 @@ def test_a_file_system_without_locks_is_a_storage_error(tmp_path, monkeypatch):
 def test_an_error_within_is_not_taken_for_one_of_the_lock(tmp_path):
     with pytest.raises(FileNotFoundError), locked(tmp_path):
         raise FileNotFoundError("of the run")
+
+
+def test_a_look_says_whether_the_folder_is_held_and_changes_nothing(tmp_path):
+    assert not is_held(tmp_path) and not (tmp_path / ".lock").exists()
+    with locked(tmp_path):
+        assert is_held(tmp_path)
+        with pytest.raises(StorageError), locked(tmp_path):
+            pass
+    assert not is_held(tmp_path)

@@ -60,6 +60,7 @@ def test_answers_under_other_decoding_are_refused(run: Path) -> None:
 
 
 def test_a_run_without_answers_says_how_to_get_them(tmp_path: Path) -> None:
+    (tmp_path / "recipe.yaml").write_text("name: a\n")
     with pytest.raises(StorageError, match="whet evaluate"):
         compare([tmp_path])
 
@@ -116,6 +117,8 @@ def test_everything_printed_can_be_had_as_json(run: Path, tmp_path: Path, capsys
     assert [from_document(each).dataset for each in document["comparisons"]] == ["products", "sums"]
     assert document["overall"]["sentence"] == capsys.readouterr().out.splitlines()[-1]
     assert document["overall"]["passes_gate"] is False
+    compare([run], json_file=Path("-"))
+    assert json.loads(capsys.readouterr().out) == document
 
 
 def test_the_gate_is_shut_by_a_guard_that_lost_and_by_rows_seen_in_training(run: Path) -> None:

@@ -49,6 +49,15 @@ def test_a_path_that_does_not_exist_is_not_asked_of_the_hub(name, monkeypatch):
         find_model(Model(id=name))
 
 
+def test_a_slip_in_the_name_of_a_run_is_not_asked_of_the_hub(tmp_path, monkeypatch):
+    monkeypatch.setattr(source.hub, "fetch_snapshot", lambda *_: pytest.fail("the hub was asked"))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs" / "demo").mkdir(parents=True)
+    (tmp_path / "runs" / "demo" / "recipe.yaml").write_text("name: demo\n")
+    with pytest.raises(RecipeError, match="did you mean runs/demo"):
+        find_model(Model(id="runs/dmeo"))
+
+
 def test_an_unknown_name_is_answered_with_the_nearest():
     with pytest.raises(RecipeError, match="did you mean smollm2-135m-instruct"):
         find_model(Model(id="smollm2-135m"))
