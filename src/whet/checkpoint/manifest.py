@@ -37,9 +37,19 @@ def write_manifest(folder: Path, *, step: int) -> Manifest:
         sha256={p.name: cache.digest_of(p) for p in files},
         bytes={p.name: p.stat().st_size for p in files},
     )
-    document = {"format_version": FORMAT_VERSION, "step": step, "sha256": manifest.sha256, "bytes": manifest.bytes}
-    write_text(folder / NAME, json.dumps(document, indent=1) + "\n")
+    record(folder, manifest)
     return manifest
+
+
+def record(folder: Path, manifest: Manifest) -> None:
+    """Write the manifest of files whose sums are known, last of all."""
+    document = {
+        "format_version": manifest.format_version,
+        "step": manifest.step,
+        "sha256": manifest.sha256,
+        "bytes": manifest.bytes,
+    }
+    write_text(folder / NAME, json.dumps(document, indent=1) + "\n")
 
 
 def read_manifest(folder: Path) -> Manifest:

@@ -113,6 +113,21 @@ def sum_over_ranks(numbers: Sequence[float], device: torch.device) -> list[float
     return [float(x) for x in box]
 
 
+def any_over_ranks(is_true: bool) -> bool:
+    """Whether it is true on any rank; PeerLostError when a rank does not come."""
+    if not dist.is_initialized() or dist.get_world_size() == 1:
+        return is_true
+    box = torch.tensor([float(is_true)], device=_device_of(None))
+    try:
+        dist.all_reduce(box)
+    except RuntimeError as error:
+        raise PeerLostError(
+            f"rank {dist.get_rank()} waited for the others: {error}",
+            mend="give the same command again: the run continues from its last checkpoint",
+        ) from error
+    return bool(box.item() > 0)
+
+
 def barrier() -> None:
     """Wait for all ranks."""
     if dist.is_initialized() and dist.get_world_size() > 1:

@@ -97,11 +97,11 @@ def train(run: Training, *, first_step: int, stop: StopRequest) -> int:
     with run.saves, Prefetch(run.rows, range(first_step, plan.total_steps), run.device) as rows:
         # patience is looked at here, so that a run that was killed after its last step does not go on when continued
         while done < plan.total_steps and not run.best.is_out_of_patience:
-            asked = replace(asked, is_saved=run.saves.is_whole())
+            asked = replace(asked, is_writing=run.saves.is_writing())
             record, agreed = train_step(run, done, asked=asked, stop=stop, rows=rows)
             done = record.step
-            if agreed.is_saved:
-                run.saves.tell()
+            if not agreed.is_writing:
+                run.saves.advance()
             asked = run.callbacks.after_step(record)
 
             measured = measure(run, done, is_asked=agreed.evaluate)
@@ -151,11 +151,11 @@ def train_step(
             allocator.trim_near(plan.predicted_memory_bytes)
 
     with laps("communication"):
-        asks = _on_device([asked.save, asked.evaluate, asked.stop or stop.is_set, asked.is_saved], run.device)
+        asks = _on_device([asked.save, asked.evaluate, asked.stop or stop.is_set, asked.is_writing], run.device)
         numbers = all_reduce_step(parameters, torch.cat([nll[None], asks]))
     with laps("optimizer"):
         norm = clip_gradients(parameters, run.optim.max_grad_norm)
-        nll_total, save, evaluate, stop_now, is_saved, grad_norm = torch.cat([numbers, norm[None].double()]).tolist()
+        nll_total, save, evaluate, stop_now, writing, grad_norm = torch.cat([numbers, norm[None].double()]).tolist()
     loss = nll_total / taken.num_taught
     if not (math.isfinite(loss) and math.isfinite(grad_norm)):
         raise _non_finite(step, loss, grad_norm, taken.sample_ids)
@@ -179,7 +179,7 @@ def train_step(
         batch_hash=taken.batch_hash,
         **times,
     )
-    agreed = Requests(save=save > 0, evaluate=evaluate > 0, stop=stop_now > 0, is_saved=is_saved > 0)
+    agreed = Requests(save=save > 0, evaluate=evaluate > 0, stop=stop_now > 0, is_writing=writing > 0)
     return record, agreed
 
 
