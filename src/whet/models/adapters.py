@@ -149,7 +149,7 @@ def attach_lora(
         documents={ADAPTER_CONFIG: _portable_config(config.to_dict(), form, identity)},
         is_adapter=True,
         form=form,
-        starts={n: p.data for n, p in wrapped.named_parameters() if f".{START_NAME}." in n},
+        starts={n: p for n, p in wrapped.named_parameters() if f".{START_NAME}." in n},
     )
 
 

@@ -1,0 +1,130 @@
+"""Tensor parallelism of Llama-shaped models: each rank computes its own heads, channels and tokens of every layer.
+
+The parameters become the rank's parts (`shares`), plain tensors like before, and rows travel at the borders of the
+blocks (`tensor_group`):
+
+    ids -> embedding (own tokens) -> dealt -> norm -> whole -> attention (own heads)   -> dealt -> + residual
+                                              norm -> whole -> MLP       (own channels) -> dealt -> + residual
+                                     ... -> last norm -> whole -> head (own tokens), see kernels/loss_head.py
+
+What a block computes inside, its class or the fused functions, knows nothing of it: they find smaller matrices. No
+model class is changed; hooks stand on this model's blocks and last norm, and its embedding has another forward.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from itertools import chain
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from whet.parallel.shares import SPLIT_INPUTS, own_part, own_range
+from whet.parallel.tensor_group import TensorGroup
+from whet.parallel.tensor_limits import refuse_model
+
+
+@dataclass(slots=True)
+class _Passage:
+    """Hidden states on their way through the ranks of a group; knows the shape of the ids that are in the model."""
+
+    group: TensorGroup
+    shape: torch.Size = torch.Size((0,))
+
+    def whole(self, x_1LE: Tensor) -> Tensor:
+        """All rows, in the shape of the ids."""
+        return self.group.whole(x_1LE[0], self.shape.numel()).view(*self.shape, -1)
+
+    def dealt(self, x: Tensor) -> Tensor:
+        """[1, L, E]: own rows of everyone's sum."""
+        return self.group.dealt(x.reshape(-1, x.shape[-1]))[None]
+
+
+def parallelize(model: Any, group: TensorGroup, *, beside: Mapping[str, Tensor] | None = None) -> int:
+    """Leave this rank's part of every parameter in `model` (in place) and let rows travel; the first token of its head.
+
+    `beside`: tensors by name that follow the parameters' (masters); what is a parameter itself is split once. The
+    optimizer is built afterwards. RecipeError when the ranks cannot share this model.
+    """
+    refuse_model(model, group.size)
+    first_token = own_range(len(model.get_output_embeddings().weight), group).start
+    passage = _Passage(group)
+    _split_embedding(model.get_input_embeddings(), passage)
+    _note_first_channels(model, group)
+    _split_values(chain(model.named_parameters(), (beside or {}).items()), group)
+    _tell_sizes(model)
+    decoder = model.get_decoder()
+    for layer in decoder.layers:
+        for block in (layer.self_attn, layer.mlp):
+            block.register_forward_pre_hook(partial(_enter, passage), with_kwargs=True)
+            block.register_forward_hook(partial(_leave, passage))
+    decoder.norm.register_forward_hook(lambda _norm, _args, out: passage.whole(out))
+    model.get_output_embeddings().register_forward_hook(lambda _head, _args, out: _all_logits(out, group))
+    return first_token
+
+
+def _enter(passage: _Passage, _block: nn.Module, args: Any, kwargs: Any) -> tuple[Any, Any]:
+    if "hidden_states" in kwargs:
+        return args, kwargs | {"hidden_states": passage.whole(kwargs["hidden_states"])}
+    return (passage.whole(args[0]), *args[1:]), kwargs
+
+
+def _leave(passage: _Passage, _block: nn.Module, _args: Any, out: Any) -> Any:
+    """Attention returns its output with something else behind it."""
+    return (passage.dealt(out[0]), *out[1:]) if isinstance(out, tuple) else passage.dealt(out)
+
+
+def _all_logits(logits: Tensor, group: TensorGroup) -> Tensor:
+    """[..., V] for whoever asks the head itself, like generation; training's loss does not. No gradient."""
+    return torch.cat(list(group.gather(logits.detach())), dim=-1)
+
+
+def _split_embedding(embedding: Any, passage: _Passage) -> None:
+    """Another rank's tokens are zeros here; the sum over the ranks has one term that is none."""
+    tables = [module for module in embedding.modules() if isinstance(module, nn.Embedding)]
+    own = own_range(tables[0].num_embeddings, passage.group)
+    look_up = embedding.forward
+
+    def forward(ids: Tensor) -> Tensor:
+        passage.shape = ids.shape
+        rows = ids - own.start
+        is_elsewhere = (rows < 0) | (rows >= len(own))
+        found = look_up(rows.clamp(0, len(own) - 1))
+        return passage.dealt(found.masked_fill(is_elsewhere[..., None], 0.0))
+
+    embedding.forward = forward
+    for table in tables:
+        if table.padding_idx is not None:
+            # the token whose row gets no gradient from here
+            table.padding_idx = table.padding_idx - own.start if table.padding_idx in own else None
+
+
+def _note_first_channels(model: nn.Module, group: TensorGroup) -> None:
+    """Dropout before a layer with split inputs sees some channels of each row; its masks are those of whole rows."""
+    for name, module in model.named_modules():
+        if name.rsplit(".", 1)[-1] in SPLIT_INPUTS and hasattr(module, "lora_dropout"):
+            own = own_range(module.base_layer.weight.shape[1], group)
+            for dropout in module.lora_dropout.values():
+                if hasattr(dropout, "first_channel"):
+                    dropout.first_channel = own.start
+
+
+def _split_values(named: Iterable[tuple[str, Tensor]], group: TensorGroup) -> None:
+    done: set[int] = set()
+    for name, tensor in named:
+        part = own_part(name, tensor.data, group)
+        if id(tensor) not in done and part.shape != tensor.shape:
+            tensor.data = part.clone(memory_format=torch.contiguous_format)
+        done.add(id(tensor))
+
+
+def _tell_sizes(model: nn.Module) -> None:
+    for module in model.modules():
+        linear = getattr(module, "base_layer", module)
+        if isinstance(linear, nn.Linear):
+            module.out_features, module.in_features = linear.weight.shape
+        elif isinstance(module, nn.Embedding):
+            module.num_embeddings = len(module.weight)
