@@ -1,7 +1,7 @@
 """One collective per optimizer step: gradients, loss sum and stop requests in one flat buffer; and a few beside it.
 
 Gradients are summed, not averaged: every rank has already divided by the taught tokens of the whole step
-(docs/decisions/0001-plain-all-reduce.md).
+(docs/decisions/0001-plain-all-reduce.md). A rank that is lost meanwhile is a PeerLostError, everywhere here.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from whet.errors import PeerLostError
+from whet.parallel.collective import collective
 
 
 def all_reduce_step(parameters: Iterable[Tensor], numbers: Tensor) -> Tensor:
@@ -31,13 +31,8 @@ def all_reduce_step(parameters: Iterable[Tensor], numbers: Tensor) -> Tensor:
     dtype = torch.promote_types(params[0].dtype, torch.float32)
     flat = torch.cat([*(p.grad.reshape(-1).to(dtype) for p in params if p.grad is not None), numbers.to(dtype)])
     start = flat.numel() - len(numbers)
-    try:
+    with collective("gradient all-reduce"):
         dist.all_reduce(flat)
-    except RuntimeError as error:
-        raise PeerLostError(
-            f"rank {dist.get_rank()} waited for the others in the gradient all-reduce: {error}",
-            mend="give the same command again: the run continues from its last checkpoint",
-        ) from error
     offset = 0
     for p in params:
         assert p.grad is not None
@@ -49,45 +44,45 @@ def all_reduce_step(parameters: Iterable[Tensor], numbers: Tensor) -> Tensor:
 def broadcast_from_main(tensors: Iterable[Tensor]) -> None:
     """Copy rank 0's values to every rank, so that all start from the same bits."""
     if dist.is_initialized() and dist.get_world_size() > 1:
-        for t in tensors:
-            dist.broadcast(t, src=0)
+        with collective("broadcast of rank 0's values"):
+            for t in tensors:
+                dist.broadcast(t, src=0)
 
 
-def broadcast_text(text: str | None, group: dist.ProcessGroup | None = None) -> str:
-    """Rank 0's text on every rank (plans and paths that only rank 0 decides)."""
+def broadcast_text(text: str | None, group: dist.ProcessGroup | None = None, *, is_patient: bool = False) -> str:
+    """Rank 0's text on every rank (plans and paths that only rank 0 decides).
+
+    `group` is another one of all ranks; `is_patient`: rank 0 may be long in coming.
+    """
     if not dist.is_initialized() or dist.get_world_size() == 1:
         assert text is not None
         return text
     device = _device_of(group)
     content = (text or "").encode()
     length = torch.tensor([len(content)], device=device)
-    dist.broadcast(length, src=0, group=group)
-    data = torch.zeros(int(length), dtype=torch.uint8, device=device)
-    if dist.get_rank() == 0:
-        data = torch.tensor(list(content), dtype=torch.uint8, device=device)
-    dist.broadcast(data, src=0, group=group)
+    with collective("broadcast of rank 0's word", is_patient=is_patient):
+        dist.broadcast(length, src=0, group=group)
+        data = torch.zeros(int(length), dtype=torch.uint8, device=device)
+        if dist.get_rank() == 0:
+            data = torch.tensor(list(content), dtype=torch.uint8, device=device)
+        dist.broadcast(data, src=0, group=group)
     return bytes(data.tolist()).decode()
 
 
-def gather_texts(text: str, group: dist.ProcessGroup | None = None) -> list[str]:
+def gather_texts(text: str, group: dist.ProcessGroup | None = None, *, is_patient: bool = False) -> list[str]:
     """The texts of all ranks on every rank, in the order of the ranks; texts may differ in length.
 
-    PeerLostError when a rank does not come.
+    `group` is another one of all ranks; `is_patient`: some ranks may be long in coming.
     """
     if not dist.is_initialized() or dist.get_world_size() == 1:
         return [text]
     device = _device_of(group)
     content = np.frombuffer(text.encode(), dtype=np.uint8).copy()
-    try:
+    with collective("exchange of texts", is_patient=is_patient):
         lengths = _all_gather(torch.tensor([len(content)], device=device), group)
         padded = torch.zeros(int(torch.cat(lengths).max()), dtype=torch.uint8, device=device)
         padded[: len(content)] = torch.from_numpy(content).to(device)
         contents = _all_gather(padded, group)
-    except RuntimeError as error:
-        raise PeerLostError(
-            f"rank {dist.get_rank()} waited for what the others have to say: {error}",
-            mend="give the same command again: what is on the disk is used again",
-        ) from error
     return [
         data[: int(length)].cpu().numpy().tobytes().decode() for data, length in zip(contents, lengths, strict=True)
     ]
@@ -109,26 +104,23 @@ def sum_over_ranks(numbers: Sequence[float], device: torch.device) -> list[float
     if not dist.is_initialized() or dist.get_world_size() == 1:
         return list(numbers)
     box = torch.tensor(list(numbers), dtype=torch.float64, device=device)
-    dist.all_reduce(box)
+    with collective("sum over ranks"):
+        dist.all_reduce(box)
     return [float(x) for x in box]
 
 
 def any_over_ranks(is_true: bool) -> bool:
-    """Whether it is true on any rank; PeerLostError when a rank does not come."""
+    """Whether it is true on any rank."""
     if not dist.is_initialized() or dist.get_world_size() == 1:
         return is_true
     box = torch.tensor([float(is_true)], device=_device_of(None))
-    try:
+    with collective("vote of all ranks"):
         dist.all_reduce(box)
-    except RuntimeError as error:
-        raise PeerLostError(
-            f"rank {dist.get_rank()} waited for the others: {error}",
-            mend="give the same command again: the run continues from its last checkpoint",
-        ) from error
-    return bool(box.item() > 0)
+        return bool(box.item() > 0)
 
 
 def barrier() -> None:
     """Wait for all ranks."""
     if dist.is_initialized() and dist.get_world_size() > 1:
-        dist.barrier()
+        with collective("barrier"):
+            dist.barrier()

@@ -7,13 +7,13 @@ import os
 import socket
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Literal
 
 from whet.atomic import remove, write_text
-from whet.errors import InterruptedRunError, PeerLostError, WhetError
+from whet.errors import InterruptedRunError, PeerLostError, StorageError, WhetError
 
 FOLDER = "ranks"
 State = Literal["running", "finished", "interrupted", "failed"]
@@ -55,7 +55,9 @@ def read_statuses(run_folder: Path, *, since: float = 0.0) -> list[RankStatus]:
             continue
         if status.time >= since:
             found.append(status)
-    return sorted(found, key=lambda status: status.rank)
+    # an earlier launch may have had more ranks
+    num_ranks = max(found, key=lambda status: status.time).world_size if found else 0
+    return sorted((status for status in found if status.rank < num_ranks), key=lambda status: status.rank)
 
 
 def exit_code_of(statuses: Sequence[RankStatus]) -> int | None:
@@ -86,7 +88,8 @@ class StatusFile:
         """`step` optimizer steps are done; the file follows every half minute."""
         self._step = step
         if time.time() - self._now.time > _REFRESH_SECONDS:
-            self._write(self._now)
+            with suppress(StorageError):  # a full disk stops a run where it matters: at a checkpoint
+                self._write(self._now)
 
     def ended(self, error: BaseException | None) -> None:
         """How the rank ends. A launch into the folder of a run that is at work leaves that run's file as it was."""
@@ -130,3 +133,13 @@ def _code_and_state(error: BaseException | None) -> tuple[int, State]:
     if isinstance(error, SystemExit) and isinstance(error.code, int):
         return error.code, "failed" if error.code else "finished"
     return 1, "failed"
+
+
+def mark_lost(run_folder: Path, rank: int, error: PeerLostError) -> None:
+    """How this rank ends, written by the watch because the thread that works does not answer."""
+    path = status_path(run_folder, rank)
+    mine = [status for status in read_statuses(run_folder) if status.rank == rank and status.process == os.getpid()]
+    for status in mine:
+        ended = replace(status, state="failed", exit_code=error.exit_code, error=str(error), time=time.time())
+        with suppress(StorageError):
+            write_text(path, json.dumps(asdict(ended), indent=1) + "\n")
