@@ -12,27 +12,31 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 
 from whet.parallel.collective import collective
 
 
-def all_reduce_step(parameters: Iterable[Tensor], numbers: Tensor) -> Tensor:
-    """Sum the gradients of `parameters` (in place) and `numbers` [N] over all ranks. Returns the summed numbers.
+def all_reduce_step(
+    parameters: Iterable[Tensor], numbers: Tensor, group: dist.ProcessGroup | None = None
+) -> Tensor:  # fmt: skip
+    """Sum the gradients of `parameters` (in place) and `numbers` [N] over `group` (None: all ranks); the summed numbers.
 
     A parameter without a gradient counts as zero, so a rank with nothing to do still takes part. All travel in
     float32 or wider: bfloat16 gradients are rounded once, when their sum is known. Nothing waits for a GPU here.
+    Gradients of sharded parameters (DTensors) were summed in the backward pass and are left alone.
     """
     if not dist.is_initialized() or dist.get_world_size() == 1:
         return numbers
-    params = list(parameters)
+    params = [p for p in parameters if not isinstance(p, DTensor)]
     for p in params:
         if p.grad is None:
             p.grad = torch.zeros_like(p)
-    dtype = torch.promote_types(params[0].dtype, torch.float32)
+    dtype = torch.promote_types(params[0].dtype, torch.float32) if params else numbers.dtype
     flat = torch.cat([*(p.grad.reshape(-1).to(dtype) for p in params if p.grad is not None), numbers.to(dtype)])
     start = flat.numel() - len(numbers)
     with collective("gradient all-reduce"):
-        dist.all_reduce(flat)
+        dist.all_reduce(flat, group=group)
     offset = 0
     for p in params:
         assert p.grad is not None
@@ -42,11 +46,17 @@ def all_reduce_step(parameters: Iterable[Tensor], numbers: Tensor) -> Tensor:
 
 
 def broadcast_from_main(tensors: Iterable[Tensor]) -> None:
-    """Copy rank 0's values to every rank, so that all start from the same bits."""
+    """Copy rank 0's values to every rank, so that all start from the same bits.
+
+    Of a tensor in parts (DTensor) those of the first replica go to the others; parts differ from rank to rank.
+    """
     if dist.is_initialized() and dist.get_world_size() > 1:
         with collective("broadcast of rank 0's values"):
             for t in tensors:
-                dist.broadcast(t, src=0)
+                if not isinstance(t, DTensor):
+                    dist.broadcast(t, src=0)
+                elif t.device_mesh.ndim > 1:
+                    dist.broadcast(t.detach().to_local(), group=t.device_mesh.get_group(0), group_src=0)
 
 
 def broadcast_text(text: str | None, group: dist.ProcessGroup | None = None, *, is_patient: bool = False) -> str:
