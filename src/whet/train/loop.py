@@ -25,6 +25,7 @@ from whet.kernels.dropout import DropoutState
 from whet.models.adapters import Trainables
 from whet.optim.clip import clip_gradients
 from whet.optim.schedule import lr_at
+from whet.parallel.collective import awaited
 from whet.parallel.env import Env
 from whet.parallel.reduce import all_reduce_step
 from whet.recipe.schema import Optim
@@ -35,6 +36,7 @@ from whet.train.held_out import is_due, measure
 from whet.train.lanes import Backward, Lanes
 from whet.train.laps import Laps
 from whet.train.loss import LossModel
+from whet.train.pace import Pace
 from whet.train.prefetch import Prefetch
 from whet.train.saves import Saves
 from whet.train.signals import StopRequest
@@ -76,6 +78,8 @@ class Training:
     """runs several passes at a time; None = one after the other"""
     laps: Laps = field(default_factory=Laps)
     """where the time of a step goes"""
+    pace: Pace = field(default_factory=Pace)
+    """which rank holds the others up"""
     startup_seconds: Mapping[str, float] = field(default_factory=dict)
     """until the first step was done, by phase"""
 
@@ -151,11 +155,14 @@ def train_step(
             allocator.trim_near(plan.predicted_memory_bytes)
 
     with laps("communication"):
-        asks = _on_device([asked.save, asked.evaluate, asked.stop or stop.is_set, asked.is_writing], run.device)
-        numbers = all_reduce_step(parameters, torch.cat([nll[None], asks]))
-    with laps("optimizer"):
+        asks = [asked.save, asked.evaluate, asked.stop or stop.is_set, asked.is_writing]
+        own = _on_device([*asks, *run.pace.slots()], run.device)
+        numbers = all_reduce_step(parameters, torch.cat([nll[None], own]))
+    with laps("optimizer"), awaited():
         norm = clip_gradients(parameters, run.optim.max_grad_norm)
-        nll_total, save, evaluate, stop_now, writing, grad_norm = torch.cat([numbers, norm[None].double()]).tolist()
+        of_all = torch.cat([norm[None].double(), numbers]).tolist()
+        grad_norm, nll_total, save, evaluate, stop_now, writing, *seconds_of_ranks = of_all
+    run.pace.heard(seconds_of_ranks)
     loss = nll_total / taken.num_taught
     if not (math.isfinite(loss) and math.isfinite(grad_norm)):
         raise _non_finite(step, loss, grad_norm, taken.sample_ids)
@@ -167,6 +174,7 @@ def train_step(
         run.optimizer.step()
 
     times = laps.take(time.monotonic() - started)
+    run.pace.finished(times)
     record = StepRecord(
         step=step + 1,
         epoch=(step + 1) / plan.steps_per_epoch,
@@ -177,6 +185,7 @@ def train_step(
         num_taught=taken.num_taught,
         tokens_per_second=taken.num_tokens / times["seconds"],
         batch_hash=taken.batch_hash,
+        straggler=run.pace.straggler,
         **times,
     )
     agreed = Requests(save=save > 0, evaluate=evaluate > 0, stop=stop_now > 0, is_writing=writing > 0)
