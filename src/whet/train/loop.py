@@ -23,11 +23,13 @@ from whet.data.step_rows import StepRows, read_step
 from whet.errors import NonFiniteError
 from whet.kernels.dropout import DropoutState
 from whet.models.adapters import Trainables
-from whet.optim.clip import clip_gradients
+from whet.optim.clip import clip_gradients, square_of_parts
 from whet.optim.schedule import lr_at
 from whet.parallel.collective import awaited
 from whet.parallel.env import Env
+from whet.parallel.mesh import Layout
 from whet.parallel.reduce import all_reduce_step
+from whet.parallel.wrap import Sharding
 from whet.recipe.schema import Optim
 from whet.train.best import Best
 from whet.train.callbacks import Callbacks, Requests
@@ -74,6 +76,10 @@ class Training:
     best: Best
     saves: Saves
     """writes checkpoints beside training"""
+    layout: Layout
+    """which rows this rank sees, and which part of the weights it holds"""
+    sharding: Sharding = field(default_factory=Sharding)
+    """gathers weights that lie in parts on several ranks"""
     lanes: Lanes | None = None
     """runs several passes at a time; None = one after the other"""
     laps: Laps = field(default_factory=Laps)
@@ -85,9 +91,15 @@ class Training:
 
     def rows(self, step: int) -> StepRows:
         """What 0-based `step` trains on, read now."""
-        is_pinned = self.device.type == "cuda"
         return read_step(
-            self.samples, self.num_taught, self.order, self.plan, step, rank=self.env.rank, is_pinned=is_pinned
+            self.samples,
+            self.num_taught,
+            self.order,
+            self.plan,
+            step,
+            rank=self.layout.data_rank,
+            is_pinned=self.device.type == "cuda",
+            fills_turns=self.layout.is_sharded,
         )
 
 
@@ -157,10 +169,12 @@ def train_step(
     with laps("communication"):
         asks = [asked.save, asked.evaluate, asked.stop or stop.is_set, asked.is_writing]
         own = _on_device([*asks, *run.pace.slots()], run.device)
-        numbers = all_reduce_step(parameters, torch.cat([nll[None], own]))
+        # every replica has all parts
+        squares = square_of_parts(parameters) / run.layout.num_replicas
+        numbers = all_reduce_step(parameters, torch.cat([squares, nll[None], own]))
     with laps("optimizer"), awaited():
-        norm = clip_gradients(parameters, run.optim.max_grad_norm)
-        of_all = torch.cat([norm[None].double(), numbers]).tolist()
+        norm = clip_gradients(parameters, run.optim.max_grad_norm, squares=numbers[:1])
+        of_all = torch.cat([norm[None].double(), numbers[1:]]).tolist()
         grad_norm, nll_total, save, evaluate, stop_now, writing, *seconds_of_ranks = of_all
     run.pace.heard(seconds_of_ranks)
     loss = nll_total / taken.num_taught
@@ -214,7 +228,7 @@ def _passes(
 ) -> Iterator[Tensor]:
     """The loss of each pass, with the gradients added up in the parameters: one after the other, or in lanes."""
     if run.lanes is None:
-        return (one_pass(batch, run.laps, Tensor.backward) for batch in batches)
+        return (one_pass(batch, run.laps, Tensor.backward) for batch in run.sharding.in_turn(batches))
     return run.lanes.run(batches, one_pass, parameters, run.laps)
 
 
