@@ -1,8 +1,12 @@
-"""What one rank holds of a tensor that is spread over ranks (a DTensor): which block it is, and which rank writes it."""
+"""Which rectangular block of a tensor a rank holds, and which rank writes it.
+
+Two things cut tensors, and one may come after the other: ranks that share the work of each layer hold a `Cut` as a
+plain tensor; ranks that share one copy of the state hold a DTensor's local part, of the whole or of a cut.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -11,62 +15,63 @@ from torch.distributed.tensor import DTensor
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Cut:
+    """What a tensor (or DTensor) is of the whole: all of it along every dimension but one."""
+
+    dim: int
+    start: int
+    size: int
+    """of the whole, along `dim`"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Block:
-    """A rectangular part of a tensor."""
+    """What this rank holds of a tensor. Invariant: offsets + tensor.shape <= shape."""
 
     tensor: Tensor
+    """a plain one, on the memory of the rank's own values"""
     offsets: tuple[int, ...]
     """where it begins in the whole, by dimension"""
-
-
-def is_spread(tensors: Iterable[Tensor]) -> bool:
-    """Whether a rank holds but a part of any of them."""
-    return any(isinstance(tensor, DTensor) for tensor in tensors)
+    shape: tuple[int, ...]
+    """of the whole"""
 
 
 @torch.no_grad()
-def own_blocks(tensors: Mapping[str, Tensor], *, rank: int) -> dict[str, Block]:
-    """The blocks that this rank writes, so that each element of each tensor is written by one rank. Waits for nobody."""
+def block_of(tensor: Tensor, cut: Cut | None = None) -> Block:
+    """This rank's block of the tensor that `tensor` is, or is a `cut` of. Waits for nobody."""
+    local, offsets = tensor.detach(), [0] * tensor.ndim
+    if isinstance(local, DTensor):
+        # the method that torch.distributed.checkpoint asks a tensor by
+        (chunk,) = local.__create_chunk_list__()
+        local, offsets = local.to_local(), list(chunk.offsets)
+    shape = list(tensor.shape)
+    if cut is not None:
+        offsets[cut.dim] += cut.start
+        shape[cut.dim] = cut.size
+    return Block(tensor=local, offsets=tuple(offsets), shape=tuple(shape))
+
+
+def own_blocks(
+    tensors: Mapping[str, Tensor], cuts: Mapping[str, Cut], *, is_first_of_data: bool, is_first_of_tensor: bool
+) -> dict[str, Block]:
+    """The blocks that this rank writes, so that one rank writes each number of each tensor. Waits for nobody.
+
+    `is_first_of_data`: the first of the ranks that see different rows; `is_first_of_tensor`: of those that share the
+    work of each layer.
+    """
     blocks = {}
     for name, tensor in tensors.items():
-        if not isinstance(tensor, DTensor):
-            if rank == 0:
-                blocks[name] = Block(tensor=tensor.detach(), offsets=(0,) * tensor.ndim)
-        elif _is_writer(tensor) and (local := tensor.detach().to_local()).numel():
-            blocks[name] = Block(tensor=local, offsets=_offsets(tensor))
+        cut = cuts.get(name)
+        is_first_copy = _is_first_copy(tensor) if isinstance(tensor, DTensor) else is_first_of_data
+        if is_first_copy and (cut is not None or is_first_of_tensor):
+            block = block_of(tensor, cut)
+            if block.tensor.numel():
+                blocks[name] = block
     return blocks
 
 
-@torch.no_grad()
-def gathered(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Every tensor whole. All ranks must call it with the same names in the same order, and all get all."""
-    return {name: t.detach().full_tensor() if isinstance(t, DTensor) else t for name, t in tensors.items()}
-
-
-@torch.no_grad()
-def spread_like(whole: Tensor, target: Tensor) -> Tensor:
-    """A tensor that every rank holds whole, laid out over the ranks as `target` is. Waits for nobody."""
-    if not isinstance(target, DTensor):
-        return whole
-    sizes = target.to_local().shape
-    block = tuple(slice(o, o + size) for o, size in zip(_offsets(target), sizes, strict=True))
-    local = whole[block].to(target.device, copy=True).contiguous()
-    return DTensor.from_local(
-        local, target.device_mesh, target.placements, run_check=False, shape=target.shape, stride=target.stride()
-    )
-
-
-def _offsets(tensor: DTensor) -> tuple[int, ...]:
-    # the method that torch.distributed.checkpoint asks a tensor by
-    (chunk,) = tensor.__create_chunk_list__()
-    return tuple(chunk.offsets)
-
-
-def _is_writer(tensor: DTensor) -> bool:
-    """Of ranks that hold the same block: the first along every dimension of the mesh that repeats it, in the mesh that
-    rank 0 is in where several meshes hold the same tensor."""
-    mesh = tensor.device_mesh
-    place = mesh.get_coordinate()
-    if place is None or not bool((mesh.mesh == 0).any()):
-        return False
+def _is_first_copy(tensor: DTensor) -> bool:
+    """Whether this rank is the first along every dimension of the mesh that only repeats the tensor."""
+    place = tensor.device_mesh.get_coordinate()
+    assert place is not None, "a rank holds no tensor of a mesh that it is not in"
     return all(at == 0 for at, placement in zip(place, tensor.placements, strict=True) if placement.is_replicate())

@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from whet.checkpoint.manifest import verify
-from whet.checkpoint.names import checkpoint_folder, list_steps
+from whet.checkpoint.names import checkpoint_folder, is_sharded, list_steps
 from whet.errors import StorageError
 
 
@@ -23,10 +22,17 @@ class Checkpoint:
     folder: Path
     step: int
 
-    def tensors(self, name: str) -> dict[str, Tensor]:
-        """Named tensors of one safetensors file."""
+    @property
+    def is_sharded(self) -> bool:
+        """Whether weights and moments lie in the files of several ranks; `reshard.load_into` reads them."""
+        return is_sharded(self.folder)
+
+    def tensors(self, name: str, *, ending: str = "") -> dict[str, Tensor]:
+        """Named tensors of one safetensors file; of those alone whose name ends so."""
         try:
-            return load_file(self.folder / name)
+            with safe_open(self.folder / name, framework="pt") as file:
+                names = [key for key in file.keys() if key.endswith(ending)]  # noqa: SIM118 (not a mapping)
+                return {key: file.get_tensor(key) for key in names}
         except (OSError, SafetensorError) as error:
             raise StorageError(f"{name} cannot be read: {error}", where=str(self.folder)) from error
 

@@ -1,7 +1,7 @@
-"""Tensors of a checkpoint, whole or in blocks, read into tensors of any layout: each rank reads the slices it needs.
+"""Tensors of a checkpoint, whole or in blocks, read into blocks of any other shape: each rank reads the slices it needs.
 
-torch.distributed.checkpoint does the reading, by its safetensors reader and its planner for DTensors. Its `load` is not
-called: that plans by collectives which pickle, and each rank can plan its own reading alone.
+The reader is that of torch.distributed.checkpoint's safetensors storage, and so is the search for what overlaps. Its
+`load` is not called: that plans by collectives which pickle, and each rank can plan its own reading alone.
 """
 
 from __future__ import annotations
@@ -16,14 +16,18 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 from torch.distributed.checkpoint import DefaultLoadPlanner, HuggingFaceStorageReader
+from torch.distributed.checkpoint.metadata import ChunkStorageMetadata, MetadataIndex
+from torch.distributed.checkpoint.planner import LoadPlan
+from torch.distributed.checkpoint.planner_helpers import create_read_items_for_chunk_list
 
+from whet.checkpoint.blocks import Block
 from whet.checkpoint.names import SHARDS, is_sharded
 from whet.errors import StorageError
 
 
 @torch.no_grad()
-def load_into(folder: Path, targets: Mapping[str, Tensor]) -> None:
-    """Fill `targets` (DTensors or whole tensors) from the tensors of these names in `folder`. Waits for nobody.
+def load_into(folder: Path, blocks: Mapping[str, Block]) -> None:
+    """Fill the memory of `blocks` from the tensors of these names in `folder`. Waits for nobody.
 
     StorageError when one is missing, has another shape or dtype, or is not there as a whole.
     """
@@ -31,32 +35,52 @@ def load_into(folder: Path, targets: Mapping[str, Tensor]) -> None:
         reader = HuggingFaceStorageReader(str(folder))
         stored = reader.read_metadata()
         shapes = json.loads((folder / SHARDS).read_text(encoding="utf-8"))["shapes"] if is_sharded(folder) else {}
-        for name, target in targets.items():
-            _check(name, target, stored.state_dict_metadata.get(name), shapes.get(name), folder)
-        planner = DefaultLoadPlanner(flatten_state_dict=False, flatten_sharded_tensors=False)
-        planner.set_up_planner(dict(targets), stored, is_coordinator=True)
+        for name, block in blocks.items():
+            _check(name, block, stored.state_dict_metadata.get(name), shapes.get(name), folder)
+        planner = _BlockPlanner(blocks)
+        planner.set_up_planner({}, stored)
         reader.set_up_storage_reader(stored, is_coordinator=True)
-        plan = planner.finish_plan(reader.prepare_local_plan(planner.create_local_plan()))
-        reader.read_data(plan, planner).wait()
+        reader.read_data(reader.prepare_local_plan(planner.create_local_plan()), planner).wait()
     except (OSError, SafetensorError) as error:
         if isinstance(error, StorageError):
             raise
         raise StorageError(f"cannot be read: {error}", where=str(folder)) from error
 
 
-def _check(name: str, target: Tensor, stored: Any, shape: list[int] | None, folder: Path) -> None:
+class _BlockPlanner(DefaultLoadPlanner):
+    """Asks for what overlaps the blocks; torch's own asks tensors for their blocks, and a plain one says it is whole."""
+
+    def __init__(self, blocks: Mapping[str, Block]) -> None:
+        super().__init__(flatten_state_dict=False, flatten_sharded_tensors=False)
+        self._blocks = blocks
+
+    def create_local_plan(self) -> LoadPlan:
+        assert self.metadata is not None
+        items = []
+        for name, block in self._blocks.items():
+            here = ChunkStorageMetadata(offsets=torch.Size(block.offsets), sizes=block.tensor.shape)
+            items += create_read_items_for_chunk_list(name, self.metadata.state_dict_metadata[name], [here])
+        return LoadPlan(items)
+
+    def lookup_tensor(self, index: MetadataIndex) -> Tensor:
+        return self._blocks[index.fqn].tensor
+
+
+def _check(name: str, block: Block, stored: Any, shape: list[int] | None, folder: Path) -> None:
     """The reader takes a tensor to end where its last block ends, and leaves alone what no block covers."""
     if stored is None:
         raise StorageError(f"{name} is not in the checkpoint", where=str(folder))
-    if stored.size != target.shape or (shape is not None and tuple(shape) != tuple(stored.size)):
+    if tuple(stored.size) != tuple(shape or stored.size) or _num_stored(stored) != math.prod(stored.size):
+        raise StorageError(f"{name} is not there as a whole: blocks are missing", where=str(folder))
+    if tuple(stored.size) != block.shape:
+        raise StorageError(f"saved {name} has shape {tuple(stored.size)}, not {block.shape}", where=str(folder))
+    if stored.properties.dtype != block.tensor.dtype:
         raise StorageError(
-            f"saved {name} has shape {tuple(stored.size)}, {tuple(target.shape)} is needed", where=str(folder)
-        )
-    if stored.properties.dtype != target.dtype:
-        raise StorageError(
-            f"saved {name} is {stored.properties.dtype}, {target.dtype} is needed",
+            f"saved {name} is {stored.properties.dtype}, not {block.tensor.dtype}",
             where=str(folder),
             mend="continue with the recipe that wrote the checkpoint",
         )
-    if sum(math.prod(chunk.sizes) for chunk in stored.chunks) != math.prod(stored.size):
-        raise StorageError(f"{name} is not there as a whole: blocks are missing", where=str(folder))
+
+
+def _num_stored(stored: Any) -> int:
+    return sum(math.prod(chunk.sizes) for chunk in stored.chunks)

@@ -47,7 +47,7 @@ class Part:
     num_ranks: int
     blocks: Mapping[Kind, Mapping[str, Block]]
     shapes: Mapping[str, Sequence[int]]
-    """of every whole tensor that all ranks together write"""
+    """of every whole tensor that all ranks write together"""
     tensors: Mapping[str, Mapping[str, Tensor]]
     """file -> name -> tensor, whole; of rank 0 alone, like what follows"""
     documents: Mapping[str, Any]

@@ -29,7 +29,7 @@ from whet.evaluation.store import read_eval_report, write_comparison, write_eval
 from whet.evaluation.time_box import TimeBox
 from whet.evaluation.vllm_writer import VllmWriter
 from whet.evaluation.writers import LeadingWriter, OwnWriter, Writer, follow
-from whet.inference.tuned import final_weights
+from whet.inference.tuned import final_weights, name_final_weights
 from whet.inference.vllm_backend import require_vllm
 from whet.kernels import attention
 from whet.models.adapters import ADAPTER_CONFIG
@@ -355,10 +355,9 @@ def _name_base(loaded: LoadedModel) -> str:
 
 
 def _name_tuned(run_folder: Path) -> str:
-    weights = final_weights(run_folder)
     config = run_folder / ADAPTER_CONFIG
     scale = f" (config {cache.digest_of(config)[:16]})" if config.is_file() else ""
-    return f"{weights.name} {cache.digest_of(weights)}{scale}"
+    return f"{name_final_weights(run_folder)}{scale}"
 
 
 def _describe(who: str, questions: Questions, num_known: int, answers: Answers, *, num_asked: int) -> str:
