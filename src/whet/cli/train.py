@@ -10,6 +10,7 @@ import typer
 from whet.cli.output import say, say_on_main, tell_all
 
 if TYPE_CHECKING:
+    from whet.parallel.rank_files import RankFiles
     from whet.recipe.schema import Recipe
 
 
@@ -38,6 +39,8 @@ def train(
     command prints its summary.
     """
     from whet.cli.recipe_file import load_any_recipe
+    from whet.parallel.place import read_env
+    from whet.parallel.rank_files import rank_files
     from whet.train import folder
     from whet.train.signals import interruptible
 
@@ -45,11 +48,12 @@ def train(
     folder.check_writable(Path(loaded.output), needed_bytes=folder.needed_bytes(loaded))
     if not fresh:
         folder.refuse_other_recipe(Path(loaded.output), loaded)
-    with interruptible():
-        _train(loaded, fresh=fresh, resume=resume, evaluate=evaluate)
+    env = read_env()
+    with rank_files(Path(loaded.output), rank=env.rank, world_size=env.world_size) as files, interruptible():
+        _train(loaded, files, fresh=fresh, resume=resume, evaluate=evaluate)
 
 
-def _train(recipe: Recipe, *, fresh: bool, resume: str | None, evaluate: bool) -> None:
+def _train(recipe: Recipe, files: RankFiles, *, fresh: bool, resume: str | None, evaluate: bool) -> None:
     from whet.allocator import keep_freed_memory, release_memory
     from whet.cli.quiet import quiet_libraries
     from whet.evaluation import scoring
@@ -62,7 +66,7 @@ def _train(recipe: Recipe, *, fresh: bool, resume: str | None, evaluate: bool) -
     say_on_main(keep_freed_memory())
     if evaluate:
         scoring.require(recipe.evaluate)  # before hours of training, not after them
-    outcome = run_recipe(recipe, Options(fresh=fresh, resume=resume, say=say, started=process_start()))
+    outcome = run_recipe(recipe, Options(fresh=fresh, resume=resume, say=say, started=process_start(), files=files))
     if outcome.is_main:
         state = "was finished before" if outcome.was_finished_before else f"finished in {outcome.seconds:.0f} s"
         say(f"{recipe.name}: {outcome.steps} steps, {state}")

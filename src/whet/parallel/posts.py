@@ -33,6 +33,9 @@ class Post(Protocol):
     def leave(self, why: str, *, is_fault: bool) -> None:
         """Say farewell and close."""
 
+    def host_of(self, rank: int) -> str:
+        """The machine of `rank`; empty where it is not known."""
+
 
 class Keeper:
     """Rank 0's end."""
@@ -74,7 +77,6 @@ class Keeper:
         self._listener.close()
 
     def host_of(self, rank: int) -> str:
-        """The machine of `rank`; empty where it is not known."""
         return self._roll[rank].note.host if rank in self._roll else ""
 
     def _judge(self, seconds: float) -> str | None:
@@ -162,6 +164,9 @@ class Member:
     def leave(self, why: str, *, is_fault: bool) -> None:
         self._wire.send({"farewell": why, "is_fault": is_fault})
         drain([self._wire])
+
+    def host_of(self, rank: int) -> str:
+        return self._keeper.note.host if rank == 0 else ""
 
 
 def heard(entry: Entry, document: Mapping[str, Any]) -> Entry:

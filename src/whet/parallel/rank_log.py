@@ -7,8 +7,6 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -19,33 +17,32 @@ def log_path(run_folder: Path, rank: int) -> Path:
     return run_folder / FOLDER / f"rank-{rank}.log"
 
 
-@contextmanager
-def rank_logged(run_folder: Path, *, rank: int, world_size: int) -> Iterator[Callable[[str], None]]:
-    """What writes a sentence into this rank's log. Inside, standard error and fatal signals go there too.
+class RankLog:
+    """From here to `close`, standard error and fatal signals of this process go into the file too."""
 
-    One process alone has no log: its console shows everything.
-    """
-    if world_size == 1:
-        yield lambda _: None
-        return
-    path = log_path(run_folder, rank)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", encoding="utf-8", errors="backslashreplace", buffering=1) as log:
-        when = time.strftime("%Y-%m-%d %H:%M:%S")
-        log.write(f"{when} rank {rank} of {world_size}, host {socket.gethostname()}, process {os.getpid()}\n")
-        console, sys.stderr = sys.stderr, _Both(sys.stderr, log)
-        had_faulthandler = faulthandler.is_enabled()
-        if not had_faulthandler:
-            faulthandler.enable(log)
-        try:
-            yield lambda sentence: _write(log, f"{time.strftime('%H:%M:%S')} {sentence}\n")
-        except BaseException as error:
-            _write(log, f"{time.strftime('%H:%M:%S')} {type(error).__name__}: {error}\n")
-            raise
-        finally:
-            sys.stderr = console
-            if not had_faulthandler:
-                faulthandler.disable()
+    def __init__(self, run_folder: Path, *, rank: int, world_size: int) -> None:
+        path = log_path(run_folder, rank)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = path.open("a", encoding="utf-8", errors="backslashreplace", buffering=1)
+        when = time.strftime("%Y-%m-%d")
+        self.say(f"{when}: rank {rank} of {world_size}, host {socket.gethostname()}, process {os.getpid()}")
+        self._console = sys.stderr
+        sys.stderr = _Both(self._console, self._file)  # type: ignore[assignment]
+        self._takes_signals = not faulthandler.is_enabled()
+        if self._takes_signals:
+            faulthandler.enable(self._file)
+
+    def say(self, sentence: str) -> None:
+        """A line with the time of day."""
+        _write(self._file, f"{time.strftime('%H:%M:%S')} {sentence}\n")
+
+    def close(self, error: BaseException | None) -> None:
+        """`error`: what the rank ends with."""
+        self.say("finished" if error is None else f"{type(error).__name__}: {error}")
+        sys.stderr = self._console
+        if self._takes_signals:
+            faulthandler.disable()
+        self._file.close()
 
 
 class _Both:

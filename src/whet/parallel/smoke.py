@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -47,8 +48,8 @@ class Smoke:
         )
 
 
-def smoke_test(device: torch.device) -> Smoke | None:
-    """Time and check all-reduces on `device`; None for one process. Under a second.
+def smoke_test(device: torch.device, say: Callable[[str], None] = lambda _: None) -> Smoke | None:
+    """Time and check all-reduces on `device`, and say what they took; None for one process. Under a second.
 
     PeerLostError when a rank does not come, or when a sum is wrong.
     """
@@ -61,9 +62,11 @@ def smoke_test(device: torch.device) -> Smoke | None:
         if large < _ENOUGH_SECONDS:
             large = min(large, *(_timed(_LARGE_BYTES // 4, device) for _ in range(_NUM_LARGE - 1)))
         small, large = _slowest_rank(small, device), _slowest_rank(large, device)
-    return Smoke(
+    smoke = Smoke(
         num_ranks=dist.get_world_size(), small_seconds=small, large_seconds=large, large_bytes=_LARGE_BYTES
     )  # fmt: skip
+    say(smoke.sentence)
+    return smoke
 
 
 def _timed(num_values: int, device: torch.device) -> float:

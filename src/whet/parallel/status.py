@@ -6,8 +6,8 @@ import json
 import os
 import socket
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Literal
@@ -37,6 +37,8 @@ class RankStatus:
     """when this was written, in seconds since 1970"""
     host: str = ""
     process: int = 0
+    launcher: str = ""
+    """torchrun's process, which starts ranks anew; empty without it"""
 
 
 def status_path(run_folder: Path, rank: int) -> Path:
@@ -60,18 +62,10 @@ def read_statuses(run_folder: Path, *, since: float = 0.0) -> list[RankStatus]:
     return sorted((status for status in found if status.rank < num_ranks), key=lambda status: status.rank)
 
 
-def exit_code_of(statuses: Sequence[RankStatus]) -> int | None:
-    """The exit code of all ranks together; None when it is not known (no rank has said how it ended).
-
-    A rank's own error comes before the loss that the others report, and that before an interruption.
-    """
-    codes = [status.exit_code for status in statuses if status.exit_code is not None]
-    lost, interrupted = PeerLostError.exit_code, InterruptedRunError.exit_code
-    own_errors = [code for code in codes if code not in (0, 1, lost, interrupted)]
-    for code in (*own_errors, lost, interrupted, 1):
-        if code in codes:
-            return code
-    return 0 if codes and len(codes) == len(statuses) else None
+def is_relaunch(run_folder: Path) -> bool:
+    """Whether the torchrun that started this process has started ranks in this folder before."""
+    launcher = _launcher()
+    return bool(launcher) and any(status.launcher == launcher for status in read_statuses(run_folder))
 
 
 class StatusFile:
@@ -79,9 +73,15 @@ class StatusFile:
 
     def __init__(self, run_folder: Path, *, rank: int, world_size: int) -> None:
         self._path = status_path(run_folder, rank)
-        self._before = self._path.read_bytes() if self._path.is_file() else None
-        self._now = RankStatus(rank=rank, world_size=world_size, host=socket.gethostname(), process=os.getpid())
+        self._now = RankStatus(
+            rank=rank, world_size=world_size, host=socket.gethostname(), process=os.getpid(), launcher=_launcher()
+        )  # fmt: skip
+        self._before: bytes | None = None
         self._step = 0
+
+    def begin(self) -> None:
+        """The rank runs."""
+        self._before = self._path.read_bytes() if self._path.is_file() else None
         self._write(self._now)
 
     def reached(self, step: int) -> None:
@@ -91,36 +91,27 @@ class StatusFile:
             with suppress(StorageError):  # a full disk stops a run where it matters: at a checkpoint
                 self._write(self._now)
 
-    def ended(self, error: BaseException | None) -> None:
+    def end(self, error: BaseException | None) -> None:
         """How the rank ends. A launch into the folder of a run that is at work leaves that run's file as it was."""
         text = "" if error is None else str(error) or type(error).__name__
-        if "another run is working in this folder" in text:
-            self._restore()
-            return
-        code, state = _code_and_state(error)
-        self._write(replace(self._now, state=state, exit_code=code, error=text))
+        with suppress(StorageError):
+            if "another run is working in this folder" in text:
+                self._restore()
+                return
+            code, state = _code_and_state(error)
+            self._write(replace(self._now, state=state, exit_code=code, error=text))
 
     def _write(self, status: RankStatus) -> None:
         self._now = replace(status, step=self._step, time=time.time())
         write_text(self._path, json.dumps(asdict(self._now), indent=1) + "\n")
 
     def _restore(self) -> None:
+        if self._now.time == 0:
+            return
         if self._before is None:
             remove(self._path)
         else:
             write_text(self._path, self._before.decode("utf-8", errors="replace"))
-
-
-@contextmanager
-def status_kept(run_folder: Path, *, rank: int, world_size: int) -> Iterator[StatusFile]:
-    """The status file of this rank: `running` inside, and how it ended afterwards."""
-    file = StatusFile(run_folder, rank=rank, world_size=world_size)
-    try:
-        yield file
-    except BaseException as error:
-        file.ended(error)
-        raise
-    file.ended(None)
 
 
 def _code_and_state(error: BaseException | None) -> tuple[int, State]:
@@ -143,3 +134,16 @@ def mark_lost(run_folder: Path, rank: int, error: PeerLostError) -> None:
         ended = replace(status, state="failed", exit_code=error.exit_code, error=str(error), time=time.time())
         with suppress(StorageError):
             write_text(path, json.dumps(asdict(ended), indent=1) + "\n")
+
+
+def _launcher() -> str:
+    """Host, process and start of the torchrun above this process."""
+    if "TORCHELASTIC_RUN_ID" not in os.environ:
+        return ""
+    parent = os.getppid()
+    try:
+        # the name in parentheses may hold anything; the start is the 22nd field
+        began = Path(f"/proc/{parent}/stat").read_bytes().rpartition(b")")[2].split()[19].decode()
+    except (OSError, IndexError):
+        began = ""
+    return f"{socket.gethostname()} {parent} {began}".strip()

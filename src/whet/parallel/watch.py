@@ -61,6 +61,10 @@ class Watch:
             self._deadline = time.monotonic() + _LEAVING_SECONDS
         return self.verdict
 
+    def host_of(self, rank: int) -> str:
+        """The machine of `rank`; empty where it is not known."""
+        return self._post.host_of(rank)
+
     def close(self, why: str, *, is_fault: bool) -> None:
         """Say farewell to the others and end the thread; `is_fault`: they cannot go on without this rank."""
         self._farewell = (why, is_fault)
@@ -91,7 +95,9 @@ class Watch:
         self.verdict = verdict
         if self._folder is not None:
             try:
-                with log_path(self._folder, self._rank).open("a", encoding="utf-8") as log:
+                path = log_path(self._folder, self._rank)
+                path.parent.mkdir(exist_ok=True)
+                with path.open("a", encoding="utf-8") as log:
                     log.write(f"{verdict}\nwhere every thread of this rank is:\n")
                     log.flush()
                     faulthandler.dump_traceback(log)
@@ -144,3 +150,8 @@ def _farewell(error: BaseException | None) -> tuple[str, bool]:
         return "it was stopped as asked", False
     text = error.what if isinstance(error, WhetError) else f"{type(error).__name__}: {error}"
     return text.splitlines()[0] if text else type(error).__name__, True
+
+
+def host_of(rank: int) -> str:
+    """The machine of `rank`; empty where it is not known."""
+    return _current.host_of(rank) if _current is not None else ""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from whet.parallel import watch
-from whet.parallel.status import StatusFile
+from whet.parallel.rank_files import RankFiles
 from whet.train.callbacks import QuietCallback, Requests
 from whet.types import StepRecord
 
@@ -28,8 +28,8 @@ class OnWatch(QuietCallback):
 
     name = "watch"
 
-    def __init__(self, status: StatusFile | None) -> None:
-        self._status = status
+    def __init__(self, files: RankFiles | None) -> None:
+        self._status = files.status if files is not None else None
 
     def on_start(self, run: Training, step: int) -> None:
         if (present := watch.current()) is not None:

@@ -49,26 +49,26 @@ class Pace:
         if len(self._recent) < _FEWEST_STEPS:
             return None
         by_rank = [statistics.median(seconds) for seconds in zip(*self._recent, strict=True)]
-        rank, ratio = _slowest(by_rank)
+        rank, ratio, _ = _slowest(by_rank)
         return rank if ratio > _SLOW else None
 
     def sentence(self, host_of: Callable[[int], str] = lambda _rank: "") -> str:
         """The slowest rank over all steps, where it is slow; else nothing."""
         if self._num_steps < _FEWEST_STEPS + 2 or self._num_ranks == 1:
             return ""
-        rank, ratio = _slowest(self._totals)
+        rank, ratio, lost_seconds = _slowest(self._totals)
         if ratio <= _SLOW:
             return ""
-        lost = self._totals[rank] - statistics.median_low(self._totals)
         host = f" (host {name})" if (name := host_of(rank)) else ""
         return (
             f"rank {rank}{host} is slow: its rows and passes took {ratio:.2f} times as long as the median rank's; "
-            f"the others waited {lost:.0f} s for it"
+            f"the others waited {lost_seconds:.0f} s for it"
         )
 
 
-def _slowest(by_rank: Sequence[float]) -> tuple[int, float]:
-    """(rank, its seconds relative to the median rank's: of two ranks, to the faster one's)"""
+def _slowest(by_rank: Sequence[float]) -> tuple[int, float, float]:
+    """(rank, its seconds relative to the median rank's, and how many more; of two ranks the faster one is the median)"""
     rank = max(range(len(by_rank)), key=lambda each: by_rank[each])
-    typical = statistics.median_low(by_rank)
-    return rank, by_rank[rank] / typical if typical > 0 else 1.0
+    # ranks of other tensor groups are not heard of
+    typical = statistics.median_low([seconds for seconds in by_rank if seconds > 0] or [0.0])
+    return rank, by_rank[rank] / typical if typical > 0 else 1.0, by_rank[rank] - typical

@@ -30,8 +30,12 @@ from whet.models.load import LoadedModel
 from whet.models.tokenizer import load_tokenizer
 from whet.optim.build import build_optimizer
 from whet.parallel import env as parallel_env
+from whet.parallel.collective import raise_if_lost
 from whet.parallel.env import Env
+from whet.parallel.rank_files import RankFiles, begin, voice
 from whet.parallel.reduce import barrier, broadcast_from_main, broadcast_text
+from whet.parallel.smoke import smoke_test
+from whet.parallel.status import is_relaunch
 from whet.recipe import dump_recipe
 from whet.recipe.measured import chosen_on_verdict_rows
 from whet.recipe.resolve import resolve
@@ -47,8 +51,11 @@ from whet.train.lanes import Lanes
 from whet.train.laps import Laps
 from whet.train.loop import Training, train
 from whet.train.loss import LossModel
+from whet.train.on_watch import OnWatch
+from whet.train.pace import Pace
 from whet.train.saves import Saves
 from whet.train.signals import listening
+from whet.train.spread import spread_of
 from whet.train.startup import Startup
 from whet.train.state import PLAN, Saver
 from whet.train.switch_point import with_switch_point
@@ -71,6 +78,8 @@ class Options:
     """where sentences for people go (rank 0 only)"""
     started: float | None = None
     """when the process began, by the monotonic clock, for the account of its start-up; None: not told"""
+    files: RankFiles | None = None
+    """status and log of this rank"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,16 +101,20 @@ def run_recipe(recipe: Recipe, options: Options | None = None) -> Outcome:
     """
     options = options or Options()
     env = parallel_env.read_env()
-    say: Say = options.say if env.is_main else lambda _: None
+    say = voice(options.say if env.is_main else None, options.files)
     run_folder = Path(recipe.output)
+    if is_relaunch(run_folder):
+        # torchrun repeats the whole command when it restarts its ranks
+        options = replace(options, fresh=False, resume=None)
     started = time.monotonic()
     if env.is_main:
         folder.check_writable(run_folder, needed_bytes=folder.needed_bytes(recipe))
         if options.fresh and (moved := folder.set_aside(run_folder)):
             say(f"moved the earlier run to {moved}")
     device = parallel_env.choose_device(recipe.train.device, env)
-    parallel_env.start(env, device)
+    parallel_env.start(env, device, timeout_seconds=recipe.parallel.timeout_seconds, folder=run_folder)
     try:
+        begin(options.files)
         with locked(run_folder) if env.is_main else preflight.nothing_to_lock():
             if env.is_main:
                 remove_leftovers(run_folder)
@@ -114,6 +127,9 @@ def run_recipe(recipe: Recipe, options: Options | None = None) -> Outcome:
             if env.is_main:
                 for sentence in folder.look(run_folder).summary.get("sentences", ()):
                     say(sentence)
+    except RuntimeError as error:
+        raise_if_lost(error)
+        raise
     finally:
         parallel_env.stop()
     return Outcome(
@@ -127,6 +143,7 @@ def run_recipe(recipe: Recipe, options: Options | None = None) -> Outcome:
 
 def _train(recipe: Recipe, options: Options, env: Env, device: torch.device, run_folder: Path, say: Say) -> int:
     startup = Startup(say, started=options.started)
+    network = smoke_test(device, say)
     num_threads = preflight.set_threads(recipe.train.threads, env, device, say)
     checkpoint = _choose_checkpoint(run_folder, options, say)
     preflight.refuse_other_start(checkpoint, recipe, env)
@@ -147,7 +164,7 @@ def _train(recipe: Recipe, options: Options, env: Env, device: torch.device, run
     for note in (*data.notes, describe_packing(order, plan.micro_batch, shares_prefix=plan.share_prefix)):
         say(note)
     monitor = on_monitor.Monitor(recipe, run_folder, env=env, say=say)
-    callbacks = Callbacks([startup, monitor, *chosen(recipe)])
+    callbacks = Callbacks([startup, monitor, OnWatch(options.files), *chosen(recipe)])
     training = build_training(
         recipe, plan, env, device, loaded, data, order, callbacks, is_restored=checkpoint is not None
     )
@@ -160,13 +177,16 @@ def _train(recipe: Recipe, options: Options, env: Env, device: torch.device, run
         plan = _fit(recipe, training)
         say(f"{plan.measured_seconds_per_step:.2f} s per step: {plan.total_steps} steps fit the time budget")
     saver = _saver(recipe, run_folder, training, plan, loaded, data)
-    saves = Saves(saver.hold, run_folder=run_folder, env=env, callbacks=callbacks)
+    saves = Saves(
+        saver.hold, run_folder=run_folder, env=env, callbacks=callbacks, is_spread=saver.spread is not None,
+        join=saver.join if saver.is_sharded else None,
+    )  # fmt: skip
     training = replace(training, plan=plan, saves=saves, live=live, startup_seconds=startup.seconds)
     first_step = saver.restore(checkpoint) if checkpoint else 0
     barrier()  # every rank has looked into the folder; from here on rank 0 changes it
     if env.is_main:
         folder.begin(run_folder, saver.recipe_yaml)
-        preflight.write_facts(run_folder, plan, data, loaded, device)
+        preflight.write_facts(run_folder, plan, data, loaded, device, network)
     if env.is_main and checkpoint is not None:
         saver.go_on_from(checkpoint, say)
     say(f"{'continuing after' if first_step else 'training from'} step {first_step} of {plan.total_steps}")
@@ -249,6 +269,7 @@ def build_training(
         saves=Saves(_not_saved, run_folder=Path(recipe.output), env=env, callbacks=callbacks),
         lanes=Lanes(plan.num_lanes, plan.num_threads) if plan.num_lanes > 1 and device.type == "cpu" else None,
         laps=Laps(device),
+        pace=Pace(env.rank, env.world_size),
     )
 
 
@@ -266,8 +287,8 @@ def _loop_and_finish(
     if training.env.is_main:
         final_step = None
         if is_complete:
-            final_step = saver.load_best() if final == "best" else done
-            finish.write_final(run_folder, training, loaded, saver.files)
+            final_step, saved = saver.end_with(final, done=done)
+            finish.write_final(run_folder, training, loaded, saver.files, saved)
         status = "finished" if is_complete else "interrupted"
         finish.write_summary(run_folder, training, status=status, steps=done, final_step=final_step)
     if not is_complete:
@@ -358,6 +379,8 @@ def _saver(
         data_fingerprint=data.train.fingerprint,
         recipe_yaml=dump_recipe(recipe),
         files=finish.tokenizer_files(loaded.tokenizer, run_folder) if training.env.is_main else {},
+        env=training.env,
+        spread=spread_of(training.trainables, training.layout),
     )
 
 
