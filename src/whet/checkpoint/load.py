@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,12 +52,17 @@ def open_checkpoint(folder: Path) -> Checkpoint:
     return Checkpoint(folder=folder, step=verify(folder).step)
 
 
-def newest_checkpoint(run_folder: Path) -> tuple[Checkpoint | None, list[str]]:
-    """The newest checkpoint that verifies, and a sentence for each newer one that had to be ignored."""
+def newest_checkpoint(
+    run_folder: Path, *, steps: Sequence[int] | None = None, open_one: Callable[[Path], Checkpoint] = open_checkpoint
+) -> tuple[Checkpoint | None, list[str]]:
+    """The newest checkpoint that verifies, and a sentence for each newer one that had to be ignored.
+
+    `steps` are looked at, newest first (None: all that are there), by `open_one`.
+    """
     notes: list[str] = []
-    for step in list_steps(run_folder):
+    for step in list_steps(run_folder) if steps is None else steps:
         try:
-            return open_checkpoint(folder := checkpoint_folder(run_folder, step)), notes
+            return open_one(folder := checkpoint_folder(run_folder, step)), notes
         except StorageError as error:
             notes.append(f"ignored {folder.name}: {error.what}")
     return None, notes

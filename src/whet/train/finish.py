@@ -26,6 +26,7 @@ from whet.errors import NonFiniteError
 from whet.models.adapters import FULL_WEIGHTS
 from whet.models.load import LoadedModel
 from whet.models.weight_files import list_tensors, read_tensor, write_sharded
+from whet.parallel import watch
 from whet.recipe.measured import PREFIX
 from whet.tracking.jsonl import FILE_NAME as METRICS
 from whet.train.bottleneck import Passes, bottleneck, split
@@ -145,6 +146,7 @@ def write_summary(
     ended = _best_and_last(training, steps, final_step)
     peak = peak_memory_bytes(training.device)
     memory = _memory_sentence(plan.predicted_memory_bytes, peak, training.device)
+    straggler = training.pace.sentence(watch.host_of)
     document = {
         "status": status,
         "steps": steps,
@@ -154,7 +156,7 @@ def write_summary(
         "tokens_per_second": totals.num_tokens / totals.seconds if totals.seconds else None,
         "last_train_loss": totals.last_loss,
         **ended,
-        "sentences": [*ended["sentences"], *(each for each in (where_time_went, memory) if each)],
+        "sentences": [*ended["sentences"], *(each for each in (where_time_went, straggler, memory) if each)],
         "bottleneck": where_time_went,
         "seconds_by_part": by_part,
         "startup_seconds": dict(training.startup_seconds),

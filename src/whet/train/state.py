@@ -171,11 +171,16 @@ class Saver:
         load_weights(self.trainables, checkpoint, self.spread)
         return checkpoint.step
 
-    def final_checkpoint(self, final: Literal["last", "best"], *, done: int) -> Checkpoint:
-        """Where the final weights are on the disk, after a run of `done` steps; errors as of `best_checkpoint`."""
-        if final == "best":
-            return self.best_checkpoint()
-        return Checkpoint(folder=checkpoint_folder(self.run_folder, done), step=done)
+    def end_with(self, final: Literal["last", "best"], *, done: int) -> tuple[int, Checkpoint | None]:
+        """The step whose weights a run of `done` steps hands over, and where to read them if no rank has all of them.
+
+        Errors as of `best_checkpoint`.
+        """
+        if self.spread is None:
+            return (self.load_best() if final == "best" else done), None
+        last = Checkpoint(folder=checkpoint_folder(self.run_folder, done), step=done)
+        checkpoint = self.best_checkpoint() if final == "best" else last
+        return checkpoint.step, checkpoint
 
     def best_checkpoint(self) -> Checkpoint:
         """checkpoint-best, verified.
