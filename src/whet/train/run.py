@@ -11,7 +11,7 @@ from typing import Literal
 
 import torch
 
-from whet.checkpoint.load import Checkpoint, newest_checkpoint, open_checkpoint
+from whet.checkpoint.load import Checkpoint
 from whet.checkpoint.lock import locked
 from whet.checkpoint.retention import remove_leftovers
 from whet.data.pipeline import PreparedData, prepare
@@ -59,6 +59,7 @@ from whet.train.spread import spread_of
 from whet.train.startup import Startup
 from whet.train.state import PLAN, Saver
 from whet.train.switch_point import with_switch_point
+from whet.train.together import newest_together, open_together
 from whet.types import RunPlan
 
 Say = Callable[[str], None]
@@ -145,7 +146,7 @@ def _train(recipe: Recipe, options: Options, env: Env, device: torch.device, run
     startup = Startup(say, started=options.started)
     network = smoke_test(device, say)
     num_threads = preflight.set_threads(recipe.train.threads, env, device, say)
-    checkpoint = _choose_checkpoint(run_folder, options, say)
+    checkpoint = _choose_checkpoint(run_folder, options, env, say)
     preflight.refuse_other_start(checkpoint, recipe, env)
     torch.manual_seed(recipe.seed)  # torch's own first seed is another one in every process
     # rows first: what is wrong with them is said before gigabytes of weights are read
@@ -331,11 +332,11 @@ def _loss_model(recipe: Recipe, plan: RunPlan, loaded: LoadedModel) -> LossModel
     )
 
 
-def _choose_checkpoint(run_folder: Path, options: Options, say: Say) -> Checkpoint | None:
+def _choose_checkpoint(run_folder: Path, options: Options, env: Env, say: Say) -> Checkpoint | None:
     """The checkpoint to continue from; None to start at the beginning."""
     if options.resume not in (None, "auto"):
-        return open_checkpoint(Path(options.resume))
-    checkpoint, notes = newest_checkpoint(run_folder)
+        return open_together(Path(options.resume), env)
+    checkpoint, notes = newest_together(run_folder, env)
     for note in notes:
         say(note)
     if checkpoint is None and notes:
