@@ -86,7 +86,8 @@ def evaluate_run(
         require_vllm()
         if env.world_size > 1:
             raise RecipeError("vLLM spreads its work by itself", where="--backend vllm", mend="start one process")
-    with joined(env, choose_device(recipe.train.device, env)) as team:
+    device = choose_device(recipe.train.device, env)
+    with joined(env, device, timeout_seconds=recipe.parallel.timeout_seconds, folder=run_folder) as team:
         if not env.is_main:
             _follow(recipe, team)
             return []
