@@ -7,7 +7,7 @@ import typer
 
 def register(app: typer.Typer) -> None:
     """Attach every verb to `app`."""
-    from whet.cli import compare, evaluate, export, generate, inspect, merge, prepare, push, recipe, report, train
+    from whet.cli import compare, doctor, evaluate, export, generate, inspect, merge, prepare, push, recipe, report, train
 
     app.add_typer(recipe.app, name="recipe")
     app.command()(prepare.prepare)
@@ -20,3 +20,4 @@ def register(app: typer.Typer) -> None:
     app.command()(export.export)
     app.command()(generate.generate)
     app.command()(push.push)
+    app.command()(doctor.doctor)
