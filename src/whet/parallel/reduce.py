@@ -109,13 +109,15 @@ def _device_of(group: dist.ProcessGroup | None) -> torch.device:
     return torch.device("cuda" if dist.get_backend(group) == "nccl" else "cpu")
 
 
-def sum_over_ranks(numbers: Sequence[float], device: torch.device) -> list[float]:
-    """Sum of `numbers` over all ranks in float64."""
+def sum_over_ranks(
+    numbers: Sequence[float], device: torch.device, group: dist.ProcessGroup | None = None
+) -> list[float]:  # fmt: skip
+    """Sum of `numbers` over `group` (None: all ranks) in float64."""
     if not dist.is_initialized() or dist.get_world_size() == 1:
         return list(numbers)
     box = torch.tensor(list(numbers), dtype=torch.float64, device=device)
     with collective("sum over ranks"):
-        dist.all_reduce(box)
+        dist.all_reduce(box, group=group)
     return [float(x) for x in box]
 
 
