@@ -18,8 +18,7 @@ from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor
-from torch.distributed.device_mesh import DeviceMesh
-from torch.distributed.tensor import DTensor, Shard
+from torch.distributed.tensor import DTensor
 
 from whet.parallel.tensor_group import TensorGroup
 
@@ -39,9 +38,8 @@ def split_dim(name: str) -> int | None:
 
 
 def own_range(size: int, group: TensorGroup) -> range:
-    """This rank's places among `size`, which the ranks divide."""
-    num_own = size // group.size
-    return range(num_own * group.rank, num_own * (group.rank + 1))
+    """This rank's places among `size`: as many as any other rank's, or one less."""
+    return range(size * group.rank // group.size, size * (group.rank + 1) // group.size)
 
 
 def own_part(name: str, tensor: Tensor, group: TensorGroup) -> Tensor:
@@ -53,40 +51,38 @@ def own_part(name: str, tensor: Tensor, group: TensorGroup) -> Tensor:
     return tensor.narrow(dim, own.start, len(own))
 
 
-def spread(named: Mapping[str, Tensor], tensor_mesh: DeviceMesh) -> dict[str, Tensor]:
-    """Every part as the DTensor that it belongs to, in the same memory; what all ranks hold stays as it is.
+def own_parts(whole: Mapping[str, Tensor], group: TensorGroup) -> dict[str, Tensor]:
+    """This rank's parts of whole tensors, by name: what `full_tensors` takes together."""
+    return {name: own_part(name, tensor, group) for name, tensor in whole.items()}
 
-    For code that writes, gathers or lays out tensors by what they say of themselves. Waits for nobody.
+
+def full_tensors(named: Mapping[str, Tensor], group: TensorGroup) -> dict[str, Tensor]:
+    """The whole tensors of everyone's parts, on every rank; all ranks must call it with the same names in one order.
+
+    A part that is itself sharded over data ranks (a DTensor of FSDP2) is made whole there first.
     """
-    return {name: _spread(name, tensor, tensor_mesh) for name, tensor in named.items()}
-
-
-def full_tensors(named: Mapping[str, Tensor], tensor_mesh: DeviceMesh) -> dict[str, Tensor]:
-    """The whole tensors, on every rank; all ranks must call it with the same names in the same order.
-
-    A part that is itself sharded over data ranks (FSDP2) is made whole there first.
-    """
-    return dict(each_full_tensor(named, tensor_mesh))
+    return dict(each_full_tensor(named, group))
 
 
 @torch.no_grad()
-def each_full_tensor(named: Mapping[str, Tensor], tensor_mesh: DeviceMesh) -> Iterator[tuple[str, Tensor]]:
+def each_full_tensor(named: Mapping[str, Tensor], group: TensorGroup) -> Iterator[tuple[str, Tensor]]:
     """`full_tensors` one after the other, for tensors that do not fit into memory together."""
     for name, tensor in named.items():
-        part = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
-        whole = _spread(name, part.detach(), tensor_mesh)
-        yield name, whole.full_tensor() if isinstance(whole, DTensor) else whole
-
-
-def _spread(name: str, part: Tensor, tensor_mesh: DeviceMesh) -> Tensor:
-    dim = _dim_of(name, part)
-    if dim is None:
-        return part
-    assert not isinstance(part, DTensor), f"{name} is sharded over data ranks too"
-    return DTensor.from_local(part.detach(), tensor_mesh, [Shard(dim)], run_check=False)
+        part = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor.detach()
+        dim = _dim_of(name, part)
+        yield name, part if dim is None else _joined(part, dim, group)
 
 
 def _dim_of(name: str, tensor: Tensor) -> int | None:
     """A moment's count of steps belongs to a split tensor and is not split."""
     dim = split_dim(name)
     return dim if dim is not None and dim < tensor.ndim else None
+
+
+def _joined(part: Tensor, dim: int, group: TensorGroup) -> Tensor:
+    sizes = group.gather(torch.tensor([part.shape[dim]], device=part.device))[:, 0].tolist()
+    filled = part.transpose(0, dim)
+    if (num_missing := max(sizes) - len(filled)) > 0:
+        filled = torch.cat([filled, filled.new_zeros(num_missing, *filled.shape[1:])])
+    parts = [each[:size] for each, size in zip(group.gather(filled), sizes, strict=True)]
+    return torch.cat(parts).transpose(0, dim).contiguous()

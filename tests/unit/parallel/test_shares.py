@@ -4,7 +4,7 @@ import pytest
 import torch
 from tiny import attach, tiny_llama
 
-from whet.parallel.shares import own_part, own_range, split_dim
+from whet.parallel.shares import own_parts, own_range, split_dim
 from whet.parallel.tensor_group import TensorGroup
 from whet.recipe.schema import Adapter
 
@@ -34,8 +34,11 @@ def test_a_tensors_name_says_along_what_it_is_split(name, dim):
     assert split_dim(name) == dim
 
 
-def test_the_ranks_parts_cover_every_place_once():
-    assert [place for group in THREE for place in own_range(12, group)] == list(range(12))
+def test_the_ranks_parts_cover_every_place_once_and_differ_by_at_most_one():
+    for size in (3, 7, 12, 500):
+        parts = [own_range(size, group) for group in THREE]
+        assert [place for part in parts for place in part] == list(range(size))
+        assert max(map(len, parts)) - min(map(len, parts)) <= 1
 
 
 def test_every_matrix_of_an_adapted_llama_is_split_or_a_factor_that_all_ranks_hold():
@@ -49,7 +52,7 @@ def test_every_matrix_of_an_adapted_llama_is_split_or_a_factor_that_all_ranks_ho
 
 def test_the_parts_of_two_ranks_are_halves_and_a_moments_step_is_not_split():
     named = {"q_proj.weight": torch.randn(6, 4), "o_proj.weight": torch.randn(4, 6), "q_proj.weight.step": torch.ones(())}
-    first, second = ({name: own_part(name, t, group) for name, t in named.items()} for group in PAIR)
+    first, second = (own_parts(named, group) for group in PAIR)
     assert torch.equal(torch.cat([first["q_proj.weight"], second["q_proj.weight"]]), named["q_proj.weight"])
     assert torch.equal(torch.cat([first["o_proj.weight"], second["o_proj.weight"]], dim=1), named["o_proj.weight"])
     assert torch.equal(second["q_proj.weight.step"], named["q_proj.weight.step"])
