@@ -75,7 +75,7 @@ def write_final(
         tensors = {trainables.weights_file: adapter} if trainables.is_adapter else {}
         write_files(draft, tensors=tensors, documents=documents, files=files)
         if not trainables.is_adapter:
-            _write_model(draft, saved.folder if saved else trainables.named, loaded.compute_dtype)
+            write_model(draft, saved.folder if saved else trainables.named, loaded.compute_dtype)
         _put_in_place(draft, run_folder)
     except NonFiniteError:
         shutil.rmtree(draft, ignore_errors=True)
@@ -96,7 +96,7 @@ def _refuse_broken(run_folder: Path, tensors: Mapping[str, Tensor]) -> None:
         )
 
 
-def _write_model(draft: Path, weights: Mapping[str, Tensor] | Path, dtype: torch.dtype) -> None:
+def write_model(draft: Path, weights: Mapping[str, Tensor] | Path, dtype: torch.dtype) -> None:
     """All weights in `dtype`, one after the other, from memory or from a checkpoint folder."""
     read: Callable[[str], Tensor]
     if isinstance(weights, Path):

@@ -19,7 +19,8 @@ from whet.checkpoint.reshard import load_into
 from whet.models.adapters import Trainables
 from whet.optim.build import load_optimizer_tensors, optimizer_tensors
 from whet.parallel.mesh import Layout
-from whet.parallel.shares import full_tensors, split_dim
+from whet.parallel.shares import full_tensors, own_parts, split_dim
+from whet.parallel.tensor_group import TensorGroup
 
 OPTIMIZER = "optimizer.safetensors"
 ROUNDED = "rounded_factors.safetensors"
@@ -35,8 +36,10 @@ class Spread:
     """Which part of what trains this rank holds."""
 
     layout: Layout
+    group: TensorGroup | None = None
+    """the ranks that share the work of each layer; None where each does all of it"""
     cuts: Mapping[str, Cut] = field(default_factory=dict)
-    """of the parameters that ranks of a tensor group share, by name"""
+    """of the parameters that they share, by name"""
 
     @property
     def rank(self) -> int:
@@ -62,32 +65,41 @@ class Spread:
 
     def whole(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The whole tensors of an adapter or of its moments; all ranks must call it."""
-        assert self.layout.mesh is not None
-        return full_tensors(tensors, self.layout.mesh["tensor"])
+        assert self.group is not None, "nothing else cuts an adapter"
+        return full_tensors(tensors, self.group)
 
     def own_parts(self, whole: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """What ranks of a tensor group hold of whole tensors: `whole` taken back."""
-        cuts = _cuts_for(whole, self.cuts)
-        parts = dict(whole)
-        for name, cut in cuts.items():
-            if whole[name].ndim:  # a count of steps is not cut
-                size = cut.size // self.layout.num_tensor_ranks
-                parts[name] = whole[name].narrow(cut.dim, cut.start, size)
-        return parts
+        """This rank's parts of whole tensors of an adapter or of its moments."""
+        assert self.group is not None, "nothing else cuts an adapter"
+        return own_parts(whole, self.group)
 
 
 def spread_of(trainables: Trainables, layout: Layout) -> Spread | None:
-    """How what trains is spread; None where every rank holds all of it."""
+    """How what trains is spread; None where every rank holds all of it. All ranks must call it."""
     values = trainables.all_values
-    num, rank = layout.num_tensor_ranks, layout.tensor_rank
+    group = None
     cuts: dict[str, Cut] = {}
-    for name, value in values.items():
-        dim = split_dim(name) if num > 1 else None
-        if dim is not None and dim < value.ndim:
-            cuts[name] = Cut(dim=dim, start=rank * value.shape[dim], size=num * value.shape[dim])
+    if layout.num_tensor_ranks > 1:
+        assert layout.mesh is not None
+        processes = layout.mesh["tensor"].get_group()
+        group = TensorGroup(rank=layout.tensor_rank, size=layout.num_tensor_ranks, processes=processes)
+        cuts = _cuts_of(values, group)
     if not cuts and not any(isinstance(value, DTensor) for value in values.values()):
         return None
-    return Spread(layout=layout, cuts=cuts)
+    return Spread(layout=layout, group=group, cuts=cuts)
+
+
+def _cuts_of(values: Mapping[str, Tensor], group: TensorGroup) -> dict[str, Cut]:
+    dims = {name: dim for name, value in values.items() if (dim := split_dim(name)) is not None and dim < value.ndim}
+    if not dims:
+        return {}
+    device = next(iter(values.values())).device
+    own = torch.tensor([values[name].shape[dim] for name, dim in dims.items()], device=device)
+    sizes_of_ranks = group.gather(own).tolist()  # they may differ by one
+    return {
+        name: Cut(dim=dim, start=sum(sizes[: group.rank]), size=sum(sizes))
+        for (name, dim), sizes in zip(dims.items(), zip(*sizes_of_ranks, strict=True), strict=True)
+    }
 
 
 def load_weights(trainables: Trainables, checkpoint: Checkpoint, spread: Spread | None) -> None:
