@@ -35,6 +35,7 @@ from whet.train.loop import Training, train_step
 from whet.train.loss import LossModel
 from whet.train.model_side import shard
 from whet.train.saves import Saves
+from whet.train.shared_layers import split_parameters
 from whet.train.signals import StopRequest
 from whet.types import ModelIdentity, RunPlan, StepRecord, TokenizedSample
 
@@ -130,7 +131,7 @@ def build_training(
     optim: Optim | None = None, seed: int = 0, env: Env | None = None, validation: Sequence[TokenizedSample] = (),
     callbacks: Sequence[Callback] = (), is_perturbed: bool = True, order: Order | None = None,
     live: Sequence[LiveSet] = (), best: Best | None = None, layout: Layout | None = None,
-    recompute_level: Recompute = "none",
+    recompute_level: Recompute = "none", uses_autocast: bool = False,
 ) -> Training:  # fmt: skip
     """What `whet.train.run` builds, for `model`: LoRA where `adapter` is given, else all weights."""
     optim = optim or Optim(lr=1e-3, schedule="constant", warmup=0)
@@ -144,6 +145,8 @@ def build_training(
     kernels = select.install(model, adapter_name=ADAPTER_NAME if adapter else None, start_name=START_NAME)
     recompute.install(model, recompute_level)
     loss_model = loss_model_of(model)
+    if uses_autocast:
+        loss_model.compute_dtype, loss_model.uses_autocast = torch.bfloat16, True
     sharding = shard(loss_model, model, layout, attached, torch.device("cpu"))
     trainables = attached or train_all_weights(model, weights_form(optim))
     told = Callbacks(callbacks)
@@ -174,6 +177,7 @@ def build_training(
         saves=Saves(lambda step: lambda: None, run_folder=Path(), env=Env(), callbacks=told),
         layout=layout,
         sharding=sharding,
+        split=split_parameters(trainables, layout),
     )
 
 
