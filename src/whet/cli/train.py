@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -39,12 +40,15 @@ def train(
     command prints its summary.
     """
     from whet.cli.recipe_file import load_any_recipe
+    from whet.launch.accelerate_settings import refuse_contradictions
+    from whet.launch.machine import count_gpus
     from whet.parallel.place import read_env
     from whet.parallel.rank_files import rank_files
     from whet.train import folder
     from whet.train.signals import interruptible
 
     loaded = load_any_recipe(recipe, overrides or (), say_on_main)
+    refuse_contradictions(os.environ, loaded, has_gpu=lambda: count_gpus() > 0)
     folder.check_writable(Path(loaded.output), needed_bytes=folder.needed_bytes(loaded))
     if not fresh:
         folder.refuse_other_recipe(Path(loaded.output), loaded)

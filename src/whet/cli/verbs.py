@@ -7,9 +7,24 @@ import typer
 
 def register(app: typer.Typer) -> None:
     """Attach every verb to `app`."""
-    from whet.cli import compare, doctor, evaluate, export, generate, inspect, merge, prepare, push, recipe, report, train
+    from whet.cli import (
+        compare,
+        doctor,
+        evaluate,
+        export,
+        generate,
+        inspect,
+        launch,
+        merge,
+        prepare,
+        push,
+        recipe,
+        report,
+        train,
+    )
 
     app.add_typer(recipe.app, name="recipe")
+    app.add_typer(launch.app, name="launch")
     app.command()(prepare.prepare)
     app.command()(inspect.inspect)
     app.command()(train.train)
