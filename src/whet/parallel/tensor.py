@@ -13,10 +13,8 @@ model class is changed; hooks stand on this model's blocks and last norm, and it
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from itertools import chain
 from typing import Any
 
 import torch
@@ -43,18 +41,17 @@ class _Passage:
         return self.group.dealt(x.reshape(-1, x.shape[-1]))[None]
 
 
-def parallelize(model: Any, group: TensorGroup, *, beside: Mapping[str, Tensor] | None = None) -> int:
+def parallelize(model: Any, group: TensorGroup) -> int:
     """Leave this rank's part of every parameter in `model` (in place) and let rows travel; the first token of its head.
 
-    `beside`: tensors by name that follow the parameters' (masters); what is a parameter itself is split once. The
-    optimizer is built afterwards. RecipeError when the ranks cannot share this model.
+    Masters and the optimizer are made afterwards. RecipeError when the ranks cannot share this model.
     """
     refuse_model(model, group.size)
     first_token = own_range(len(model.get_output_embeddings().weight), group).start
     passage = _Passage(group)
     _split_embedding(model.get_input_embeddings(), passage)
     _note_first_channels(model, group)
-    _split_values(chain(model.named_parameters(), (beside or {}).items()), group)
+    _split_values(model, group)
     _tell_sizes(model)
     decoder = model.get_decoder()
     for layer in decoder.layers:
@@ -112,13 +109,12 @@ def _note_first_channels(model: nn.Module, group: TensorGroup) -> None:
                     dropout.first_channel = own.start
 
 
-def _split_values(named: Iterable[tuple[str, Tensor]], group: TensorGroup) -> None:
-    done: set[int] = set()
-    for name, tensor in named:
-        part = own_part(name, tensor.data, group)
-        if id(tensor) not in done and part.shape != tensor.shape:
-            tensor.data = part.clone(memory_format=torch.contiguous_format)
-        done.add(id(tensor))
+def _split_values(model: nn.Module, group: TensorGroup) -> None:
+    """A head that is tied to the embedding is one parameter with it."""
+    for name, parameter in model.named_parameters():
+        part = own_part(name, parameter.data, group)
+        if part.shape != parameter.shape:
+            parameter.data = part.clone(memory_format=torch.contiguous_format)
 
 
 def _tell_sizes(model: nn.Module) -> None:

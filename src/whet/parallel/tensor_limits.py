@@ -1,4 +1,4 @@
-"""What ranks that share each layer cannot do, said before they begin."""
+"""Which models ranks can share layer by layer, said before they begin."""
 
 from __future__ import annotations
 
@@ -7,30 +7,8 @@ from typing import Any
 
 from whet.errors import RecipeError
 from whet.parallel.shares import SPLIT_INPUTS, split_dim
-from whet.recipe.schema import Recipe
 
 _WHERE = "parallel.tensor"
-
-
-def refuse_recipe(recipe: Recipe) -> None:
-    """RecipeError when `recipe` asks for what layers shared by ranks do not compute like one rank alone."""
-    reason = _why_not(recipe)
-    if reason is not None:
-        raise RecipeError(f"layers shared by ranks: {reason}", where=_WHERE, mend="parallel.tensor=1, or leave that out")
-
-
-def _why_not(recipe: Recipe) -> str | None:
-    if recipe.model.quantize != "none":
-        return f"model.quantize {recipe.model.quantize} rounds blocks and rows of the base that would be cut through"
-    if recipe.adapter.method == "dora":
-        return "adapter.method dora measures whole rows of the weights, of which each rank has a part"
-    if recipe.optim.name == "adamw_8bit":
-        return "optim.name adamw_8bit gives blocks of 256 values a scale, and parts have other blocks"
-    if recipe.train.loss_head not in ("auto", "chunked"):
-        return f"train.loss_head {recipe.train.loss_head} needs the whole output head, of which each rank has a part"
-    if any(callback.name == "spectral" for callback in recipe.callbacks):
-        return "the callback spectral decomposes whole factors, of which each rank has a part"
-    return None
 
 
 def refuse_model(model: Any, num_ranks: int) -> None:

@@ -23,12 +23,11 @@ from whet.data.step_rows import StepRows, read_step
 from whet.errors import NonFiniteError
 from whet.kernels.dropout import DropoutState
 from whet.models.adapters import Trainables
-from whet.optim.clip import clip_gradients, square_of_parts
+from whet.optim.clip import clip_gradients
 from whet.optim.schedule import lr_at
 from whet.parallel.collective import awaited
 from whet.parallel.env import Env
 from whet.parallel.mesh import Layout
-from whet.parallel.reduce import all_reduce_step
 from whet.parallel.wrap import Sharding
 from whet.recipe.schema import Optim
 from whet.train.best import Best
@@ -42,6 +41,7 @@ from whet.train.pace import Pace
 from whet.train.prefetch import Prefetch
 from whet.train.saves import Saves
 from whet.train.signals import StopRequest
+from whet.train.step_sums import add_up
 from whet.types import PackedBatch, RunPlan, StepRecord, TokenizedSample
 
 if TYPE_CHECKING:
@@ -80,6 +80,8 @@ class Training:
     """which rows this rank sees, and which part of the weights it holds"""
     sharding: Sharding = field(default_factory=Sharding)
     """gathers weights that lie in parts on several ranks"""
+    split: frozenset[Tensor] = frozenset()
+    """parameters that ranks which share layers hold in parts"""
     lanes: Lanes | None = None
     """runs several passes at a time; None = one after the other"""
     laps: Laps = field(default_factory=Laps)
@@ -169,11 +171,9 @@ def train_step(
     with laps("communication"):
         asks = [asked.save, asked.evaluate, asked.stop or stop.is_set, asked.is_writing]
         own = _on_device([*asks, *run.pace.slots()], run.device)
-        # every replica has all parts
-        squares = square_of_parts(parameters) / run.layout.num_replicas
-        numbers = all_reduce_step(parameters, torch.cat([squares, nll[None], own]))
+        numbers = add_up(parameters, run.split, run.layout, nll=nll, own=own)
     with laps("optimizer"), awaited():
-        norm = clip_gradients(parameters, run.optim.max_grad_norm, squares=numbers[:1])
+        norm = clip_gradients(parameters, run.optim.max_grad_norm, squares=numbers[:1], split=run.split)
         of_all = torch.cat([norm[None].double(), numbers[1:]]).tolist()
         grad_norm, nll_total, save, evaluate, stop_now, writing, *seconds_of_ranks = of_all
     run.pace.heard(seconds_of_ranks)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from whet.data.sampler import Order
 from whet.errors import StorageError
@@ -31,6 +31,7 @@ from whet.parallel.wrap import Sharding, wrap
 from whet.recipe.schema import Recipe
 from whet.train.first_rows import first_losses
 from whet.train.loss import LossModel
+from whet.train.shared_layers import share_layers, split_parameters
 from whet.types import RunPlan, TokenizedSample
 
 
@@ -43,6 +44,8 @@ class ModelSide:
     kernels: Mapping[str, str]
     """which fast paths run, for the summary"""
     sharding: Sharding
+    split: frozenset[Tensor]
+    """parameters that ranks which share layers hold in parts"""
     dropout: DropoutState
 
 
@@ -72,15 +75,21 @@ def set_up_model(
             is_restored=is_restored,
         )
     kernels = _install_functions(recipe, plan, loaded, layout, device, has_adapter=adapter is not None)
-    if layout.is_sharded:
+    if layout.mesh is not None:
         _refuse_other_weights(loaded)
     sharding = shard(loss_model, model, layout, adapter, device)
     kernels |= sharding_sentence(layout)
     trainables = adapter or train_all_weights(model, weights_form(recipe.optim))
-    broadcast_from_main(trainables.all_values.values())
+    if layout.num_tensor_ranks == 1:
+        broadcast_from_main(trainables.all_values.values())
     return ModelSide(
-        loss_model=loss_model, trainables=trainables, kernels=kernels, sharding=sharding, dropout=dropout
-    )  # fmt: skip
+        loss_model=loss_model,
+        trainables=trainables,
+        kernels=kernels,
+        sharding=sharding,
+        split=split_parameters(trainables, layout),
+        dropout=dropout,
+    )
 
 
 def shard(
@@ -92,6 +101,8 @@ def shard(
     a step, whatever the number of passes. So do vectors (norm weights) where all weights train: they stay as wide as
     they are while matrices are gathered in the format of the products.
     """
+    if layout.num_tensor_ranks > 1:
+        share_layers(loss_model, model, layout, adapter, device)
     whole = [p for p in model.parameters() if p.ndim < 2] if adapter is None else list(adapter.all_values.values())
     return wrap(
         loss_model,
@@ -106,10 +117,14 @@ def shard(
 
 def sharding_sentence(layout: Layout) -> dict[str, str]:
     """For the summary: nothing where every rank holds all weights."""
+    said = {}
+    if layout.num_tensor_ranks > 1:
+        said["layers"] = f"shared by {layout.num_tensor_ranks} ranks, each with its own heads, channels and tokens"
     if not layout.is_sharded:
-        return {}
+        return said
     copies = f", {layout.num_replicas} copies" if layout.num_replicas > 1 else ""
-    return {"weights": f"in {layout.num_shards} parts{copies} ({layout.strategy}), gathered layer by layer"}
+    said["weights"] = f"in {layout.num_shards} parts{copies} ({layout.strategy}), gathered layer by layer"
+    return said
 
 
 def why_not_compiled(recipe: Recipe, plan: RunPlan, layout: Layout) -> str | None:

@@ -152,7 +152,7 @@ def _train(recipe: Recipe, options: Options, env: Env, device: torch.device, run
     layout = choose_layout(recipe, env, device, text_side.folder, say)
     say(f"loading {recipe.model.id}")
     # what will lie in parts on several GPUs may not fit on one
-    place = torch.device("cpu") if layout.is_sharded else device
+    place = torch.device("cpu") if layout.mesh is not None else device
     loaded = preflight.follow_template(load_base(recipe, place), recipe.data, data.template)
     startup.reached("model")
     order = order_of(recipe, data.train)
@@ -252,6 +252,7 @@ def build_training(
         saves=Saves(_not_saved, run_folder=Path(recipe.output), env=env, callbacks=callbacks),
         layout=layout,
         sharding=side.sharding,
+        split=side.split,
         lanes=Lanes(plan.num_lanes, plan.num_threads) if has_lanes else None,
         laps=Laps(device),
         pace=Pace(env.rank, env.world_size),

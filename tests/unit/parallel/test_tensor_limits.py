@@ -1,17 +1,13 @@
 """What ranks that share layers refuse, with what would work."""
 
-from dataclasses import replace
-
 import pytest
 import torch
 from tiny import tiny_llama
 from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
 from whet.errors import RecipeError
-from whet.parallel.tensor_limits import refuse_model, refuse_recipe
-from whet.recipe.schema import Adapter, Callback, Data, Model, Optim, Recipe, Source, Train
+from whet.parallel.tensor_limits import refuse_model
 
-SOURCE = Source(source="rows.jsonl")
 SIZES = {"hidden_size": 48, "intermediate_size": 64, "num_hidden_layers": 1}
 
 
@@ -57,23 +53,3 @@ def test_a_matrix_that_is_in_no_plain_llama_is_refused():
     model.model.layers[0].mlp.router = torch.nn.Linear(48, 4, device="meta")
     with pytest.raises(RecipeError, match="mlp.router.weight"):
         refuse_model(model, 2)
-
-
-def _recipe():
-    return Recipe(name="x", output="runs/x", data=Data(train=(SOURCE,)))
-
-
-@pytest.mark.parametrize(
-    ("changes", "what"),
-    [
-        ({"model": Model(id="m", quantize="fp8")}, "model.quantize fp8"),
-        ({"adapter": Adapter(method="dora")}, "dora"),
-        ({"adapter": Adapter(method="none"), "optim": Optim(name="adamw_8bit")}, "adamw_8bit"),
-        ({"train": Train(loss_head="liger")}, "train.loss_head liger"),
-        ({"callbacks": (Callback(name="spectral"),)}, "spectral"),
-    ],
-)
-def test_what_would_not_be_computed_as_by_one_rank_is_refused_with_its_reason(changes, what):
-    refuse_recipe(_recipe())
-    with pytest.raises(RecipeError, match=what):
-        refuse_recipe(replace(_recipe(), **changes))
