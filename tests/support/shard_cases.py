@@ -93,7 +93,7 @@ def run_case(folder: Path, name: str, *, is_main: bool = True) -> None:
 
 
 def die_while_writing(step: int) -> None:
-    """This rank's process ends, as if its machine had, in the thread that writes its part of the checkpoint of `step`."""
+    """This rank's process ends, as if its machine had, in the thread that writes its part of checkpoint-`step`."""
     real = sharded.save_file
 
     def save_file(tensors, path, metadata):

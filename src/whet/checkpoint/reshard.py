@@ -1,4 +1,4 @@
-"""Tensors of a checkpoint, whole or in blocks, read into blocks of any other shape: each rank reads the slices it needs.
+"""Tensors of a checkpoint, whole or in blocks, read into blocks of any other shape: each rank reads what it needs.
 
 The reader is that of torch.distributed.checkpoint's safetensors storage, and so is the search for what overlaps. Its
 `load` is not called: that plans by collectives which pickle, and each rank can plan its own reading alone.
@@ -48,7 +48,7 @@ def load_into(folder: Path, blocks: Mapping[str, Block]) -> None:
 
 
 class _BlockPlanner(DefaultLoadPlanner):
-    """Asks for what overlaps the blocks; torch's own asks tensors for their blocks, and a plain one says it is whole."""
+    """Asks for what overlaps the blocks; torch's own asks the tensors, of which a plain one says that it is whole."""
 
     def __init__(self, blocks: Mapping[str, Block]) -> None:
         super().__init__(flatten_state_dict=False, flatten_sharded_tensors=False)

@@ -1,4 +1,4 @@
-"""A checkpoint that all ranks write together: each its own blocks, rank 0 what is no block and, last of all, the manifest.
+"""A checkpoint that all ranks write together: each its own blocks, rank 0 what is no block and, last, the manifest.
 
     checkpoint-40/
         weights-shard-00001-of-00004.safetensors     blocks of weights that rank 0 wrote; then those of ranks 1, 2, 3

@@ -130,7 +130,9 @@ def _check_manifest(folder: Path, files: tuple[Path, ...]) -> None:
     if not path.is_file():
         return
     expected = read_json(path).get("sha256", {})
-    if missing := sorted(name for name in expected if name.startswith("weights-shard-") and not (folder / name).is_file()):
+    if missing := sorted(
+        name for name in expected if name.startswith("weights-shard-") and not (folder / name).is_file()
+    ):
         raise StorageError(f"{missing[0]} is missing", where=str(folder), mend="export another checkpoint of the run")
     for file in files:
         if not file.is_file() or file.name not in expected or cache.digest_of(file) == expected[file.name]:

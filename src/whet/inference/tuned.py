@@ -12,8 +12,8 @@ from whet.checkpoint.names import is_sharded, weight_shards
 from whet.errors import StorageError
 from whet.models.adapter_source import read_adapter_folder
 from whet.models.adapters import ADAPTER_WEIGHTS, FULL_WEIGHTS
-from whet.models.load import LoadedModel
 from whet.models.folder import weight_files
+from whet.models.load import LoadedModel
 from whet.models.merge import merge_adapter
 from whet.models.weight_files import INDEX, list_tensors, read_tensor
 

@@ -2,7 +2,7 @@
 
     begin(4) ... step 5 ... step 6: no rank writes any more ... all ranks advance: callbacks are told ... begin(8)
 
-Where a rank holds the whole state, rank 0 alone writes. Where the state is spread over ranks, each writes its part; when
+Where each rank holds the whole state, rank 0 writes. Where it is spread over the ranks, each writes its part; when
 all have, their reports are exchanged, from the thread that trains, and rank 0 makes a checkpoint of the parts:
 
     begin(4) ... step 6: no rank writes ... advance: reports ... step 7: no rank writes ... advance: callbacks are told

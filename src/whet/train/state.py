@@ -36,7 +36,7 @@ _SHARE_OF_FREE_MEMORY = 0.5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Saver:
-    """What the checkpoints of one run hold. All ranks restore them; rank 0 writes them, or all ranks their own parts."""
+    """What the checkpoints of one run hold. All ranks restore them; rank 0 writes them, or each rank its own part."""
 
     run_folder: Path
     plan: RunPlan

@@ -1,7 +1,7 @@
 """Which checkpoint a run goes on from: the ranks verify it together, each some of its files, and choose the same.
 
-A checkpoint of a large model is hundreds of gigabytes; were each rank to read all of it, a cluster would read it as often
-as it has ranks.
+A checkpoint of a large model is hundreds of gigabytes; were each rank to read all of it, a cluster would read it as
+often as it has ranks.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _TURN_SECONDS = 10.0
 
 
 def newest_together(run_folder: Path, env: Env) -> tuple[Checkpoint | None, list[str]]:
-    """The newest checkpoint that verifies, and a sentence for each newer one that had to be ignored; on all ranks alike.
+    """The newest checkpoint that verifies and a sentence for each newer one that had to be ignored, alike on all ranks.
 
     All ranks must call it.
     """
@@ -32,7 +32,7 @@ def newest_together(run_folder: Path, env: Env) -> tuple[Checkpoint | None, list
 
 
 def open_together(folder: Path, env: Env) -> Checkpoint:
-    """Verify `folder` against its manifest; StorageError, on all ranks, says what the first of them found wrong with it.
+    """Verify `folder` against its manifest; StorageError, on all ranks, says what the first of them found wrong.
 
     All ranks must call it.
     """

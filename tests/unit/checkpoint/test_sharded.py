@@ -5,10 +5,12 @@ The ranks are played one after the other by this process: none of what they do w
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import shutil
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -39,7 +41,7 @@ def tensors_of(step: int) -> dict[str, torch.Tensor]:
 def cut(tensor: torch.Tensor, borders: list[int], dim: int) -> list[Block]:
     """The tensor between each two of `borders` along `dim`."""
     blocks = []
-    for begin, end in zip(borders[:-1], borders[1:], strict=True):
+    for begin, end in pairwise(borders):
         offsets = [0] * tensor.ndim
         offsets[dim] = begin
         part = tensor.narrow(dim, begin, end - begin).clone()
@@ -126,7 +128,7 @@ def test_blocks_cut_twice_are_read_out_of_blocks_cut_twice(tmp_path):
     for rank, quarter in enumerate(quarters):
         part = part_of(rank, {"matrix": quarter}, {})
         shapes = {"matrix": (10, 6)}
-        part = Part(**{f: getattr(part, f) for f in Part.__slots__} | {"shapes": shapes})
+        part = dataclasses.replace(part, shapes=shapes)
         reports.append(write_part(tmp_path, step=1, part=part))
     folder = make_whole(tmp_path, step=1, reports=reports)
     target = Block(tensor=torch.zeros(5, 3), offsets=(4, 1), shape=(10, 6))
@@ -233,7 +235,7 @@ def test_a_block_that_no_rank_wrote_or_two_is_noticed(tmp_path, times):
     reports = [
         write_part(tmp_path, step=1, part=part_of(rank, of_rank[rank], moments[rank])) for rank in range(NUM_RANKS)
     ]
-    with pytest.raises(StorageError, match="the ranks wrote .* of the 60 numbers of matrix"):
+    with pytest.raises(StorageError, match=r"the ranks wrote .* of the 60 numbers of matrix"):
         make_whole(tmp_path, step=1, reports=reports)
 
 
@@ -268,7 +270,7 @@ def test_the_best_shares_its_shards_with_the_checkpoint_and_outlives_it(save_tog
     folder, best = save_together(1), tmp_path / BEST
     copy_checkpoint(folder, best)
     shard = "weights-shard-00001-of-00004.safetensors"
-    assert not best.is_symlink() and os.stat(best / shard).st_ino == os.stat(folder / shard).st_ino
+    assert not best.is_symlink() and (best / shard).samefile(folder / shard)
     save_together(2)
     prune(tmp_path, keep=1)
     assert not folder.exists() and open_checkpoint(best).step == 1

@@ -269,11 +269,11 @@ def test_parts_are_joined_when_all_are_written_and_only_then_are_callbacks_told(
             events.append(f"told {step}")
 
     listener = Told()
-    train(training_of_parts(events, listener, total_steps=40, save_every=20), first_step=0, stop=StopRequest())
+    train(training_of_parts(events, listener, total_steps=28, save_every=14), first_step=0, stop=StopRequest())
     assert events == [
-        text for step in (20, 40) for text in (f"part of {step}", f"joined {step} of [{step}]", f"told {step}")
+        text for step in (14, 28) for text in (f"part of {step}", f"joined {step} of [{step}]", f"told {step}")
     ]
-    assert listener.saved[0][1] < 40, "while training goes on"
+    assert listener.saved[0][1] < 28, "while training goes on"
     assert all(in_main for _, _, in_main in listener.saved)
 
 
@@ -288,9 +288,7 @@ def test_a_part_that_could_not_be_written_ends_the_run_with_the_rank_and_its_rea
 def test_parts_are_given_up_by_an_error_and_that_is_told():
     events, listener = [], Listener()
     hold, join = parts(events)
-    saves = Saves(
-        hold, run_folder=Path("run"), env=Env(), callbacks=Callbacks([listener]), is_spread=True, join=join
-    )
+    saves = Saves(hold, run_folder=Path("run"), env=Env(), callbacks=Callbacks([listener]), is_spread=True, join=join)
     with pytest.raises(RuntimeError), saves:
         saves.begin(3)
         raise RuntimeError

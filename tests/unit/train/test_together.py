@@ -1,4 +1,4 @@
-"""Ranks that verify a checkpoint together: every file is looked at by one of them, and what one finds counts for all."""
+"""Ranks that verify a checkpoint together: each file is read by one of them, and what one finds counts for all."""
 
 from __future__ import annotations
 
