@@ -80,8 +80,8 @@ def put_in_place(draft: Path, target: Path) -> None:
 def copy_checkpoint(source: Path, target: Path) -> None:
     """A real folder under another name (checkpoint-best), whole or absent like the original.
 
-    Shards are linked, not copied, where the disk can: they are never changed, and one process would copy what all
-    ranks wrote.
+    The files of several ranks are linked, not copied, where the disk can: they are never changed, and one process would
+    copy what all wrote.
     """
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
