@@ -123,7 +123,9 @@ def _chosen_interface(variable: str, variables: Mapping[str, str], machine: Mach
 
 def _no_interface_chosen(variable: str, library: str, machine: Machine) -> Finding:
     several = len(machine.outward) > 1
-    chooses = "the one that the host's own name leads to" if library == "gloo" else "InfiniBand, then any but docker, lo"
+    chooses = (
+        "the one that the host's own name leads to" if library == "gloo" else "InfiniBand, then any but docker, lo"
+    )
     return Finding(
         check=variable,
         state="note" if several else "good",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import mmap
-import re
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -22,14 +21,18 @@ def libraries() -> list[Path]:
 
 def readers(names: Iterable[str], among: Iterable[Path]) -> dict[str, list[str]]:
     """Name of a variable -> file names of the libraries that hold it as a whole string."""
-    names = list(names)
     found: dict[str, list[str]] = {name: [] for name in names}
-    if not names:
-        return found
-    # a string constant of C ends with a zero byte; before it is the end of another one
-    whole = re.compile(rb"(?<![A-Za-z0-9_])(" + b"|".join(re.escape(name.encode()) for name in names) + rb")\x00")
-    for path in among:
+    for path in among if found else ():
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-            for name in {match.group(1).decode() for match in whole.finditer(content)}:
-                found[name].append(path.name)
+            for name, holders in found.items():
+                if _holds(content, name.encode()):
+                    holders.append(path.name)
     return found
+
+
+def _holds(content: mmap.mmap, name: bytes) -> bool:
+    """A string constant of C ends with a zero byte; before it is the end of another one."""
+    at = content.find(name + b"\0")
+    while at > 0 and (content[at - 1 : at].isalnum() or content[at - 1] == ord("_")):
+        at = content.find(name + b"\0", at + 1)
+    return at >= 0

@@ -37,7 +37,7 @@ def join(*, rank: int, num_ranks: int, timeout_seconds: float, folder: Path | No
             f"rank {rank} of {num_ranks} could not join the others: {error}", mend=_TOGETHER
         ) from error  # fmt: skip
     if post is not None:
-        watch.begin(post, rank=rank, folder=folder)
+        watch.begin(post, rank=rank, num_ranks=num_ranks, folder=folder)
     return PrefixStore(f"whet/{card_id}", store)
 
 

@@ -148,6 +148,8 @@ class Member:
         if self._keeper.farewell:
             self._wire.close()
         if self._keeper.has_left:
+            if complaint and self._verdict is None:
+                self._verdict = blame([self._keeper], complaint=complaint, timeout_seconds=self._timeout_seconds)
             return self._verdict
         keeper = replace(self._keeper, is_gone=self._wire.is_closed and not self._keeper.error)
         is_alarming = keeper.is_gone or keeper.error or keeper.silent_seconds >= self._timeout_seconds

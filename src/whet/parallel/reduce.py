@@ -54,7 +54,7 @@ def broadcast_from_main(tensors: Iterable[Tensor]) -> None:
         with collective("broadcast of rank 0's values"):
             for t in tensors:
                 if not isinstance(t, DTensor):
-                    dist.broadcast(t, src=0)
+                    dist.broadcast(t.detach(), src=0)
                 elif t.device_mesh.ndim > 1:
                     dist.broadcast(t.detach().to_local(), group=t.device_mesh.get_group(0), group_src=0)
 

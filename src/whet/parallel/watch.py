@@ -1,7 +1,7 @@
 """A thread beside training that notices a lost rank, tells why on every rank, and sees to it that none hangs on.
 
 Training waits for other ranks inside libraries, for as long as their timeouts say, and they do not know whom they wait
-for. So each rank says once a second where it is, over a connection of its own (posts.py), and rank 0 judges (roll.py).
+for. So each rank says where it is, at least once a second, over a connection of its own (posts.py), and rank 0 judges (roll.py).
 After the verdict the thread that works has a few seconds to end by itself, with its checkpoint and its message; then
 the watch ends the process.
 """
@@ -22,8 +22,8 @@ from whet.parallel.presence import Presence
 from whet.parallel.rank_log import log_path
 from whet.parallel.status import mark_lost
 
-BEAT_SECONDS = 1.0
 _TURN_SECONDS = 0.2
+_LONGEST_BEAT_SECONDS = 1.0
 _LONGEST_TURN_SECONDS = 1.0
 """what counts of a turn: a rank that was asleep itself does not take the others' words for late"""
 _GRACE_SECONDS = 5.0
@@ -36,11 +36,15 @@ AGAIN = "give the same command again: the run continues from its last checkpoint
 class Watch:
     """Runs until `close`."""
 
-    def __init__(self, post: Post, presence: Presence, *, rank: int, folder: Path | None) -> None:
+    def __init__(
+        self, post: Post, presence: Presence, *, rank: int, num_ranks: int, folder: Path | None
+    ) -> None:  # fmt: skip
         """`folder`: the run folder, where stacks and the status of this rank are written."""
         self.presence = presence
         self.verdict: str | None = None
         self._post, self._rank, self._folder = post, rank, folder
+        # rank 0 hears everyone: many speak less often
+        self._beat_seconds = min(_LONGEST_BEAT_SECONDS, max(_TURN_SECONDS, num_ranks / 64))
         self._complaint = ""
         self._farewell: tuple[str, bool] | None = None
         self._deadline = 0.0
@@ -69,7 +73,7 @@ class Watch:
         """Say farewell to the others and end the thread; `is_fault`: they cannot go on without this rank."""
         self._farewell = (why, is_fault)
         self._wake.set()
-        self._thread.join(timeout=2 * BEAT_SECONDS)
+        self._thread.join(timeout=2 * _LONGEST_BEAT_SECONDS)
 
     def _run(self) -> None:
         last = next_beat = time.monotonic()
@@ -79,7 +83,7 @@ class Watch:
             now = time.monotonic()
             seconds, last = min(now - last, _LONGEST_TURN_SECONDS), now
             is_beat = now >= next_beat
-            next_beat = now + BEAT_SECONDS if is_beat else next_beat
+            next_beat = now + self._beat_seconds if is_beat else next_beat
             verdict = self._post.turn(
                 self.presence.note(), seconds=seconds, is_beat=is_beat, complaint=self._complaint
             )  # fmt: skip
@@ -127,17 +131,18 @@ def current() -> Watch | None:
     return _current
 
 
-def begin(post: Post, *, rank: int, folder: Path | None) -> None:
+def begin(post: Post, *, rank: int, num_ranks: int, folder: Path | None) -> None:
     """The watch of this process from now on."""
     global _current
-    _current = Watch(post, Presence(), rank=rank, folder=folder)
+    _current = Watch(post, Presence(), rank=rank, num_ranks=num_ranks, folder=folder)
 
 
 def end(error: BaseException | None) -> None:
     """Leave the watch, with what this rank ends with."""
     global _current
     if _current is not None:
-        _current.close(*_farewell(error))
+        why, is_fault = _farewell(error)
+        _current.close(why, is_fault=is_fault)
     _current = None
 
 
