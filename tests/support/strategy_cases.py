@@ -15,7 +15,18 @@ from typing import Any
 
 import torch
 from safetensors.torch import save_file
-from tiny import LORA, attach, build_training, make_plan, make_samples, perturb, run_steps, summed_nll, tiny_llama, values
+from tiny import (
+    LORA,
+    attach,
+    build_training,
+    make_plan,
+    make_samples,
+    perturb,
+    run_steps,
+    summed_nll,
+    tiny_llama,
+    values,
+)
 from tiny_live import make_live, make_rows
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
@@ -80,6 +91,19 @@ CASES = {
         adapter=None, dtype=torch.float32, uses_autocast=True, micro_batch=2
     ),
 }
+EVEN = {"an adapter": LORA, "everything": None}
+"""what is compared with torch's DistributedDataParallel, in two steps of eight samples"""
+OVER_FOUR = (
+    "lora with dropout", "pissa with rank-stabilised scale and dropout", "all weights",
+    "all weights, untied, feed-forward parts recomputed", "all weights in float32", "bfloat16 weights with masters",
+)  # fmt: skip
+RUN = {
+    (2, "replicate"): ("all weights", "float32 weights with bfloat16 products"),  # more in test_world_size.py
+    (2, "fsdp"): tuple(CASES),
+    (4, "fsdp"): OVER_FOUR[:3],
+    (4, "hsdp"): OVER_FOUR,
+}
+"""(number of ranks, strategy) -> cases"""
 
 
 @dataclass(slots=True)
@@ -104,9 +128,10 @@ def make_training(case: Case, env: Env, layout: Layout) -> Training:
     )  # fmt: skip
 
 
-def results(env: Env, layout: Layout) -> Results:
+def results(env: Env, layout: Layout, names: Sequence[str] = tuple(CASES)) -> Results:
     found = Results()
-    for name, case in CASES.items():
+    for name in names:
+        case = CASES[name]
         training = make_training(case, env, layout)
         start = values(training)
         training.callbacks.on_start(training, 0)
@@ -248,23 +273,22 @@ def main(folder: Path, strategies: Sequence[str]) -> None:
         for strategy in strategies:
             parallel = STRATEGIES[strategy]
             layout = make_layout(parallel, env, strategy=parallel.strategy, device_type="cpu")
-            found = results(env, layout)
+            found = results(env, layout, RUN[env.world_size, strategy])
             document = {
                 "cases": found.numbers,
                 "live": live_answers(env, layout),
                 "non-finite": non_finite(env, layout),
                 "measured before": measured_before(env, layout),
             }
-            tensors = found.moved
-            for name, adapter in {"lora": LORA, "all weights": None}.items():
-                losses, norms, tensors[f"even {name}"] = even(env, layout, adapter)
-                document[f"even {name}"] = [losses, norms]
-            _leave(folder, strategy, env, document, tensors)
-        document, tensors = {}, {}
-        for name, adapter in {"lora": LORA, "all weights": None}.items():
-            losses, norms, tensors[f"even {name}"] = by_torch(env, adapter)
-            document[f"even {name}"] = [losses, norms]
-        _leave(folder, "torch", env, document, tensors)
+            for name, adapter in EVEN.items():
+                losses, norms, found.moved[name] = even(env, layout, adapter)
+                document[name] = [losses, norms]
+            _leave(folder, strategy, env, document, found.moved)
+        document, moved = {}, {}
+        for name, adapter in EVEN.items():
+            losses, norms, moved[name] = by_torch(env, adapter)
+            document[name] = [losses, norms]
+        _leave(folder, "torch", env, document, moved)
     finally:
         parallel_env.stop()
 

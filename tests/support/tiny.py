@@ -35,7 +35,7 @@ from whet.train.loop import Training, train_step
 from whet.train.loss import LossModel
 from whet.train.model_side import shard
 from whet.train.saves import Saves
-from whet.train.shared_layers import split_parameters
+from whet.train.shared_layers import share_layers, split_parameters
 from whet.train.signals import StopRequest
 from whet.types import ModelIdentity, RunPlan, StepRecord, TokenizedSample
 
@@ -143,8 +143,10 @@ def build_training(
     elif is_perturbed:
         perturb(attached)
     kernels = select.install(model, adapter_name=ADAPTER_NAME if adapter else None, start_name=START_NAME)
-    recompute.install(model, recompute_level)
     loss_model = loss_model_of(model)
+    if layout.num_tensor_ranks > 1:
+        share_layers(loss_model, model, layout, attached, torch.device("cpu"))
+    recompute.install(model, recompute_level)
     if uses_autocast:
         loss_model.compute_dtype, loss_model.uses_autocast = torch.bfloat16, True
     sharding = shard(loss_model, model, layout, attached, torch.device("cpu"))

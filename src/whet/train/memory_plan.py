@@ -180,17 +180,18 @@ def _held(recipe: Recipe, compute_bytes: int) -> dict[str, Any]:
 def largest_pass(order: Order, plan: RunPlan, num_taught: np.ndarray) -> Pass:
     """The most of everything that any pass of the first epoch holds (of some of its steps, where they are many)."""
     shared = order.shared_prefix if plan.share_prefix else 0
-    lengths, places = np.unique(order.lengths, return_inverse=True)
-    probabilities = np.array([memory.kept_probabilities(int(length), shared) for length in lengths])[places]
+    lengths = np.flatnonzero(np.bincount(order.lengths)).tolist()
+    probabilities = np.zeros(lengths[-1] + 1, dtype=np.int64)  # by length: there may be millions of samples
+    probabilities[lengths] = [memory.kept_probabilities(length, shared) for length in lengths]
     of_prefix = memory.kept_probabilities(shared)
     stride = -(-plan.steps_per_epoch // _MOST_STEPS_LOOKED_AT)
     # a sample alone shares nothing
-    tokens, taught, kept = int(lengths.max()), int(num_taught.max()), max(map(memory.kept_probabilities, lengths))
+    tokens, taught, kept = lengths[-1], int(num_taught.max()), max(map(memory.kept_probabilities, lengths))
     for step in range(0, plan.steps_per_epoch, stride):
         for one_pass in order.step(plan, step).passes:
             tokens = max(tokens, int(order.lengths[one_pass].sum()) - shared * max(0, len(one_pass) - 1))
             taught = max(taught, int(num_taught[one_pass].sum()))
-            kept = max(kept, int(probabilities[one_pass].sum()) + of_prefix)
+            kept = max(kept, int(probabilities[order.lengths[one_pass]].sum()) + of_prefix)
     return Pass(tokens=tokens, taught=taught, probabilities=int(kept))
 
 

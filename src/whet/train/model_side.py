@@ -77,6 +77,9 @@ def set_up_model(
     kernels = _install_functions(recipe, plan, loaded, layout, device, has_adapter=adapter is not None)
     if layout.mesh is not None:
         _refuse_other_weights(loaded)
+    if layout.num_tensor_ranks > 1:
+        share_layers(loss_model, model, layout, adapter, device)
+    kernels["recompute"] = recompute.install(model, plan.recompute)
     sharding = shard(loss_model, model, layout, adapter, device)
     kernels |= sharding_sentence(layout)
     trainables = adapter or train_all_weights(model, weights_form(recipe.optim))
@@ -101,8 +104,6 @@ def shard(
     a step, whatever the number of passes. So do vectors (norm weights) where all weights train: they stay as wide as
     they are while matrices are gathered in the format of the products.
     """
-    if layout.num_tensor_ranks > 1:
-        share_layers(loss_model, model, layout, adapter, device)
     whole = [p for p in model.parameters() if p.ndim < 2] if adapter is None else list(adapter.all_values.values())
     return wrap(
         loss_model,
@@ -150,7 +151,6 @@ def _install_functions(
     if (base := fp8_linear.describe(loaded.model)) is not None:
         kernels["frozen base"] = base
     kernels["loss head"] = SENTENCES[plan.loss_head]
-    kernels["recompute"] = recompute.install(loaded.model, plan.recompute)
     if plan.is_compiled:
         kernels["compile"] = layer_compile.install(loaded.model)
     elif recipe.train.compile:
