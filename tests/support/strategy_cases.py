@@ -1,4 +1,4 @@
-"""Short runs that must not depend on who holds which weights. `python strategy_cases.py FOLDER STRATEGY...` is one rank.
+"""Short runs that must not depend on who holds which weights; `python strategy_cases.py FOLDER STRATEGY...` is a rank.
 
 `results` is called by the tests in one process, and by every rank of a launch for each strategy; a rank leaves
 STRATEGY-N.json and STRATEGY-N.safetensors in FOLDER.

@@ -29,9 +29,9 @@ def clip_gradients(
 ) -> Tensor:  # fmt: skip
     """Scale all gradients down to the L2 norm `max_norm` (0: never); returns the norm before, one number on the device.
 
-    `squares`: what `square_of_parts` gives for `split` in sum over the parts. torch's own for float32 and wider gradients
-    that are whole. Of bfloat16 gradients torch would round each tensor's norm and the factor to 8 bits: here both are
-    float32, and each gradient is rounded once.
+    `squares`: what `square_of_parts` gives for `split` in sum over the parts. torch's own for float32 and wider
+    gradients that are whole. Of bfloat16 gradients torch would round each tensor's norm and the factor to 8 bits: here
+    both are float32, and each gradient is rounded once.
     """
     gradients = [p.grad for p in parameters if p.grad is not None]
     whole = [p.grad for p in parameters if p.grad is not None and not _is_part(p, split)]

@@ -20,7 +20,7 @@ from whet.parallel.collective import collective
 def all_reduce_step(
     parameters: Iterable[Tensor], numbers: Tensor, group: dist.ProcessGroup | None = None
 ) -> Tensor:  # fmt: skip
-    """Sum the gradients of `parameters` (in place) and `numbers` [N] over `group` (None: all ranks); the summed numbers.
+    """Sum the gradients of `parameters` (in place) and `numbers` [N] over `group` (None: all ranks); returns these.
 
     A parameter without a gradient counts as zero, so a rank with nothing to do still takes part. All travel in
     float32 or wider: bfloat16 gradients are rounded once, when their sum is known. Nothing waits for a GPU here.
@@ -56,7 +56,7 @@ def broadcast_from_main(tensors: Iterable[Tensor]) -> None:
                 if not isinstance(t, DTensor):
                     dist.broadcast(t.detach(), src=0)
                 elif t.device_mesh.ndim > 1:
-                    dist.broadcast(t.detach().to_local(), group=t.device_mesh.get_group(0), group_src=0)
+                    dist.broadcast(t.to_local().detach(), group=t.device_mesh.get_group(0), group_src=0)
 
 
 def broadcast_text(text: str | None, group: dist.ProcessGroup | None = None, *, is_patient: bool = False) -> str:

@@ -65,7 +65,7 @@ class Sharding:
 
 
 def wrap(
-    root: nn.Module, layout: Layout, *, blocks: Sequence[nn.Module], whole: Collection[nn.Parameter],
+    root: nn.Module, layout: Layout, *, blocks: Sequence[nn.Module], whole: Collection[Tensor],
     device: torch.device, gathered_dtype: torch.dtype | None = None, methods: Sequence[str] = (),
 ) -> Sharding:  # fmt: skip
     """Shard the parameters of `blocks` and of the rest of `root` in place and bring all to `device`; all ranks call it.
@@ -78,9 +78,9 @@ def wrap(
         return Sharding()
     assert layout.mesh is not None
     mesh = layout.mesh["replica", "shard"] if layout.num_replicas > 1 else layout.mesh["shard"]
-    for parameter in whole:
+    stays = {parameter for parameter in whole if isinstance(parameter, nn.Parameter)}
+    for parameter in stays:
         parameter.data = parameter.data.to(device)
-    stays = set(whole)
     for module in (*blocks, root):
         policy = MixedPrecisionPolicy(
             param_dtype=None if module is root else gathered_dtype,
