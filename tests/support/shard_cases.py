@@ -32,7 +32,7 @@ data:
   train: [{{source: {folder}/rows.jsonl}}]
   validation: [{{source: {folder}/other.jsonl}}]
 batch: {{global_size: 4, micro_size: 1}}
-optim: {{lr: 0.01, warmup: 0}}
+optim: {{lr: 0.002, warmup: 0}}
 train: {{max_steps: 6, save_every: 3, eval_every: 2, keep: 9, device: cpu, threads: 1}}
 tracking: []
 """

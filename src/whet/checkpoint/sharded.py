@@ -122,8 +122,8 @@ def _write_blocks(draft: Path, part: Part) -> list[Path]:
         path = draft / shard_name(kind, part.rank, part.num_ranks)
         plain = {name: block.tensor.detach().cpu().contiguous() for name, block in blocks.items()}
         places = {name: {"saved_offsets": block.offsets} for name, block in blocks.items()}
-        header = {"format": "pt", "DCP_VERSION": "1.0", "DCP_SHARDING_INFO": json.dumps(places)}
-        save_file(plain, path, metadata=header)
+        # safetensors puts several entries of a header in any order: equal values would make other files
+        save_file(plain, path, metadata={"DCP_SHARDING_INFO": json.dumps(places)})
         path.chmod(file_mode())
         sync_file(path)
         _read_back(path, plain)
