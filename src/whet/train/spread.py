@@ -61,7 +61,8 @@ class Spread:
 
     def gathered(self, trainables: Trainables) -> Trainables:
         """An adapter with whole tensors, copies; all ranks must call it."""
-        return replace(trainables, named=self.whole(trainables.named), starts=self.whole(trainables.starts))
+        named = {name: nn.Parameter(tensor, False) for name, tensor in self.whole(trainables.named).items()}
+        return replace(trainables, named=named, starts=self.whole(trainables.starts))
 
     def whole(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The whole tensors of an adapter or of its moments; all ranks must call it."""
@@ -115,7 +116,8 @@ def load_weights(trainables: Trainables, checkpoint: Checkpoint, spread: Spread 
     if spread is None:
         trainables.load(saved, rounded)
         return
-    whole = replace(trainables, named=_empty(trainables.named, spread), starts=_empty(trainables.starts, spread))
+    named = {name: nn.Parameter(tensor, False) for name, tensor in _empty(trainables.named, spread).items()}
+    whole = replace(trainables, named=named, starts=_empty(trainables.starts, spread))
     whole.load(saved, rounded)
     with torch.no_grad():
         for name, part in spread.own_parts(whole.all_values).items():

@@ -95,7 +95,9 @@ class Saver:
     def _hold_part(self, step: int, state: str, spread: Spread) -> Callable[[], str | None]:
         weights = self.trainables.tensors()
         moments, numbers = split_state(self.optimizer, self.trainables.named)
-        alone = {OPTIMIZER: numbers, RANDOM: {"torch_cpu": torch.get_rng_state()}} if self.env.is_main else {}
+        alone: dict[str, dict[str, Tensor]] = (
+            {OPTIMIZER: numbers, RANDOM: {"torch_cpu": torch.get_rng_state()}} if self.env.is_main else {}
+        )
         part = Part(
             rank=spread.rank,
             num_ranks=spread.layout.world_size,
@@ -105,7 +107,9 @@ class Saver:
             documents=self._documents(state),
             files=self.files,
         )
-        local = {kind: {name: b.tensor for name, b in blocks.items()} for kind, blocks in part.blocks.items()}
+        local: dict[str, dict[str, Tensor]] = {
+            kind: {name: block.tensor for name, block in blocks.items()} for kind, blocks in part.blocks.items()
+        }
 
         def write(copied: Mapping[str, Mapping[str, Tensor]]) -> str:
             blocks = {

@@ -286,7 +286,7 @@ def test_the_best_is_copied_on_a_disk_without_links(save_together, tmp_path, mon
 
 
 def test_equal_values_make_equal_files(tmp_path):
-    """Also in a process whose hashes are seeded otherwise, so often enough."""
+    """safetensors puts several entries of a header in another order each time."""
     sums = set()
     for number in range(6):
         (tmp_path / str(number)).mkdir()
