@@ -13,8 +13,8 @@ import pytest
 
 pytestmark = pytest.mark.slow
 
-# `python rank.py SIGNAL STEP train recipe.yaml`: rank 1 sends itself the signal in the forward pass of that step, in the
-# first of torchrun's attempts; each rank notes when it ends
+# `python rank.py SIGNAL STEP train recipe.yaml`: rank 1 sends itself the signal in the forward pass of that step,
+# in the first of torchrun's attempts; each rank notes when it ends
 RANK = """
 import atexit, os, pathlib, signal, sys, time
 from whet.cli.main import main

@@ -224,8 +224,8 @@ def _memory(machine: Machine) -> list[Finding]:
             Finding(
                 check="shared memory",
                 state="note",
-                found=f"/dev/shm has {shared / 1e6:.0f} MB",
-                why="GPUs of one machine exchange data there where they cannot write to each other: NCCL ends with errors",
+                found=f"{shared / 1e6:.0f} MB in the folder shm of /dev",
+                why="GPUs that cannot write to each other exchange data there: NCCL ends with errors",
                 mend="docker run --ipc=host, or --shm-size=8g",
             )
         )

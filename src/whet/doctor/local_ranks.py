@@ -1,4 +1,4 @@
-"""The smoke test between ranks of this machine, each a process of its own: `python -m whet.doctor.local_ranks` is one."""
+"""The smoke test between ranks of this machine; `python -m whet.doctor.local_ranks` is one of them."""
 
 from __future__ import annotations
 

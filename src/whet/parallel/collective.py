@@ -52,7 +52,7 @@ def awaited() -> Iterator[None]:
 
 
 def raise_if_lost(error: RuntimeError) -> None:
-    """PeerLostError in place of `error` where it comes from a rank that is lost; a library's message does not say so."""
+    """PeerLostError in place of `error` where it comes from a lost rank, which a library's message does not say."""
     present = watch.current()
     if present is None or isinstance(error, PeerLostError):
         return

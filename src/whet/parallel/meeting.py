@@ -1,7 +1,7 @@
 """All ranks meet in a key-value store that may hold what earlier ranks left there: nothing stale is ever believed.
 
-torchrun keeps one store over its restarts, and over a change of the number of nodes. So each rank knocks with a word it
-has just drawn, rank 0 answers that very word with its card, and takes the rank as come when it has thanked for the card:
+torchrun keeps one store over its restarts, and over a change of the number of nodes. So each rank knocks with a word
+that it has just drawn; rank 0 answers that very word with its card, and takes a rank as come when it has thanked:
 
     rank 1: knock/1 = 8f2c       rank 0: answer/8f2c = card      rank 1: thanks/<id of the card>/1
 """

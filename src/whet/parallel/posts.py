@@ -1,6 +1,6 @@
 """The two ends of the watch: rank 0 keeps the roll and decides, the others report to it and watch it alone.
 
-    others -> rank 0:  {"hello": secret, "rank": 1, "note": {...}}   {"note": {...}}   {"complaint": "the gradient all-reduce ..."}
+    others -> rank 0:  {"hello": secret, "rank": 1, "note": {...}}   {"note": {...}}   {"complaint": "the barrier"}
     rank 0 -> others:  {"note": {...}}                {"verdict": "rank 1 (host ...) is gone ..."}
     both ways:         {"farewell": "why", "is_fault": true}
 

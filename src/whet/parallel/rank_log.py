@@ -27,7 +27,7 @@ class RankLog:
         when = time.strftime("%Y-%m-%d")
         self.say(f"{when}: rank {rank} of {world_size}, host {socket.gethostname()}, process {os.getpid()}")
         self._console = sys.stderr
-        sys.stderr = _Both(self._console, self._file)  # type: ignore[assignment]
+        sys.stderr = _Both(self._console, self._file)
         self._takes_signals = not faulthandler.is_enabled()
         if self._takes_signals:
             faulthandler.enable(self._file)

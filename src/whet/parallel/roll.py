@@ -1,4 +1,4 @@
-"""The roll of all ranks: what each said last, and who is to blame when they cannot go on. No sockets, no clock, no torch."""
+"""The roll of all ranks: what each said last, and who is to blame when they cannot go on. No sockets, no clock."""
 
 from __future__ import annotations
 

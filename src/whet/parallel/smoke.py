@@ -1,4 +1,4 @@
-"""Before anything heavy: a few all-reduces between all ranks, timed and checked, so that a bad network shows at once."""
+"""Before anything heavy: a few all-reduces between all ranks, timed and checked: a bad network shows at once."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def _check(buffer: Tensor, expected: float) -> None:
             f"the network returns wrong sums: {wrong} of {buffer.numel()} values are not {expected:.0f}, "
             f"such as {float(buffer[buffer != expected][0])}",
             where=f"rank {dist.get_rank()}",
-            mend="try NCCL_P2P_DISABLE=1; if that helps, the machine's PCIe settings (ACS, IOMMU) damage what GPUs send",
+            mend="try NCCL_P2P_DISABLE=1; if that helps, PCIe settings (ACS, IOMMU) damage what GPUs send",
         )
 
 

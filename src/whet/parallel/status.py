@@ -1,4 +1,4 @@
-"""What became of each rank, in `RUN/ranks/rank-N.json`: torchrun returns 1 whatever its children return. Free of torch."""
+"""What became of each rank, in `RUN/ranks/rank-N.json`: torchrun returns 1 whatever its ranks return. No torch."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
 """A thread beside training that notices a lost rank, tells why on every rank, and sees to it that none hangs on.
 
 Training waits for other ranks inside libraries, for as long as their timeouts say, and they do not know whom they wait
-for. So each rank says where it is, at least once a second, over a connection of its own (posts.py), and rank 0 judges (roll.py).
-After the verdict the thread that works has a few seconds to end by itself, with its checkpoint and its message; then
-the watch ends the process.
+for. So each rank says where it is, at least once a second, over a connection of its own (posts.py), and rank 0 judges
+(roll.py). After the verdict the thread that works has a few seconds to end by itself, with its checkpoint and its
+message; then the watch ends the process.
 """
 
 from __future__ import annotations

@@ -61,7 +61,7 @@ class Wire:
 
 
 def drain(wires: Iterable[Wire]) -> None:
-    """Close connections whose last words were sent, once the other ends have closed theirs, which takes a second at most.
+    """Close connections whose last words were sent, once the other ends have closed theirs, or after a second.
 
     A connection that is closed over unread words may take the last words along.
     """

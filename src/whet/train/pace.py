@@ -67,7 +67,7 @@ class Pace:
 
 
 def _slowest(by_rank: Sequence[float]) -> tuple[int, float, float]:
-    """(rank, its seconds relative to the median rank's, and how many more; of two ranks the faster one is the median)"""
+    """(rank, its seconds relative to the median rank's, and how many more); of two ranks the faster is the median."""
     rank = max(range(len(by_rank)), key=lambda each: by_rank[each])
     # ranks of other tensor groups are not heard of
     typical = statistics.median_low([seconds for seconds in by_rank if seconds > 0] or [0.0])

@@ -2,7 +2,7 @@ import pytest
 
 from whet.doctor.dist import check_distributed, matches
 from whet.doctor.machine import Interface, Machine, Port, look_at_machine
-from whet.doctor.readers import readers
+from whet.doctor.readers import libraries, readers
 
 LOOPBACK = Interface(name="lo", is_up=True, address="127.0.0.1")
 ENS5 = Interface(name="ens5", is_up=True, address="10.0.0.4", megabits_per_second=25_000)
@@ -120,3 +120,9 @@ def test_a_variable_is_read_where_its_whole_name_stands_in_a_library(tmp_path):
     found = readers(["NCCL_DEBUG", "NCCL_BLOCKING_WAIT", "NCCL_TIMEOUT"], [library])
     assert found == {"NCCL_DEBUG": ["libfast.so"], "NCCL_BLOCKING_WAIT": [], "NCCL_TIMEOUT": []}
     assert readers([], [library]) == {}
+
+
+@pytest.mark.slow
+def test_the_installed_torch_reads_gloos_interface_and_no_timeout_of_nccl():
+    found = readers(["GLOO_SOCKET_IFNAME", "NCCL_TIMEOUT"], libraries())
+    assert "libtorch_cpu.so" in found["GLOO_SOCKET_IFNAME"] and found["NCCL_TIMEOUT"] == []

@@ -25,8 +25,8 @@ def test_ranks_that_answer_are_not_blamed():
 def test_a_rank_that_ended_without_a_word_is_named_with_host_process_and_place():
     gone = entry(1, entered=11, doing="the backward pass of step 12", is_gone=True)
     assert judge([entry(0, inside=True, seconds=3.0), gone, entry(2)], timeout_seconds=5) == (
-        "rank 1 (host node-0, process 4001) is gone: it ended without a word in the backward pass of step 12 (killed, or "
-        "out of memory); rank 0 waits in the gradient all-reduce of step 12, for 3 s"
+        "rank 1 (host node-0, process 4001) is gone: it ended without a word in the backward pass of step 12 (killed, "
+        "or out of memory); rank 0 waits in the gradient all-reduce of step 12, for 3 s"
     )
 
 
@@ -34,9 +34,9 @@ def test_a_silent_rank_is_named_with_the_collective_that_it_has_not_entered():
     silent = entry(1, entered=11, doing="data loading of step 12", silent_seconds=43.2)
     waiting = [entry(rank, inside=True, seconds=41.0) for rank in (0, 2, 3)]
     assert judge([waiting[0], silent, *waiting[1:]], timeout_seconds=40) == (
-        "rank 1 (host node-0, process 4001) has not entered the gradient all-reduce of step 12; its last sign of life was "
-        "43 s ago, in data loading of step 12; ranks 0, 2 and 3 wait in the gradient all-reduce of step 12, for 41 s "
-        "(stopped, its machine frozen, or cut off from the network)"
+        "rank 1 (host node-0, process 4001) has not entered the gradient all-reduce of step 12; its last sign of life "
+        "was 43 s ago, in data loading of step 12; ranks 0, 2 and 3 wait in the gradient all-reduce of step 12, for "
+        "41 s (stopped, its machine frozen, or cut off from the network)"
     )
 
 

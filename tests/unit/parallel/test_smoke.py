@@ -44,6 +44,6 @@ def test_a_wrong_sum_stops_the_run_before_it_begins(two_ranks, monkeypatch):
         buffer[-1] = 2.0
 
     monkeypatch.setattr(smoke.dist, "all_reduce", all_reduce)
-    with pytest.raises(PeerLostError, match="wrong sums: 1 of 1 values are not 3, such as 2.0") as error:
+    with pytest.raises(PeerLostError, match=r"wrong sums: 1 of 1 values are not 3, such as 2\.0") as error:
         smoke.smoke_test(torch.device("cpu"))
     assert "NCCL_P2P_DISABLE" in error.value.mend
