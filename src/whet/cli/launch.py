@@ -79,13 +79,13 @@ def local(
     machines = Machines(num_nodes=nnodes, node_rank=node_rank, address=master_addr, port=master_port)
     check_machines(machines)
     loaded = _load(recipe, overrides)
-    folder.check_writable(Path(loaded.output), needed_bytes=folder.needed_bytes(loaded))
-    if not fresh:
-        folder.refuse_other_recipe(Path(loaded.output), loaded)
     cores, device = usable_cores(), "cuda" if require_gpu else loaded.train.device
     num_gpus = count_gpus() if device != "cpu" else 0
     num_ranks, why = choose_num_ranks(nproc, device=device, num_gpus=num_gpus, num_cores=cores)
     say(why)
+    folder.check_writable(Path(loaded.output), needed_bytes=folder.needed_bytes(loaded))
+    if not fresh:
+        folder.refuse_other_recipe(Path(loaded.output), loaded)
     flags = [
         *(["--fresh"] if fresh else []),
         *([f"--resume={resume}"] if resume else []),
@@ -158,7 +158,7 @@ def skypilot(
     nodes: Nodes = 1,
     infra: Annotated[str | None, typer.Option(help="aws/us-east-1, k8s, ...; default the cheapest.")] = None,
     spot: Annotated[bool, typer.Option("--spot", help="Machines that may be taken away; needs --bucket.")] = False,
-    bucket: Annotated[str | None, typer.Option(help="Bucket that is mounted as the folder runs/.")] = None,
+    bucket: Annotated[str | None, typer.Option(help="Bucket that is mounted as /runs.")] = None,
     python: Python = "python",
     mount: Mounts = None,
     env: Env = None,
@@ -224,7 +224,7 @@ def kubernetes(
     nodes: Nodes = 1,
     gpus_per_node: GpusPerNode = 8,
     namespace: Annotated[str, typer.Option(help="Namespace.")] = "default",
-    secret: Annotated[str, typer.Option(help="Secret whose keys are the variables of --env.")] = "whet",
+    secret: Annotated[str, typer.Option(help="Secret whose keys are the variables of --env.")] = "whet",  # noqa: S107
     workdir: Workdir = "/work",
     python: Python = "python",
     env: Env = None,
@@ -259,10 +259,12 @@ def _job(
 ) -> Job:  # fmt: skip
     from whet.launch.job import Job, check_job, scheduler_name
 
+    loaded = _load(recipe, overrides)
     job = Job(
-        name=scheduler_name(_load(recipe, overrides).name),
+        name=scheduler_name(loaded.name),
         recipe=str(recipe),
         overrides=tuple(overrides or ()),
+        output=loaded.output,
         workdir=workdir or str(Path.cwd()),
         num_nodes=nodes,
         gpus_per_node=gpus_per_node,

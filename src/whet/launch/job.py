@@ -23,6 +23,8 @@ class Job:
     recipe: str
     """as typed; a relative path begins in `workdir`"""
     overrides: tuple[str, ...] = ()
+    output: str = "runs/run"
+    """the recipe's run folder"""
     workdir: str
     """folder that all machines see under this name; recipe, rows and run folder are found from here"""
     num_nodes: int = 1

@@ -15,8 +15,10 @@ from whet.errors import RecipeError
 from whet.launch.job import Job, node_command
 
 PORT = 29500
+_INDEX = "$(JOB_COMPLETION_INDEX)"
+"""filled in by Kubernetes: the number of the pod"""
 _INTERRUPTED = 75
-_NOT_MENDED_BY_AGAIN = [2, 3, 4, 6, 8, 9]
+_NOT_MENDED = [2, 3, 4, 6, 8, 9]
 """recipe, data, non-finite, hub or token, a gate, out of memory: the same pod would fail the same way"""
 _USER = 1000
 """the user of docker/Dockerfile.gpu"""
@@ -98,20 +100,19 @@ def _failure_rules() -> list[dict[str, Any]]:
     return [
         {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
         {"action": "Ignore", "onExitCodes": {"containerName": "whet", "operator": "In", "values": [_INTERRUPTED]}},
-        {"action": "FailJob", "onExitCodes": {"containerName": "whet", "operator": "In", "values": _NOT_MENDED_BY_AGAIN}},
+        {"action": "FailJob", "onExitCodes": {"containerName": "whet", "operator": "In", "values": _NOT_MENDED}},
     ]  # fmt: skip
 
 
 def _container(job: Job, cluster: Kubernetes) -> dict[str, Any]:
     uses_gpus = job.gpus_per_node > 0
-    command = node_command(
-        job, node_rank="$(JOB_COMPLETION_INDEX)", address=f"{job.name}-0.{job.name}", port=str(PORT)
-    )
+    words = node_command(job, node_rank=_INDEX, address=f"{job.name}-0.{job.name}", port=str(PORT))
     gpus = {"resources": {"limits": {"nvidia.com/gpu": job.gpus_per_node}}} if uses_gpus else {}
     return {
         "name": "whet",
         "image": job.image,
-        "command": command,
+        # a setting that happens to look like a variable stays as it was typed
+        "command": [word if word == _INDEX else word.replace("$(", "$$(") for word in words],
         "workingDir": job.workdir,
         "env": [
             {"name": "HF_HOME", "value": f"{job.workdir}/.cache/huggingface"},

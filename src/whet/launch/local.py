@@ -1,4 +1,4 @@
-"""`whet launch local`: torchrun as a child, its ranks' words passed on, signals passed down, the ranks' exit code up."""
+"""`whet launch local`: torchrun as a child; the ranks' words are passed on, signals down, their exit code up."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def run_child(command: Sequence[str], environment: Mapping[str, str]) -> tuple[i
     child = Child()
     with _passing_on(child):
         # its own session: a Ctrl-C of the terminal reaches it once, through us
-        child.process = subprocess.Popen(
+        child.process = subprocess.Popen(  # noqa: S603 (a list, read by no shell)
             command, env=dict(environment), stderr=subprocess.PIPE, text=True, errors="replace", start_new_session=True
         )
         with child.process as process:

@@ -15,8 +15,19 @@ from whet.errors import RecipeError
 from whet.launch.job import Job, node_command, shell_line
 
 _INTERRUPTED = 75
-_WORKDIR = "~/sky_workdir"
-"""where SkyPilot puts a copy of the folder that the command is given in"""
+_RUNS = "/runs"
+"""where the bucket is mounted"""
+
+
+class _Blocks(yaml.SafeDumper):
+    """Plain values only; a text of several lines stands as it is."""
+
+
+def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None)
+
+
+_Blocks.add_representer(str, _text)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,7 +40,7 @@ class SkyPilot:
     """`aws/us-east-1`, `k8s`, ...; None: wherever it is cheapest"""
     use_spot: bool = False
     bucket: str | None = None
-    """`s3://...` or `gs://...`, mounted as the folder `runs` of `workdir`: what outlives the machines"""
+    """`s3://...` or `gs://...`, mounted as /runs: what outlives the machines"""
 
 
 def skypilot_task(job: Job, sky: SkyPilot) -> str:
@@ -40,7 +51,13 @@ def skypilot_task(job: Job, sky: SkyPilot) -> str:
         raise RecipeError(
             "spot machines take their disks with them when they go",
             where="--spot",
-            mend="--bucket s3://NAME keeps the run folder; let the recipe's `output` begin with runs/",
+            mend=f"--bucket s3://NAME output={_RUNS}/{job.name}",
+        )
+    if sky.bucket is not None and not job.output.startswith(f"{_RUNS}/"):
+        raise RecipeError(
+            f"{job.output} is not in the bucket, which is mounted as {_RUNS}",
+            where="output",
+            mend=f"output={_RUNS}/{job.name}",
         )
     document: dict[str, Any] = {
         "name": job.name,
@@ -52,7 +69,8 @@ def skypilot_task(job: Job, sky: SkyPilot) -> str:
         "file_mounts": _mounts(job, sky),
         "run": _run(job),
     }
-    return yaml.safe_dump({key: value for key, value in document.items() if value != {}}, sort_keys=False, width=120)
+    kept = {key: value for key, value in document.items() if value != {}}
+    return yaml.dump(kept, Dumper=_Blocks, sort_keys=False, width=1000)
 
 
 def skypilot_command(job: Job, task_file: str) -> list[str]:
@@ -75,7 +93,8 @@ def _resources(job: Job, sky: SkyPilot) -> dict[str, Any]:
 def _mounts(job: Job, sky: SkyPilot) -> dict[str, Any]:
     mounts: dict[str, Any] = {target: source for source, _, target in (mount.partition(":") for mount in job.mounts)}
     if sky.bucket is not None:
-        mounts[f"{_WORKDIR}/runs"] = {"source": sky.bucket, "mode": "MOUNT"}
+        # cached: a plain mount cannot rename, which is how checkpoints become whole
+        mounts[_RUNS] = {"source": sky.bucket, "mode": "MOUNT_CACHED"}
     return mounts
 
 

@@ -71,6 +71,7 @@ def slurm_settings(job: Job, slurm: Slurm) -> dict[str, Any]:
     uses_gpus, has_container = job.gpus_per_node > 0, job.image is not None
     return {
         "account": slurm.account,
+        "job_name_prefix": f"{job.name}.",
         "partition": slurm.partition,
         "time": slurm.time,
         "nodes": job.num_nodes,
@@ -92,4 +93,4 @@ def slurm_node_script(job: Job) -> str:
     """What runs on each node, in the container if there is one."""
     command = node_command(job, node_rank="$SLURM_NODEID", address="$WHET_HEAD_NODE", port="$WHET_PORT")
     # exec: signals of Slurm reach whet itself, which lets the ranks save
-    return f"#!/usr/bin/env bash\nset -euo pipefail\ncd {shell_line([job.workdir])}\nexec {shell_line(command)}\n"
+    return f"set -euo pipefail\ncd {shell_line([job.workdir])}\nexec {shell_line(command)}\n"

@@ -31,7 +31,7 @@ def command_text(command: Sequence[str], *, heads: Collection[str] = ()) -> str:
 def run_command(command: Sequence[str]) -> int:
     """Run `command` to its end; its exit code. RecipeError when it is not on this machine."""
     try:
-        return subprocess.run(command, check=False).returncode
+        return subprocess.run(command, check=False).returncode  # noqa: S603 (a list, read by no shell)
     except FileNotFoundError as error:
         raise RecipeError(
             f"{command[0]} is not on this machine", where="--submit", mend="install it, or look first with --dry-run"

@@ -29,7 +29,8 @@ CASES = {
     "bf16 and auto": ([], {"ACCELERATE_MIXED_PRECISION": "bf16"}, None),
     "bf16 and bfloat16": (["model.dtype=bfloat16"], {"ACCELERATE_MIXED_PRECISION": "bf16"}, None),
     "bf16 and float32": (
-        ["model.dtype=float32"], {"ACCELERATE_MIXED_PRECISION": "bf16"}, ("MIXED_PRECISION=bf16", "model.dtype: float32"),
+        ["model.dtype=float32"], {"ACCELERATE_MIXED_PRECISION": "bf16"},
+        ("MIXED_PRECISION=bf16", "model.dtype: float32"),
     ),
     "fp16": ([], {"ACCELERATE_MIXED_PRECISION": "fp16"}, ("MIXED_PRECISION=fp16", "model.dtype: auto")),
     "fp8 and no fp8 base": ([], {"ACCELERATE_MIXED_PRECISION": "fp8"}, ("MIXED_PRECISION=fp8", "model.quantize: none")),
@@ -76,7 +77,8 @@ CASES = {
     ),
     "hybrid shards and hsdp": (["parallel.strategy=hsdp"], FSDP | {"FSDP_SHARDING_STRATEGY": "4"}, None),
     "offloaded parts": (
-        ["parallel.strategy=fsdp"], FSDP | {"FSDP_OFFLOAD_PARAMS": "true"}, ("FSDP_OFFLOAD_PARAMS", "parallel.strategy"),
+        ["parallel.strategy=fsdp"], FSDP | {"FSDP_OFFLOAD_PARAMS": "true"},
+        ("FSDP_OFFLOAD_PARAMS", "parallel.strategy"),
     ),
     "recompute that the recipe forbids": (
         ["parallel.strategy=fsdp", "train.recompute=none"], FSDP | {"FSDP_ACTIVATION_CHECKPOINTING": "true"},
@@ -140,13 +142,17 @@ def test_no_setting_of_accelerate_s_launcher_is_unknown():
     launch = pytest.importorskip("accelerate.utils.launch")
     source = Path(launch.__file__).read_text(encoding="utf-8")
     names = {
-        node.value for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Constant) and isinstance(node.value, str)
+        node.value
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
     }
     set_there = {name for name in names if re.fullmatch(r"ACCELERATE_[A-Z0-9_]+[A-Z0-9]", name)}
     assert "ACCELERATE_MIXED_PRECISION" in set_there
     from whet.launch import accelerate_settings
 
-    read_here = set(re.findall(r"ACCELERATE_[A-Z0-9_]+", Path(accelerate_settings.__file__).read_text(encoding="utf-8")))
+    read_here = set(
+        re.findall(r"ACCELERATE_[A-Z0-9_]+", Path(accelerate_settings.__file__).read_text(encoding="utf-8"))
+    )
     unknown = {name for name in set_there - read_here if not name.startswith(tuple(WITHOUT_MEANING))}
     assert not unknown
 
@@ -157,8 +163,8 @@ def test_the_launcher_s_own_environment_is_understood(monkeypatch):
     from accelerate.utils.launch import prepare_multi_gpu_env
 
     args: Namespace = commands.launch_command_parser().parse_args(
-        ["--use_fsdp", "--num_processes", "2", "--num_machines", "1", "--mixed_precision", "bf16", "--main_process_port",
-         "0", "--dynamo_backend", "no", "--num_cpu_threads_per_process", "1", "train.py"]
+        ["--use_fsdp", "--num_processes", "2", "--num_machines", "1", "--mixed_precision", "bf16",
+         "--main_process_port", "0", "--dynamo_backend", "no", "--num_cpu_threads_per_process", "1", "train.py"]
     )  # fmt: skip
     variables = prepare_multi_gpu_env(args)
     with pytest.raises(RecipeError, match="ACCELERATE_USE_FSDP=true") as caught:

@@ -114,7 +114,7 @@ def test_the_sky_task_recovers_what_was_interrupted_and_keeps_runs_in_the_bucket
     assert task["resources"]["accelerators"] == "H100:8"
     assert task["resources"]["job_recovery"] == {"recover_on_exit_codes": [75]}
     assert task["secrets"] == {"HF_TOKEN": None}
-    assert task["file_mounts"]["~/sky_workdir/runs"] == {"source": "s3://team-whet-runs", "mode": "MOUNT"}
+    assert task["file_mounts"] == {"/runs": {"source": "s3://team-whet-runs", "mode": "MOUNT_CACHED"}}
     assert "--secret HF_TOKEN" in read("skypilot_command.txt")
 
 
@@ -123,7 +123,8 @@ def test_bash_gives_every_sky_machine_its_place(tmp_path):
     (tmp_path / "python").write_text('#!/usr/bin/env bash\nprintf "%s\\n" "$@"\n', encoding="utf-8")
     (tmp_path / "python").chmod(0o755)
     environment = {
-        "PATH": f"{tmp_path}:{os.environ['PATH']}", "SKYPILOT_NODE_RANK": "1", "SKYPILOT_NODE_IPS": "10.0.0.4\n10.0.0.9",
+        "PATH": f"{tmp_path}:{os.environ['PATH']}", "SKYPILOT_NODE_RANK": "1",
+        "SKYPILOT_NODE_IPS": "10.0.0.4\n10.0.0.9",
     }  # fmt: skip
     script = yaml.safe_load(read("skypilot_two_nodes.yaml"))["run"]
     done = subprocess.run(["bash", "-c", script], env=environment, capture_output=True, text=True, check=True)
@@ -134,6 +135,12 @@ def test_bash_gives_every_sky_machine_its_place(tmp_path):
 
 def test_the_container_writes_as_the_user_who_typed_it_and_gets_the_token_by_name():
     text = read("docker_four_gpus.txt")
-    for words in ("--user 1001:1001", "--env HF_TOKEN", "--gpus 4", "--ipc host", "--volume /home/ada/whet:/home/ada/whet"):
+    for words in (
+        "--user 1001:1001",
+        "--env HF_TOKEN",
+        "--gpus 4",
+        "--ipc host",
+        "--volume /home/ada/whet:/home/ada/whet",
+    ):
         assert words in text
     assert "--gpus" not in read("docker_cpu.txt")

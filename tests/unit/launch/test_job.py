@@ -33,9 +33,7 @@ def test_a_value_is_refused_where_a_name_is_asked_for():
     assert "hf_secret" not in str(caught.value)
 
 
-@pytest.mark.parametrize(
-    "wrong", [{"mounts": ("/data",)}, {"mounts": ("/data:relative",)}, {"workdir": "relative"}]
-)
+@pytest.mark.parametrize("wrong", [{"mounts": ("/data",)}, {"mounts": ("/data:relative",)}, {"workdir": "relative"}])
 def test_paths_that_nothing_could_mount_are_refused(wrong):
     with pytest.raises(RecipeError):
         check_job(Job(**{"name": "t", "recipe": "r", "workdir": "/work"} | wrong))
@@ -45,7 +43,8 @@ def test_every_machine_starts_its_ranks_and_knows_its_place():
     command = node_command(JOB, node_rank="$RANK_HERE", address="$HEAD", port="29511")
     assert command[:7] == ["python", "-m", "whet", "launch", "local", "my recipes/r.yaml", "a.b={c: $HOME}"]
     assert command[7:] == [
-        "--nproc", "8", "--nnodes", "2", "--node-rank", "$RANK_HERE", "--master-addr", "$HEAD", "--master-port", "29511",
+        "--nproc", "8", "--nnodes", "2", "--node-rank", "$RANK_HERE", "--master-addr", "$HEAD", "--master-port",
+        "29511",
     ]  # fmt: skip
 
 

@@ -57,5 +57,7 @@ def test_a_request_to_stop_reaches_torchrun_once(tmp_path, number):
 
 
 def test_a_terminal_s_ctrl_c_does_not_reach_torchrun_itself():
-    code, _, _ = run_child([sys.executable, "-c", "import os; raise SystemExit(os.getsid(0) == os.getpid())"], os.environ)
+    code, _, _ = run_child(
+        [sys.executable, "-c", "import os; raise SystemExit(os.getsid(0) == os.getpid())"], os.environ
+    )
     assert code == 1

@@ -30,7 +30,9 @@ def test_ranks_on_the_cpu_do_not_ask_for_gpus():
 def test_a_machine_without_a_gpu_starts_one_rank_and_says_how_to_start_more():
     num_ranks, why = choose_num_ranks(None, device="auto", num_gpus=0, num_cores=2)
     assert num_ranks == 1
-    assert why == "this machine shows no GPU: one rank on the CPU with 2 threads each; --nproc 2 starts one for each core"
+    assert (
+        why == "this machine shows no GPU: one rank on the CPU with 2 threads each; --nproc 2 starts one for each core"
+    )
 
 
 def test_cuda_without_a_gpu_is_an_error_before_anything_starts():

@@ -13,7 +13,9 @@ from whet.launch.submit import command_text, run_command, run_with_file
 
 def test_a_command_is_printed_as_one_would_type_it():
     words = ["docker", "run", "--rm", "--env", "A B", "whet:gpu", "python"]
-    assert command_text(words, heads=["whet:gpu"]) == "docker run \\\n    --rm \\\n    --env 'A B' \\\n    whet:gpu python"
+    assert (
+        command_text(words, heads=["whet:gpu"]) == "docker run \\\n    --rm \\\n    --env 'A B' \\\n    whet:gpu python"
+    )
     assert shlex.split(command_text(words).replace("\\\n", "")) == words
 
 
