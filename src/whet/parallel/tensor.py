@@ -8,11 +8,14 @@ blocks (`tensor_group`):
                                      ... -> last norm -> whole -> head (own tokens), see kernels/loss_head.py
 
 What a block computes inside, its class or the fused functions, knows nothing of it: they find smaller matrices. No
-model class is changed; hooks stand on this model's blocks and last norm, and its embedding has another forward.
+model class is changed; blocks, embedding, last norm and head of this instance do more when they are called. Fused
+functions are installed before, as they look at whole blocks; recomputation after, so that it begins at own rows.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -30,11 +33,11 @@ class _Passage:
     """Hidden states on their way through the ranks of a group; knows the shape of the ids that are in the model."""
 
     group: TensorGroup
-    shape: torch.Size = torch.Size((0,))
+    shape: tuple[int, ...] = (0,)
 
     def whole(self, x_1LE: Tensor) -> Tensor:
         """All rows, in the shape of the ids."""
-        return self.group.whole(x_1LE[0], self.shape.numel()).view(*self.shape, -1)
+        return self.group.whole(x_1LE[0], math.prod(self.shape)).view(*self.shape, -1)
 
     def dealt(self, x: Tensor) -> Tensor:
         """[1, L, E]: own rows of everyone's sum."""
@@ -56,21 +59,19 @@ def parallelize(model: Any, group: TensorGroup) -> int:
     decoder = model.get_decoder()
     for layer in decoder.layers:
         for block in (layer.self_attn, layer.mlp):
-            block.register_forward_pre_hook(partial(_enter, passage), with_kwargs=True)
-            block.register_forward_hook(partial(_leave, passage))
+            block.forward = partial(_pass_through, passage, block.forward)
     decoder.norm.register_forward_hook(lambda _norm, _args, out: passage.whole(out))
     model.get_output_embeddings().register_forward_hook(lambda _head, _args, out: _all_logits(out, group))
     return first_token
 
 
-def _enter(passage: _Passage, _block: nn.Module, args: Any, kwargs: Any) -> tuple[Any, Any]:
+def _pass_through(passage: _Passage, block: Callable[..., Any], *args: Tensor, **kwargs: Any) -> Any:
+    """Attention takes its input by name, the feed-forward layer by place; attention puts something else behind its
+    output."""
     if "hidden_states" in kwargs:
-        return args, kwargs | {"hidden_states": passage.whole(kwargs["hidden_states"])}
-    return (passage.whole(args[0]), *args[1:]), kwargs
-
-
-def _leave(passage: _Passage, _block: nn.Module, _args: Any, out: Any) -> Any:
-    """Attention returns its output with something else behind it."""
+        out = block(*args, **kwargs | {"hidden_states": passage.whole(kwargs["hidden_states"])})
+    else:
+        out = block(passage.whole(args[0]), *args[1:], **kwargs)
     return (passage.dealt(out[0]), *out[1:]) if isinstance(out, tuple) else passage.dealt(out)
 
 

@@ -26,6 +26,9 @@ from torch import Tensor
 
 from whet.parallel.mesh import Layout
 
+# torch 2.13 renamed it
+_all_gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
+
 
 @dataclass(frozen=True, slots=True)
 class TensorGroup:
@@ -38,7 +41,7 @@ class TensorGroup:
     def gather(self, tensor: Tensor) -> Tensor:
         """Everyone's tensor [...] as [R, ...], in the order of the ranks; no gradient."""
         gathered = tensor.new_empty((self.size, *tensor.shape))
-        dist.all_gather_into_tensor(gathered, tensor.contiguous(), group=self.processes)
+        _all_gather(gathered.view(-1), tensor.reshape(-1), group=self.processes)
         return gathered
 
     def whole(self, x_LE: Tensor, num_rows: int) -> Tensor:

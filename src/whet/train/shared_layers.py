@@ -1,4 +1,4 @@
-"""Leave each rank its part of a model whose layers several ranks share (parallel/tensor.py), and say what is in parts."""
+"""Leave each rank its part of a model whose layers ranks share (parallel/tensor.py), and say what is in parts."""
 
 from __future__ import annotations
 

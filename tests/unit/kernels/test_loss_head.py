@@ -286,8 +286,10 @@ def test_a_certain_label_of_another_rank_leaves_no_gradient(monkeypatch):
 def test_ranks_that_share_the_vocabulary_agree_on_the_likeliest_token_also_between_equals():
     hidden_NE, weight_VE, labels_N = _inputs(31)
     with torch.no_grad():
+        for tensor in (hidden_NE, weight_VE):  # whole numbers: sums without rounding, in whatever order
+            tensor.mul_(4).round_()
+        weight_VE[3] *= 9
         weight_VE[30] = weight_VE[3]  # the same logit in two ranks: the first token counts
-        weight_VE[[3, 30]] *= 9
     labels_N[:16], labels_N[16:] = 3, 30
     nll_N, correct_N = nll_and_correct(hidden_NE, weight_VE, labels_N, dtype=torch.float64)
     assert correct_N[:16].any() and not correct_N[16:].any()

@@ -51,7 +51,11 @@ def test_every_matrix_of_an_adapted_llama_is_split_or_a_factor_that_all_ranks_ho
 
 
 def test_the_parts_of_two_ranks_are_halves_and_a_moments_step_is_not_split():
-    named = {"q_proj.weight": torch.randn(6, 4), "o_proj.weight": torch.randn(4, 6), "q_proj.weight.step": torch.ones(())}
+    named = {
+        "q_proj.weight": torch.randn(6, 4),
+        "o_proj.weight": torch.randn(4, 6),
+        "q_proj.weight.step": torch.ones(()),
+    }
     first, second = (own_parts(named, group) for group in PAIR)
     assert torch.equal(torch.cat([first["q_proj.weight"], second["q_proj.weight"]]), named["q_proj.weight"])
     assert torch.equal(torch.cat([first["o_proj.weight"], second["o_proj.weight"]], dim=1), named["o_proj.weight"])
