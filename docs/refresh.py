@@ -355,7 +355,7 @@ def many_rows_table(result: dict[str, Any]) -> str:
     """many_rows.json: seconds and bytes of the order of very many rows."""
     lines = [
         f"**The order of {result['rows']:,} rows**, lengths of 16 bits, global batch {result['global_batch']} on "
-        f"{result['world_size']} ranks. {_where(result)}",
+        f"{result['world_size']} ranks; seconds of processor time. {_where(result)}",
         "",
         "| unit | first epoch | next epoch | a step | bytes of a row at the peak |",
         "|---|---|---|---|---|",
