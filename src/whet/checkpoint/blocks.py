@@ -39,16 +39,15 @@ class Block:
 @torch.no_grad()
 def block_of(tensor: Tensor, cut: Cut | None = None) -> Block:
     """This rank's block of the tensor that `tensor` is, or is a `cut` of. Waits for nobody."""
-    local, offsets = tensor.detach(), [0] * tensor.ndim
-    if isinstance(local, DTensor):
+    local, offsets, shape = tensor, [0] * tensor.ndim, list(tensor.shape)
+    if isinstance(tensor, DTensor):
         # the method that torch.distributed.checkpoint asks a tensor by
-        (chunk,) = local.__create_chunk_list__()
-        local, offsets = local.to_local(), list(chunk.offsets)
-    shape = list(tensor.shape)
+        (chunk,) = tensor.__create_chunk_list__()
+        local, offsets = tensor.to_local(), list(chunk.offsets)
     if cut is not None:
         offsets[cut.dim] += cut.start
         shape[cut.dim] = cut.size
-    return Block(tensor=local, offsets=tuple(offsets), shape=tuple(shape))
+    return Block(tensor=local.detach(), offsets=tuple(offsets), shape=tuple(shape))
 
 
 def own_blocks(
