@@ -15,7 +15,7 @@ functions are installed before, as they look at whole blocks; recomputation afte
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -119,7 +119,8 @@ def _split_values(model: nn.Module, group: TensorGroup) -> None:
 
 
 def _tell_sizes(model: nn.Module) -> None:
-    for module in model.modules():
+    modules: Iterable[Any] = model.modules()
+    for module in modules:
         linear = getattr(module, "base_layer", module)
         if isinstance(linear, nn.Linear):
             module.out_features, module.in_features = linear.weight.shape

@@ -16,7 +16,7 @@ from whet.data.sampler import Order
 from whet.estimate import memory
 from whet.estimate.hardware import free_memory_bytes
 from whet.estimate.memory import Job, Pass
-from whet.estimate.scale import memory_parts
+from whet.estimate.shared_layers import shared_memory_parts
 from whet.models.adapters import weights_form
 from whet.models.families import (
     LLAMA_SHAPED,
@@ -89,7 +89,7 @@ def _choose(
         budget_bytes=limit,
         enough_tokens=memory.ENOUGH_TOKENS[device.type],
         levels=memory.LEVELS if recipe.train.recompute == "auto" else (recipe.train.recompute,),
-        parts=partial(memory_parts, num_shards=layout.num_shards),
+        parts=partial(shared_memory_parts, num_shards=layout.num_shards, num_ranks=layout.num_tensor_ranks),
     )
 
 
