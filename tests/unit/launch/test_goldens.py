@@ -88,6 +88,30 @@ def test_only_an_interrupted_job_goes_back_into_the_queue(tmp_path, code, queued
     assert called == (["requeue", "45678"] if queued else [])
 
 
+@pytest.mark.parametrize("code", [75, 2, 0])
+@pytest.mark.parametrize("name", launch_goldens.BY_NEMO)
+def test_the_whole_batch_script_ends_with_the_code_of_its_nodes(tmp_path, name, code):
+    """The golden script, run by bash with a Slurm that takes notes: its `srun` ends with `code`."""
+    programs = {
+        "scontrol": f'echo "$@" >> {tmp_path}/called; if [ "$1" = show ]; then echo node1; echo node2; fi',
+        "srun": f'case "$*" in *hostname*) echo 10.0.0.7;; *) echo "$@" > {tmp_path}/started; exit {code};; esac',
+    }
+    for program, text in programs.items():
+        (tmp_path / program).write_text(f"#!/usr/bin/env bash\n{text}\n", encoding="utf-8")
+        (tmp_path / program).chmod(0o755)
+    environment = {
+        "PATH": f"{tmp_path}:{os.environ['PATH']}", "NEMORUN_HOME": str(tmp_path), "SLURM_JOB_ID": "7",
+        "SLURM_JOB_NODELIST": "node[1-2]",
+    }  # fmt: skip
+    done = subprocess.run(
+        ["bash", str(GOLDENS / name)], env=environment, capture_output=True, text=True, check=False, cwd=tmp_path
+    )
+    assert done.returncode == code, done.stderr
+    assert "scripts/train.sh" in (tmp_path / "started").read_text()
+    asked = (tmp_path / "called").read_text().splitlines()
+    assert asked == ["show hostnames node[1-2]", *(["requeue 7"] if code == 75 else [])]
+
+
 def test_the_pods_find_each_other_and_only_what_was_interrupted_starts_again():
     service, job = yaml.safe_load_all(read("kubernetes_two_nodes.yaml"))
     assert service["spec"]["selector"].items() <= job["spec"]["template"]["metadata"]["labels"].items()
