@@ -9,7 +9,7 @@ import strategy_cases
 import torch
 from rank_launcher import launch
 from safetensors.torch import load_file
-from strategy_cases import CASES, EVEN, RUN
+from strategy_cases import ASKED_MORE, CASES, EVEN, RUN
 from tiny import distance
 
 from whet.parallel.env import Env
@@ -107,7 +107,7 @@ def test_between_steps_a_rank_holds_its_part_alone(launched, ran):
         assert held < 1.02 * num_all / num_shards
 
 
-@pytest.mark.parametrize("ran", RUN, ids=str)
+@pytest.mark.parametrize("ran", ASKED_MORE, ids=str)
 def test_answers_between_steps_do_not_depend_on_who_holds_the_weights(launched, answered_alone, ran):
     expected = answered_alone
     assert expected[0] != expected[-1], "training changes the answers"
@@ -116,12 +116,12 @@ def test_answers_between_steps_do_not_depend_on_who_holds_the_weights(launched, 
             assert found == pytest.approx(wanted, rel=1e-9)
 
 
-@pytest.mark.parametrize("ran", RUN, ids=str)
+@pytest.mark.parametrize("ran", ASKED_MORE, ids=str)
 def test_all_ranks_stop_where_the_loss_of_one_is_no_number(launched, ran):
     assert {document["non-finite"] for document, _ in launched[ran]} == {"NonFiniteError"}
 
 
-@pytest.mark.parametrize("ran", RUN, ids=str)
+@pytest.mark.parametrize("ran", ASKED_MORE, ids=str)
 def test_a_run_whose_steps_were_timed_first_begins_like_another(launched, alone, ran):
     for document, _ in launched[ran]:
         first = alone.numbers["all weights"]["losses"][0]
