@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 from datetime import timedelta
 from pathlib import Path
 
@@ -10,11 +11,11 @@ import torch
 import torch.distributed as dist
 
 from whet.errors import PeerLostError, RecipeError
-from whet.parallel import flight_recorder, watch
+from whet.parallel import flight_recorder, patience, watch
 from whet.parallel.joining import join
 from whet.parallel.place import Env, read_env
 
-__all__ = ["TIMEOUT_SECONDS", "Env", "choose_device", "read_env", "start", "stop"]
+__all__ = ["TIMEOUT_SECONDS", "Env", "choose_device", "limit_waits", "read_env", "start", "stop"]
 
 # torch's default of 30 minutes keeps seven GPUs idle half an hour because one rank died.
 TIMEOUT_SECONDS = 120
@@ -46,15 +47,16 @@ def start(
     if env.world_size == 1 or dist.is_initialized():
         return
     store = join(rank=env.rank, num_ranks=env.world_size, timeout_seconds=timeout_seconds, folder=folder)
-    backend, patience = "gloo", timeout_seconds
+    backend, seconds = "gloo", timeout_seconds
     if device.type == "cuda":
         # NCCL ends the process without a word: the watch comes first
-        backend, patience = "nccl", timeout_seconds + _WATCH_SECONDS
+        backend, seconds = "nccl", timeout_seconds + _WATCH_SECONDS
         flight_recorder.switch_on()
     try:
         dist.init_process_group(
-            backend, store=store, rank=env.rank, world_size=env.world_size, timeout=timedelta(seconds=patience)
+            backend, store=store, rank=env.rank, world_size=env.world_size, timeout=timedelta(seconds=seconds)
         )
+        patience.form()
     except (RuntimeError, ValueError) as error:
         lost = PeerLostError(
             f"rank {env.rank} of {env.world_size} met the others, but no connection came about: {error}",
@@ -67,8 +69,16 @@ def start(
 def stop() -> None:
     """Leave the process group and the watch; called while an error ends this rank, it tells the others which."""
     error = sys.exc_info()[1]
+    patience.dissolve()
     try:
         if dist.is_initialized():
             dist.destroy_process_group()
     finally:
         watch.end(error)
+
+
+def limit_waits(groups: Iterable[dist.ProcessGroup], *, timeout_seconds: float) -> None:
+    """Give groups that were made later the same timeout; torch's own is 30 minutes, with NCCL 10."""
+    for group in groups:
+        more = _WATCH_SECONDS if dist.get_backend(group) == "nccl" else 0
+        group.set_timeout(timedelta(seconds=timeout_seconds + more))

@@ -20,7 +20,7 @@ import torch.distributed as dist
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
 from whet.errors import RecipeError
-from whet.parallel.env import Env
+from whet.parallel.env import Env, limit_waits
 from whet.recipe.schema import Parallel
 
 Strategy = Literal["replicate", "fsdp", "hsdp"]
@@ -95,6 +95,8 @@ def make_layout(parallel: Parallel, env: Env, *, strategy: Strategy, device_type
             for tensor_rank in range(plain.num_tensor_ranks)
         ]
         data_group, _ = dist.new_subgroups_by_enumeration(rows)
+    groups = [*(mesh.get_group(name) for name in DIMENSIONS), data_group]
+    limit_waits([group for group in groups if group is not None], timeout_seconds=parallel.timeout_seconds)
     return Layout(
         strategy=plain.strategy,
         world_size=plain.world_size,

@@ -58,7 +58,7 @@ class Keeper:
             entry = self._roll[rank]
             if entry.farewell:
                 wire.close()
-            self._roll[rank] = replace(entry, is_gone=wire.is_closed and not (entry.has_left or entry.error))
+            self._roll[rank] = replace(entry, is_gone=wire.is_closed and not entry.farewell)
         self._roll[0] = Entry(rank=0, note=own)
         self._complaint = self._complaint or complaint
         if self._verdict is None:
@@ -151,7 +151,7 @@ class Member:
             if complaint and self._verdict is None:
                 self._verdict = blame([self._keeper], complaint=complaint, timeout_seconds=self._timeout_seconds)
             return self._verdict
-        keeper = replace(self._keeper, is_gone=self._wire.is_closed and not self._keeper.error)
+        keeper = replace(self._keeper, is_gone=self._wire.is_closed and not self._keeper.farewell)
         is_alarming = keeper.is_gone or keeper.error or keeper.silent_seconds >= self._timeout_seconds
         if self._verdict is None and is_alarming:
             self._verdict = judge([keeper, Entry(rank=self._rank, note=own)], timeout_seconds=self._timeout_seconds)

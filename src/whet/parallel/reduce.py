@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 
 from whet.parallel.collective import collective
+from whet.parallel.patience import patient_group
 
 
 def all_reduce_step(
@@ -131,8 +132,8 @@ def any_over_ranks(is_true: bool) -> bool:
         return bool(box.item() > 0)
 
 
-def barrier() -> None:
-    """Wait for all ranks."""
+def barrier(*, is_patient: bool = False) -> None:
+    """Wait for all ranks; `is_patient`: some may be long in coming."""
     if dist.is_initialized() and dist.get_world_size() > 1:
-        with collective("barrier"):
-            dist.barrier()
+        with collective("barrier", is_patient=is_patient):
+            dist.barrier(patient_group() if is_patient else None)

@@ -8,19 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import timedelta
 from pathlib import Path
 
 import torch
-import torch.distributed as dist
 
 from whet.parallel import env as parallel_env
 from whet.parallel import watch
 from whet.parallel.collective import raise_if_lost
 from whet.parallel.env import Env
+from whet.parallel.patience import patient_group
 from whet.parallel.reduce import broadcast_text, gather_texts
-
-WAIT_SECONDS = 3600
 
 
 class Team:
@@ -28,10 +25,7 @@ class Team:
 
     def __init__(self, env: Env) -> None:
         self.env = env
-        self._group: dist.ProcessGroup | None = None
-        if env.world_size > 1:
-            # gloo moves texts whatever the model's device
-            self._group = dist.new_group(backend="gloo", timeout=timedelta(seconds=WAIT_SECONDS))
+        self._group = patient_group()
 
     def tell(self, text: str) -> None:
         """The leader's word, to everyone who calls `hear`."""

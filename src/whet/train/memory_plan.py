@@ -50,7 +50,7 @@ def decide(
     `auto` means few samples and no recompute.
     """
     fixed = replace(plan, recompute="none" if recipe.train.recompute == "auto" else recipe.train.recompute)
-    barrier()  # every rank has loaded its model, so what is free now is free for training
+    barrier(is_patient=True)  # every rank has loaded its model, so what is free now is free for training
     if loaded.model.config.model_type not in LLAMA_SHAPED:
         return fixed
     # free memory differs from rank to rank and from moment to moment: one of them decides
