@@ -27,6 +27,7 @@ from whet.models.load import LoadedModel
 from whet.parallel.env import Env
 from whet.parallel.reduce import broadcast_text
 from whet.parallel.smoke import Smoke
+from whet.recipe.resolve import derive_accumulation, fixed_micro_batch
 from whet.recipe.schema import Data, Recipe
 from whet.train import memory_plan
 from whet.train.folder import refuse_other_recipe, write_json
@@ -69,6 +70,12 @@ def refuse_other_start(checkpoint: Checkpoint | None, recipe: Recipe, env: Env) 
             f"rank {env.rank} would continue after step {step}, rank 0 after step {of_main}",
             mend="put `output` on storage that all ranks share",
         )
+
+
+def refuse_uneven_ranks(recipe: Recipe, env: Env) -> None:
+    """RecipeError, before anything is read, where the ranks cannot share the global batch; says which numbers can."""
+    num_data_ranks = max(1, env.world_size // recipe.parallel.tensor)
+    derive_accumulation(recipe.batch, num_data_ranks, fixed_micro_batch(recipe.batch, num_data_ranks))
 
 
 def continued_plan(recipe: Recipe, now: RunPlan, saved: Mapping[str, Any]) -> RunPlan:

@@ -139,6 +139,7 @@ def run_recipe(recipe: Recipe, options: Options | None = None) -> Outcome:
 
 
 def _train(recipe: Recipe, options: Options, env: Env, device: torch.device, run_folder: Path, say: Say) -> int:
+    preflight.refuse_uneven_ranks(recipe, env)
     startup = Startup(say, started=options.started)
     network = smoke_test(device, say)
     num_threads = preflight.set_threads(recipe.train.threads, env, device, say)
