@@ -9,6 +9,7 @@ import torch.distributed as dist
 
 from whet.errors import PeerLostError
 from whet.parallel import watch
+from whet.parallel.roll import NOBODY
 from whet.parallel.watch import AGAIN, lost
 
 
@@ -32,7 +33,7 @@ def collective(name: str, *, is_patient: bool = False) -> Iterator[None]:
         yield
     except RuntimeError as error:
         verdict = present.complain(f"the {present.presence.collective}")
-        raise (_unwatched(name, error) if verdict is None else lost(dist.get_rank(), verdict)) from error
+        raise (_unwatched(name, error) if verdict is None else _explained(verdict, error)) from error
     finally:
         present.presence.leave()
 
@@ -59,12 +60,19 @@ def raise_if_lost(error: RuntimeError) -> None:
     if (verdict := present.notice()) is None and _sounds_like_a_lost_rank(error):
         verdict = present.complain(present.presence.note().doing)
     if verdict is not None:
-        raise lost(dist.get_rank(), verdict) from error
+        raise _explained(verdict, error) from error
 
 
 def _sounds_like_a_lost_rank(error: RuntimeError) -> bool:
     """torch's errors of process groups, and gloo's, which have no class of their own."""
     return isinstance(error, dist.DistError) or "gloo" in str(error) or "NCCL" in str(error)
+
+
+def _explained(verdict: str, error: RuntimeError) -> PeerLostError:
+    """Where nobody is to blame, what torch says is all there is."""
+    if verdict.startswith(NOBODY):
+        verdict = f"{verdict}; torch says: {str(error).strip().partition(chr(10))[0]}"
+    return lost(dist.get_rank(), verdict)
 
 
 def _unwatched(name: str, error: RuntimeError) -> PeerLostError:

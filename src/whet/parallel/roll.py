@@ -52,6 +52,10 @@ class Entry:
         return self.note.seconds_since + self.silent_seconds
 
 
+NOBODY = "all ranks are there"
+"""how a verdict begins that blames none"""
+
+
 def judge(roll: Sequence[Entry], *, timeout_seconds: float) -> str | None:
     """Why the run cannot go on, naming who is to blame, who waits and in which collective; None while it can.
 
@@ -85,7 +89,7 @@ def blame(roll: Sequence[Entry], *, complaint: str, timeout_seconds: float) -> s
     quiet = max(roll, key=lambda entry: entry.silent_seconds)
     if quiet.silent_seconds > _LIVELY_SECONDS:
         return f"{complaint} failed; {quiet.name} was last heard of {quiet.silent_seconds:.0f} s ago"
-    return f"all ranks are there, but {complaint} failed: the connection between two of them is broken"
+    return f"{NOBODY}, but {complaint} failed on one of them: its connections are broken, or its log says why"
 
 
 _LIVELY_SECONDS = 2.2

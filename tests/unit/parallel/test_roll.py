@@ -84,7 +84,7 @@ def test_several_lost_ranks_are_counted():
             [entry(0, inside=True), entry(1, inside=True, silent_seconds=3.0)],
             "rank 1 (host node-0, process 4001) was last",
         ),
-        ([entry(0, inside=True), entry(1, inside=True)], "the connection between two of them is broken"),
+        ([entry(0, inside=True), entry(1, inside=True)], "failed on one of them: its connections are broken"),
         (
             [entry(0, inside=True), entry(1, has_left=True, farewell="it was stopped as asked")],
             "has left (it was stopped",

@@ -88,6 +88,15 @@ def test_an_error_of_a_library_is_a_lost_rank_only_where_one_is_lost(post):
         raise_if_lost(RuntimeError("[gloo/transport/tcp/pair.cc:547] Connection closed by peer"))
 
 
+def test_where_nobody_is_to_blame_torchs_own_words_are_passed_on(post):
+    post.on_complaint = "all ranks are there, but the barrier failed"
+    with (
+        pytest.raises(PeerLostError, match="but the barrier failed; torch says: NCCL error: invalid usage\n"),
+        collective("barrier"),
+    ):
+        raise RuntimeError("NCCL error: invalid usage\nwith more lines")
+
+
 def test_without_a_watch_nothing_changes(monkeypatch):
     monkeypatch.setattr("torch.distributed.get_rank", lambda: 1)
     assert watch.current() is None and watch.host_of(0) == ""
