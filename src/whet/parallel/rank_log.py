@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 from typing import Any, TextIO
 
+from whet.errors import StorageError
 from whet.parallel.status import FOLDER
 
 
@@ -22,8 +23,15 @@ class RankLog:
 
     def __init__(self, run_folder: Path, *, rank: int, world_size: int) -> None:
         path = log_path(run_folder, rank)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = path.open("a", encoding="utf-8", errors="backslashreplace", buffering=1)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = path.open("a", encoding="utf-8", errors="backslashreplace", buffering=1)
+        except OSError as error:
+            raise StorageError(
+                f"the log of this rank cannot be written ({error.strerror})",
+                where=str(path),
+                mend="choose another `output`",
+            ) from error
         when = time.strftime("%Y-%m-%d")
         self.say(f"{when}: rank {rank} of {world_size}, host {socket.gethostname()}, process {os.getpid()}")
         self._console = sys.stderr
