@@ -14,8 +14,19 @@ from whet.errors import RecipeError
 from whet.estimate.disk import Method, checkpoint_bytes
 from whet.estimate.memory import FLOAT32_BYTES, Job
 from whet.estimate.network import ETHERNET_NODES, HOPPER_NODES, RING_LATENCY, Network
-from whet.estimate.scale import H100, H200, Card, Point, Rows, choose, point, sharings, tokens_to_hide_network
-from whet.estimate.traffic import Sharing, calls, sent_bytes
+from whet.estimate.scale import (
+    H100,
+    H200,
+    Card,
+    Point,
+    Rows,
+    choose,
+    operations_per_token,
+    point,
+    sharings,
+    tokens_to_hide_network,
+)
+from whet.estimate.traffic import Sharing, calls, sent_bytes, tensor_calls
 from whet.models.families import KNOWN, num_adapter_parameters, num_parameters
 from whet.recipe.resolve import resolve
 from whet.recipe.schema import Adapter, Batch, Data, Recipe, Source
@@ -173,6 +184,26 @@ def _gathering_line(name: str, job: Job, sharing: Sharing, network: Network) -> 
     return f"| {name} | {ranks} | {kind} | {sent_bytes(made) / 1e9:,.1f} GB | {beside:.2f} s | {needed:,.0f} |"
 
 
+def shared_layers() -> str:
+    """What eight GPUs of a node that share every layer wait for each other."""
+    lines = [
+        "| job | tokens a pass of all eight | compute s | sent by a rank | network waiting s | computing |",
+        "|---|---|---|---|---|---|",
+    ]
+    for method, adapter in METHODS.items():
+        job = job_of("70B", adapter)
+        for tokens in (2048, 8192, 32_768):
+            made = tensor_calls(job, tokens, 8)
+            rate = 8 * H100.flops * H100.reached_share
+            compute = tokens * operations_per_token(job, ROWS, "full") / rate
+            waiting = sum(call.seconds(HOPPER_NODES) for call in made)
+            lines.append(
+                f"| 70B, {method} | {tokens:,} | {compute:.2f} | {sent_bytes(made) / 1e9:.1f} GB | {waiting:.2f} "
+                f"| {compute / (compute + waiting):.0%} |"
+            )
+    return "\n".join(lines)
+
+
 def checkpoints() -> str:
     """Bytes of a checkpoint, of a rank of 64, and the time that disks need."""
     lines = [
@@ -238,6 +269,7 @@ TABLES = {
     "points": points,
     "global batch": global_batch,
     "gathering": gathering,
+    "shared layers": shared_layers,
     "checkpoints": checkpoints,
     "loading": loading,
     "token balance": token_balance,

@@ -15,7 +15,7 @@ import wire_cases
 
 from whet.estimate.memory import Job
 from whet.estimate.network import ring_bytes
-from whet.estimate.traffic import Sharing, calls
+from whet.estimate.traffic import Sharing, calls, tensor_calls
 
 WORLD_SIZE = 2
 NEGLIGIBLE = 4096
@@ -96,6 +96,15 @@ def test_sharded_weights_are_gathered_and_scattered_as_the_table_says(launched, 
         del made["all_reduce", whole.payload_bytes]
         made["all_reduce", 4 * (found["num_whole"] + 1)] = 1
         assert seen(found) == made
+
+
+@pytest.mark.parametrize("case", ["all weights", "adapter"])
+def test_ranks_that_share_layers_move_rows_as_often_as_the_table_says(launched, case):
+    small = job(trains_all=case == "all weights", num_trainable=0, compute_bytes=4)
+    made = expected(tensor_calls(small, wire_cases.NUM_TOKENS, WORLD_SIZE))
+    for document in launched:
+        found = seen(document[f"{case}, shared layers"])
+        assert {key: found.get(key) for key in made} == made
 
 
 @pytest.mark.parametrize("kind", ["all_reduce", "all_gather"])

@@ -25,6 +25,8 @@ from whet.recipe.schema import Parallel
 from whet.train.pace import Pace
 
 PASSES = 2
+NUM_TOKENS = 13
+"""of a pass of which two ranks share every layer: not a multiple of their number"""
 NUM_FLOATS = 3_000_000
 TINY = {
     "num_layers": 2,
@@ -69,6 +71,19 @@ def sharded(env: Env, *, trains_all: bool) -> dict:
     return {"seen": listed(counted), "num_whole": num_whole}
 
 
+def shared_layers(env: Env, *, trains_all: bool) -> dict:
+    """A step of one pass over ranks that share the work of each layer."""
+    layout = make_layout(Parallel(tensor=env.world_size), env, strategy="replicate", device_type="cpu")
+    plan = make_plan(2, micro_batch=1, global_batch=1, total_steps=2)
+    training = build_training(
+        tiny_llama(torch.float32), make_samples([NUM_TOKENS] * 2), plan, adapter=None if trains_all else LORA, env=env,
+        layout=layout,
+    )  # fmt: skip
+    with CountedCollectives() as counted:
+        run_steps(training, [0])
+    return {"seen": listed(counted)}
+
+
 def listed(counted: CountedCollectives) -> list[list]:
     return sorted([kind, payload, count] for (kind, payload), count in counted.seen.items())
 
@@ -105,6 +120,8 @@ def main(folder: Path) -> None:
             "replicate": replicated(env),
             "all weights": sharded(env, trains_all=True),
             "adapter": sharded(env, trains_all=False),
+            "all weights, shared layers": shared_layers(env, trains_all=True),
+            "adapter, shared layers": shared_layers(env, trains_all=False),
         }
     finally:
         dist.destroy_process_group()

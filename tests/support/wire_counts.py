@@ -33,6 +33,8 @@ class CountedCollectives(TorchDispatchMode):
                 self._note("all_gather", args[0])
             elif name == "_reduce_scatter_base_":
                 self._note("reduce_scatter", args[1])
+            elif name == "alltoall_base_":
+                self._note("all_to_all", args[1])
             else:
                 self._note(name)
         return func(*args, **(kwargs or {}))

@@ -3,6 +3,7 @@
 A ring of n ranks moves a payload of S bytes in equal parts from neighbour to neighbour. Each rank sends
 
     all-gather, reduce-scatter    (n - 1) / n x S    in n - 1 hops          S: the whole, put together
+    all-to-all                    (n - 1) / n x S    in n - 1 hops          S: what one rank has for all of them
     all-reduce                2 x (n - 1) / n x S    in 2 (n - 1) hops      a reduce-scatter, then an all-gather
 
 (Patarasuk and Yuan, 2009: no algorithm sends less). Its time is that of its slowest link plus a latency for each hop.
@@ -14,7 +15,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal
 
-Kind = Literal["all_gather", "reduce_scatter", "all_reduce"]
+Kind = Literal["all_gather", "reduce_scatter", "all_reduce", "all_to_all"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,6 +9,8 @@
 | | what trains and is whole, and a few numbers | all-reduce over all ranks | 1 |
 | hsdp | own part of gradients, float32 | all-reduce over copies | blocks + 1 |
 
+Ranks that share the work of each layer move rows of hidden states at the borders of its two blocks (`tensor_calls`).
+
 Tests count what goes through torch.distributed in a real step and compare.
 """
 
@@ -122,6 +124,23 @@ def _flat(num_gradients: int, sharing: Sharing) -> Call:
     """What every rank holds whole, with the numbers of a step, in one flat buffer."""
     payload = (num_gradients + num_numbers(sharing.num_ranks)) * FLOAT32_BYTES
     return Call(what="flat all-reduce", kind="all_reduce", payload_bytes=payload, group=sharing.everyone)
+
+
+def tensor_calls(job: Job, tokens: int, num_ranks: int) -> tuple[Call, ...]:
+    """Rows that travel between ranks which share the work of each layer, in a pass of `tokens`; nothing is computed
+    meanwhile.
+
+    Into each of the two blocks of a layer all rows are gathered, and out of it every rank gets its own rows of the sum;
+    the backward pass turns each around. The same once more behind the embedding and the last norm; in front of the
+    first block of a frozen model there is nothing to go back to.
+    """
+    rows = -(-tokens // num_ranks) * num_ranks
+    count = 4 * job.num_layers + (2 if job.trains_all else 1)
+    payload, group = rows * job.hidden * job.stream_bytes, Group(num_ranks=num_ranks)
+    return (
+        Call(what="rows made whole", kind="all_gather", payload_bytes=payload, group=group, count=count),
+        Call(what="rows dealt out", kind="all_to_all", payload_bytes=payload, group=group, count=count),
+    )
 
 
 def num_numbers(num_ranks: int) -> int:
