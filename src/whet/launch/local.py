@@ -18,8 +18,9 @@ from whet.launch.outcome import Outcome, of_this_launch, outcome_of
 from whet.launch.torchrun import RANK_PREFIX, Machines, torchrun_command, torchrun_environment
 from whet.parallel.status import read_statuses
 
-STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
-"""Ctrl-C; what schedulers send before they kill; what Slurm is asked to send ahead of the time limit"""
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
+"""Ctrl-C; what schedulers send before they kill; what Slurm is asked to send ahead of the time limit; a terminal that
+is closed"""
 _KEPT_LINES = 200
 
 Say = Callable[[str], None]
@@ -83,7 +84,9 @@ def run_child(command: Sequence[str], environment: Mapping[str, str]) -> tuple[i
 
 @contextmanager
 def _passing_on(child: Child) -> Iterator[None]:
-    before = {number: signal.signal(number, child.ask_to_stop) for number in STOP_SIGNALS}
+    # what is ignored on purpose (nohup) stays so
+    heard = [number for number in STOP_SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, child.ask_to_stop) for number in heard}
     try:
         yield
     finally:

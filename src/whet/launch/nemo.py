@@ -6,7 +6,6 @@ also works outside a git folder.
 
 from __future__ import annotations
 
-import importlib
 import os
 import tempfile
 import time
@@ -47,13 +46,15 @@ def run_slurm(job: Job, slurm: Slurm, *, is_dry: bool) -> str:
 
 def _library() -> ModuleType:
     try:
-        return importlib.import_module("nemo_run")
+        import nemo_run
     except ImportError as error:
         raise RecipeError(
             f"Slurm is reached through NeMo-Run, which cannot be imported ({error})",
             where="whet launch slurm",
             mend="pip install 'whet[launch]'",
         ) from error
+    library: ModuleType = nemo_run
+    return library
 
 
 def _submit(library: ModuleType, job: Job, slurm: Slurm, *, home: str, name: str, is_dry: bool) -> Path:

@@ -38,7 +38,7 @@ def test_ranks_are_heard_and_torchrun_s_own_traceback_is_kept_back(capfd):
     assert own == ["Traceback (most recent call last):"]
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP])
 def test_a_request_to_stop_reaches_torchrun_once(tmp_path, number):
     """Twice would make it leave its ranks behind."""
 
@@ -54,6 +54,15 @@ def test_a_request_to_stop_reaches_torchrun_once(tmp_path, number):
     code, _, asked = run_child([sys.executable, "-c", STOPS, str(tmp_path / "ready")], os.environ)
     assert (code, asked) == (1, True)
     assert signal.getsignal(number) is before
+
+
+def test_a_closed_terminal_does_not_stop_what_nohup_started():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        hang_up = "import os, signal; os.kill(os.getppid(), signal.SIGHUP)"
+        assert run_child([sys.executable, "-c", hang_up], os.environ) == (0, [], False)
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_a_terminal_s_ctrl_c_does_not_reach_torchrun_itself():
