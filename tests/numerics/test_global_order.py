@@ -46,7 +46,7 @@ UNEVEN = Order(np.arange(1, 14, dtype=np.int32), seed=3)
 """13 samples: with 8 a step the last one has 5, so that three of eight ranks have none"""
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=30)
 @given(ORDERS, GLOBAL_SIZES)
 @example(UNEVEN, 8)
 def test_every_number_of_ranks_takes_the_same_samples_in_the_same_steps(order, global_size):
@@ -60,7 +60,7 @@ def test_every_number_of_ranks_takes_the_same_samples_in_the_same_steps(order, g
         assert {getattr(plan, name) for plan in by_world.values()} == {getattr(alone, name)}
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=30)
 @given(ORDERS, GLOBAL_SIZES)
 @example(UNEVEN, 8)
 def test_over_all_ranks_an_epoch_takes_each_sample_once(order, global_size):
@@ -76,7 +76,7 @@ def test_over_all_ranks_an_epoch_takes_each_sample_once(order, global_size):
                 assert sorted(found) == list(range(len(order.lengths)))
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=30)
 @given(ORDERS, GLOBAL_SIZES, st.sampled_from(["auto", 1]))
 @example(UNEVEN, 8, 1)
 def test_every_rank_has_as_many_turns_as_the_others_and_accumulation_follows(order, global_size, micro_size):
