@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from whet.cli.output import say
+from whet.errors import RecipeError
 
 if TYPE_CHECKING:
     from whet.launch.job import Job
+    from whet.launch.torchrun import Machines
     from whet.recipe.schema import Recipe
 
 app = typer.Typer(
@@ -74,7 +76,6 @@ def local(
     from whet.launch.local import launch_local
     from whet.launch.machine import choose_num_ranks, count_gpus, threads_per_rank
     from whet.launch.torchrun import Machines, check_machines
-    from whet.train import folder
 
     machines = Machines(num_nodes=nnodes, node_rank=node_rank, address=master_addr, port=master_port)
     check_machines(machines)
@@ -83,14 +84,14 @@ def local(
     num_gpus = count_gpus() if device != "cpu" else 0
     num_ranks, why = choose_num_ranks(nproc, device=device, num_gpus=num_gpus, num_cores=cores)
     say(why)
-    folder.check_writable(Path(loaded.output), needed_bytes=folder.needed_bytes(loaded))
-    if not fresh:
-        folder.refuse_other_recipe(Path(loaded.output), loaded)
-    flags = [
-        *(["--fresh"] if fresh else []),
-        *([f"--resume={resume}"] if resume else []),
-        *([] if evaluate else ["--no-evaluate"]),
-    ]
+    if max_restarts and resume not in (None, "auto"):
+        raise RecipeError(
+            "every restart would go back to that checkpoint",
+            where="--resume",
+            mend="leave out --max-restarts; the run continues without it, too",
+        )
+    _make_ready(loaded, machines, fresh=fresh)
+    flags = [*([f"--resume={resume}"] if resume else []), *([] if evaluate else ["--no-evaluate"])]
     outcome = launch_local(
         ["-m", "whet", "train", str(recipe), *(overrides or ()), *flags],
         machines,
@@ -251,6 +252,26 @@ def _load(recipe: Path, overrides: list[str] | None) -> Recipe:
     from whet.cli.recipe_file import load_any_recipe
 
     return load_any_recipe(recipe, overrides or (), lambda _: None)
+
+
+def _make_ready(recipe: Recipe, machines: Machines, *, fresh: bool) -> None:
+    """The run folder as `whet train` wants it. `fresh` is done here, once: ranks would do it again at every restart."""
+    from whet.train import folder
+
+    run_folder = Path(recipe.output)
+    folder.check_writable(run_folder, needed_bytes=folder.needed_bytes(recipe))
+    if not fresh:
+        folder.refuse_other_recipe(run_folder, recipe)
+        return
+    if machines.most > 1 and machines.node_rank is None:
+        raise RecipeError(
+            "machines without a number would all move the earlier run away",
+            where="--fresh",
+            mend="number them with --node-rank, or move the folder yourself",
+        )
+    # the ranks of no machine start before the first machine has come this far
+    if not machines.node_rank and (moved := folder.set_aside(run_folder)):
+        say(f"moved the earlier run to {moved}")
 
 
 def _job(

@@ -58,11 +58,11 @@ def launched(monkeypatch):
 
 
 def test_the_ranks_run_whet_train_with_what_was_typed_and_their_code_is_the_command_s(call, recipe, launched, tmp_path):
-    code, out, err = call("launch", "local", recipe, "optim.lr=1e-4", "--nproc", "2", "--fresh", "--no-evaluate")
+    code, out, err = call("launch", "local", recipe, "optim.lr=1e-4", "--nproc", "2", "--no-evaluate")
     assert code == 9
     assert "2 ranks on the CPU" in out
     assert "rank 0 ended the run: too large (exit code 9)" in err
-    assert launched["program"] == ["-m", "whet", "train", recipe, "optim.lr=1e-4", "--fresh", "--no-evaluate"]
+    assert launched["program"] == ["-m", "whet", "train", recipe, "optim.lr=1e-4", "--no-evaluate"]
     assert (launched["num_ranks"], launched["max_restarts"]) == (2, 0)
     assert launched["run_folder"] == tmp_path / "run"
 
@@ -80,6 +80,31 @@ def test_a_mistake_ends_the_command_before_a_rank_is_started(call, recipe, launc
     code, _, err = call("launch", "local", recipe, *arguments)
     assert code == 2
     assert words in err
+    assert not launched
+
+
+def test_an_earlier_run_is_moved_away_once_and_not_by_every_restart(call, recipe, launched, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "recipe.yaml").write_text("of: another run", encoding="utf-8")
+    code, out, _ = call("launch", "local", recipe, "--fresh", "--max-restarts", "3")
+    assert code == 9
+    assert "moved the earlier run to" in out
+    assert (tmp_path / "run.old-1" / "recipe.yaml").is_file()
+    assert not list((tmp_path / "run").glob("recipe.yaml"))
+    assert "--fresh" not in launched["program"]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--fresh", "--nnodes", "2", "--master-addr", "a"),
+        ("--resume", "run/checkpoint-3", "--max-restarts", "1"),
+    ],
+)
+def test_what_would_lose_steps_at_a_restart_is_refused(call, recipe, launched, options):
+    code, _, err = call("launch", "local", recipe, *options)
+    assert code == 2
+    assert options[0] in err
     assert not launched
 
 
