@@ -97,7 +97,8 @@ def follow_template(loaded: LoadedModel, data: Data, template: Template) -> Load
 
 
 def write_facts(
-    run_folder: Path, plan: RunPlan, data: PreparedData, loaded: LoadedModel, device: torch.device, network: Smoke | None
+    run_folder: Path, plan: RunPlan, data: PreparedData, loaded: LoadedModel, device: torch.device,
+    network: Smoke | None,
 ) -> None:  # fmt: skip
     """run_plan.json, environment.json, data.json, ledger.json and model.json of a run; bad rows in quarantine.jsonl."""
     write_json(run_folder / PLAN, asdict(plan))
