@@ -6,11 +6,12 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
 
-def launch(script: Path, *arguments: str, num_ranks: int, timeout_seconds: float = 240) -> None:
+def launch(script: Path, *arguments: str, num_ranks: int, timeout_seconds: float = 280) -> None:
     """`python script arguments...` on every rank; AssertionError with what a rank said where one fails."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -24,8 +25,9 @@ def launch(script: Path, *arguments: str, num_ranks: int, timeout_seconds: float
         subprocess.Popen(command, env=shared | {"RANK": str(rank)}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         for rank in range(num_ranks)
     ]
+    ends = time.monotonic() + timeout_seconds
     try:
-        outputs = [rank.communicate(timeout=timeout_seconds)[0] for rank in ranks]
+        outputs = [rank.communicate(timeout=max(0.1, ends - time.monotonic()))[0] for rank in ranks]
         _check([rank.returncode for rank in ranks], outputs)
     finally:
         for rank in ranks:
