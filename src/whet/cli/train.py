@@ -47,6 +47,9 @@ def train(
     from whet.train import folder
     from whet.train.signals import interruptible
 
+    if int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0:
+        # torchrun started the ranks again: they continue what this launch began
+        fresh, resume = False, None
     loaded = load_any_recipe(recipe, overrides or (), say_on_main)
     refuse_contradictions(os.environ, loaded, has_gpu=lambda: count_gpus() > 0)
     folder.check_writable(Path(loaded.output), needed_bytes=folder.needed_bytes(loaded))

@@ -94,6 +94,18 @@ def test_an_earlier_run_is_moved_away_once_and_not_by_every_restart(call, recipe
     assert "--fresh" not in launched["program"]
 
 
+@pytest.mark.parametrize(("restarts", "expected"), [("0", (True, "run/checkpoint-3")), ("2", (False, None))])
+def test_ranks_that_torchrun_started_again_continue(call, recipe, monkeypatch, restarts, expected):
+    """As in `torchrun --max-restarts 3 -m whet train R --fresh`."""
+    from whet.cli import train
+
+    asked = []
+    monkeypatch.setattr(train, "_train", lambda *_, fresh, resume, **__: asked.append((fresh, resume)))
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", restarts)
+    call("train", recipe, "--fresh", "--resume", "run/checkpoint-3")
+    assert asked == [expected]
+
+
 @pytest.mark.parametrize(
     "options",
     [
