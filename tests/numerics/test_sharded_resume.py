@@ -30,7 +30,8 @@ from whet.checkpoint.names import list_steps, weight_shards
 from whet.export import EXPORTS, Request
 from whet.models.weight_files import list_tensors, read_tensor
 
-pytestmark = pytest.mark.slow
+# a minute of two processors; a busy machine takes longer
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 ON_FOUR = ("fsdp", "again", "hsdp", "tensor", "tensor, an adapter")
 ON_TWO = ("on 2 from fsdp", "on 2 as copies", "on 2 from 1", "on 2 sharing layers", "killed")
@@ -56,7 +57,7 @@ def launch(folder: Path, names: tuple[str, ...], *, world_size: int) -> list[int
         for rank in range(world_size)
     ]  # fmt: skip
     try:
-        said = [rank.communicate(timeout=250)[0] for rank in ranks]
+        said = [rank.communicate(timeout=400)[0] for rank in ranks]
     finally:
         for rank in ranks:
             rank.kill()
