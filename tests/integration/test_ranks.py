@@ -118,7 +118,7 @@ def by_hand(workplace, *arguments: str) -> list[subprocess.Popen[str]]:
 def test_a_stopped_rank_ends_the_others_at_the_timeout_with_who_waits_for_whom(two_ranks):
     place = two_ranks
     first, second = by_hand(place, "SIGSTOP", "2")
-    said, _ = first.communicate(timeout=120)
+    said, _ = first.communicate(timeout=240)
     waited = time.time() - (place.folder / "lost").stat().st_mtime
     assert first.returncode == 7, said
     assert TIMEOUT_SECONDS - 1 <= waited < TIMEOUT_SECONDS + 10
