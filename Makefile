@@ -15,7 +15,8 @@ PYTHON   ?= $(shell for name in python3.13 python3.12 python3.11 python3; do \
 	&& echo $$name && break; done)
 PIP       = $(BIN)/python -m pip install --disable-pip-version-check -qq $(PIP_ARGS) -c constraints.txt
 TORCH     = $(shell grep '^torch==' constraints.txt)
-BENCHMARKS = cpu_vs_trl cpu_ladder cpu_scaling loss_head memory_plan data_path generation gpu_smoke
+BENCHMARKS = cpu_vs_trl ranks_vs_threads cpu_ladder cpu_scaling loss_head memory_plan data_path many_rows generation \
+	gpu_smoke
 BENCHMARKS_GPU = gpu_lora_8b gpu_sft_8b gpu_smollm2
 STUDIES    = verdicts demo_seeds spectral_moments spectral_study extraction_agreement likelihood_parity shared_prefix \
 	fp8_parity adam8bit_parity

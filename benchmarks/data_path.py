@@ -81,7 +81,8 @@ def packing(data: Path) -> dict[str, float]:
     """Padding that batches would have, and how full packs are."""
     import numpy as np
 
-    from whet.data.packing import padding_share, plan_packs
+    from whet.data.pack_plan import plan_packs
+    from whet.data.packing import padding_share
     from whet.data.pipeline import prepare
     from whet.data.sampler import epoch_order
     from whet.models.tokenizer import load_tokenizer

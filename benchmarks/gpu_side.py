@@ -171,6 +171,7 @@ def build(job: dict[str, Any], *, rows: Any = None) -> Any:
     from whet.kernels import attention_varlen
     from whet.models.load import LoadedModel
     from whet.parallel.env import Env
+    from whet.parallel.mesh import Layout
     from whet.recipe.resolve import resolve
     from whet.train import memory_plan
     from whet.train.callbacks import Callbacks
@@ -203,9 +204,10 @@ def build(job: dict[str, Any], *, rows: Any = None) -> Any:
         plan = replace(plan, attention=attention_varlen.choose(attention_varlen.heads_of(model, dtype), device))
     if job.get("memory_gb"):
         plan = memory_plan.decide(
-            recipe, plan, loaded=loaded, order=order, num_taught=rows.num_taught, env=Env(), device=device, say=print
-        )
-    return build_training(recipe, plan, Env(), device, loaded, data, order, Callbacks([]), is_restored=False)
+            recipe, plan, loaded=loaded, order=order, num_taught=rows.num_taught, env=Env(), device=device,
+            layout=Layout(), say=print,
+        )  # fmt: skip
+    return build_training(recipe, plan, Env(), Layout(), device, loaded, data, order, Callbacks([]), is_restored=False)
 
 
 def timed(job: dict[str, Any], run: Any, step: Callable[[int], float]) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from whet.data.sampler import order_of
 from whet.data.templates import template_for
 from whet.models.load import LoadedModel, load_pretrained
 from whet.parallel.env import Env
+from whet.parallel.mesh import layout_of
 from whet.recipe.resolve import resolve
 from whet.recipe.schema import Adapter, Batch, Data, Model, Optim, Recipe, Source, Train
 from whet.train.callbacks import Callbacks, Requests
@@ -97,7 +98,10 @@ def build(recipe: Recipe, *, rows: Sequence[int] = (), env: Env | None = None) -
         recipe, world_size=env.world_size, num_samples=order.num_units, num_threads=torch.get_num_threads(),
         compute_dtype=str(loaded.compute_dtype).removeprefix("torch."),
     )  # fmt: skip
-    training = build_training(recipe, plan, env, device, loaded, data, order, Callbacks([]), is_restored=False)
+    layout = layout_of(recipe.parallel, env, strategy="replicate")
+    training = build_training(
+        recipe, plan, env, layout, device, loaded, data, order, Callbacks([]), is_restored=False
+    )  # fmt: skip
     return training, loaded
 
 

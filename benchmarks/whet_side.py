@@ -66,9 +66,11 @@ def read_run(folder: Path, ranks: int) -> dict[str, Any]:
     return {
         "tokens_per_second": sum(s["num_tokens"] for s in measured) / sum(s["seconds"] for s in measured),
         "seconds_per_step": [s["seconds"] for s in measured],
+        "communication_seconds": [s["communication_seconds"] for s in measured],
         "num_tokens": sum(s["num_tokens"] for s in steps),
         "losses": [s["loss"] for s in steps],
         "padding_share": 0.0,
+        "num_trainable": summary["num_trainable"],
         "peak_memory_bytes": summary["peak_memory_bytes"] * ranks,
         "configuration": {"ranks": ranks, "plan": plan, "kernels": summary["kernels"]},
     }

@@ -4,7 +4,8 @@ A page asks for code with `<!-- code: PATH#NAME -->` before a fenced block; the 
 `# docs: start-NAME` and `# docs: end-NAME`. `<!-- results -->` ... `<!-- end results -->` holds the tables made from
 benchmarks/results, `<!-- speed results -->` those that say what makes the speed, `<!-- gpu results -->` those of a GPU,
 `<!-- recipes -->` the table of
-recipes/, `<!-- metrics -->` that of the metrics; each has its `end` marker.
+recipes/, `<!-- metrics -->` that of the metrics, `<!-- scale: NAME -->` those of scale_tables.py; each has its `end`
+marker.
 """
 
 from __future__ import annotations
@@ -16,18 +17,28 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from scale_tables import TABLES as SCALE_TABLES
+
 from whet.cli.preview import preview_run
 from whet.evaluation.metrics import METRICS
 from whet.recipe import load_recipe
 
 ROOT = Path(__file__).parents[1]
-PAGES = ("docs/follow-a-batch.md", "docs/evaluation.md", "docs/speed.md", "README.md", "recipes/README.md")
+PAGES = (
+    "docs/follow-a-batch.md",
+    "docs/evaluation.md",
+    "docs/speed.md",
+    "docs/scale.md",
+    "README.md",
+    "recipes/README.md",
+)
 RESULTS = ROOT / "benchmarks" / "results"
 _RESULTS = re.compile(r"(<!-- results -->).*?(<!-- end results -->)", re.DOTALL)
 _SPEED = re.compile(r"(<!-- speed results -->).*?(<!-- end speed results -->)", re.DOTALL)
 _GPU = re.compile(r"(<!-- gpu results -->).*?(<!-- end gpu results -->)", re.DOTALL)
 _RECIPES = re.compile(r"(<!-- recipes -->).*?(<!-- end recipes -->)", re.DOTALL)
 _METRICS = re.compile(r"(<!-- metrics -->).*?(<!-- end metrics -->)", re.DOTALL)
+_SCALE = re.compile(r"(<!-- scale: (?P<name>[^>]+?) -->).*?(<!-- end scale -->)", re.DOTALL)
 _BLOCK = re.compile(r"(<!-- code: (?P<path>[^#\s]+)#(?P<name>\S+) -->\n```\w*\n).*?(?=```)", re.DOTALL)
 
 
@@ -47,8 +58,14 @@ def refreshed(page: str) -> str:
     text = _RESULTS.sub(lambda m: f"{m[1]}\n{result_tables(TABLES)}\n{m[2]}", text)
     text = _SPEED.sub(lambda m: f"{m[1]}\n{result_tables(SPEED_TABLES)}\n{m[2]}", text)
     text = _GPU.sub(lambda m: f"{m[1]}\n{gpu_table()}\n{m[2]}", text)
+    text = _SCALE.sub(lambda m: f"{m[1]}\n{scale_table(m['name'])}\n{m[3]}", text)
     text = _METRICS.sub(lambda m: f"{m[1]}\n{metric_table()}\n{m[2]}", text)
     return _RECIPES.sub(lambda m: f"{m[1]}\n{recipe_table()}\n{m[2]}", text)
+
+
+def scale_table(name: str) -> str:
+    """A table of docs/scale.md: computed, but for that of many rows."""
+    return result_tables({"many_rows": many_rows_table}) if name == "many rows" else SCALE_TABLES[name]()
 
 
 def metric_table() -> str:
@@ -312,6 +329,45 @@ def verdict_table(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def ranks_table(result: dict[str, Any]) -> str:
+    """ranks_vs_threads.json: one rank on each core against one process on all of them."""
+    rows = result["rows"]["rows_per_step"]
+    lines = [
+        f"**Ranks against threads** (SmolLM2-135M, LoRA, {rows} rows a step). {_where(result)}",
+        "",
+        "| side | ranks x threads | passes x rows | tokens/s, median (range) | runs | communication a step |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name, side in result["sides"].items():
+        low, high = side["range_tokens_per_second"]
+        lines.append(
+            f"| {name} | {side['ranks']} x {side['threads']} | {side['passes_at_a_time']} x {side['rows_per_pass']} "
+            f"| {side['median_tokens_per_second']:.0f} ({low:.0f} to {high:.0f}) | {side['runs']} "
+            f"| {1e3 * side['median_communication_seconds']:.0f} ms |"
+        )
+    for name, ratio in result["ratios"].items():
+        low, high = ratio["range"]
+        lines.append(f"\n{name}: {ratio['median']:.2f} ({low:.2f} to {high:.2f}, {ratio['runs']} rounds).")
+    return "\n".join(lines)
+
+
+def many_rows_table(result: dict[str, Any]) -> str:
+    """many_rows.json: seconds and bytes of the order of very many rows."""
+    lines = [
+        f"**The order of {result['rows']:,} rows**, lengths of 16 bits, global batch {result['global_batch']} on "
+        f"{result['world_size']} ranks; seconds of processor time. {_where(result)}",
+        "",
+        "| unit | first epoch | next epoch | a step | bytes of a row at the peak |",
+        "|---|---|---|---|---|",
+    ]
+    for case in result["cases"]:
+        lines.append(
+            f"| {case['case']} | {case['first_epoch_seconds']:.1f} s | {case['next_epoch_seconds']:.1f} s "
+            f"| {1e3 * case['median_step_seconds']:.1f} ms | {case['peak_bytes_per_row']:.0f} |"
+        )
+    return "\n".join(lines)
+
+
 TABLES = {
     "cpu_vs_trl": trl_table,
     "demo_seeds": demo_table,
@@ -322,6 +378,7 @@ TABLES = {
 
 SPEED_TABLES = {
     "cpu_ladder": ladder_table,
+    "ranks_vs_threads": ranks_table,
     "cpu_scaling": scaling_table,
     "loss_head": loss_head_table,
     "adam8bit_parity": parity_table,

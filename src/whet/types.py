@@ -259,6 +259,8 @@ class StepRecord:
     """sending gradients and waiting for the other ranks"""
     save_seconds: float = 0.0
     """held up by checkpoints since the line before"""
+    straggler: int | None = None
+    """the rank whose own work took over 1.2 times as long as the median rank's in the last steps; None: none did"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -27,7 +28,7 @@ def counting(model, prompts, *, on_finished, keys, **others):
         on_finished(index, num_finished)
         left -= 1
         if left == 0:
-            os.kill(os.getpid(), signal.SIGKILL)
+            os.kill(os.getpid(), getattr(signal, os.environ["DIES_BY"]))
     print("wrote", *keys, flush=True)
     return generate(model, prompts, on_finished=finished, keys=keys, **others)
 answers.generate = counting
@@ -56,13 +57,14 @@ def by_one_process(original, tmp_path_factory) -> dict[str, bytes]:
 
 
 def evaluate(
-    run: Path, cache: Path, *, world_size: int = 2, dies_at: tuple[int, ...] = ()
+    run: Path, cache: Path, *, world_size: int = 2, dies_at: tuple[int, ...] = (), dies_by: str = "SIGKILL"
 ) -> tuple[list[int], list[str], list[list[str]]]:
     """(exit codes, what each rank said, the rows that each rank wrote, in order)"""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     environment = os.environ | {"WHET_CACHE": str(cache), "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
+    environment["DIES_BY"] = dies_by
     if world_size > 1:
         environment |= {"WORLD_SIZE": str(world_size), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     limits = [*dies_at, *(-1 for _ in range(world_size - len(dies_at)))]
@@ -75,7 +77,10 @@ def evaluate(
         for rank, limit in enumerate(limits)
     ]  # fmt: skip
     try:
-        said = [process.communicate(timeout=150)[0] for process in ranks]
+        said = [ranks[0].communicate(timeout=150)[0]]
+        if dies_by == "SIGSTOP":
+            ranks[1].kill()
+        said += [process.communicate(timeout=150)[0] for process in ranks[1:]]
     finally:
         for process in ranks:
             process.kill()
@@ -122,6 +127,20 @@ def test_a_rank_that_dies_ends_the_other_at_once_and_the_same_command_goes_on(
     assert "16 rows before" in said[0]
     assert len(wrote[0]) + len(wrote[1]) == NUM_ROWS - 16 + NUM_ROWS
     assert contents(run) == by_one_process
+
+
+def test_a_rank_that_is_stopped_ends_the_one_that_leads_at_the_timeout(original, tmp_path):
+    run = shutil.copytree(original, tmp_path / "run")
+    with (run / "recipe.yaml").open("a", encoding="utf-8") as recipe:
+        recipe.write("\nparallel: {timeout_seconds: 4}\n")
+    started = time.monotonic()
+    codes, said, _ = evaluate(run, tmp_path / "cache", dies_at=(-1, 3), dies_by="SIGSTOP")
+    assert codes[0] == 7, said
+    assert time.monotonic() - started < WHOLE_MINUTE
+    found = re.search(
+        r"rank 1 \(host \S+, process \d+\) has not entered the exchange of texts; its last sign of life", said[0]
+    )
+    assert found and "in evaluation" in said[0] and "the same command again" in said[0], said
 
 
 def test_training_under_torchrun_evaluates_on_both_ranks(workplace):

@@ -8,22 +8,34 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from whet.data.sampler import Order
 from whet.evaluation.live import LiveSet
-from whet.kernels import select
+from whet.kernels import recompute, select
 from whet.kernels.dropout import DropoutState, StatelessDropout
+from whet.kernels.recompute import Recompute
 from whet.models.adapter_init import START_NAME
-from whet.models.adapters import ADAPTER_NAME, Trainables, attach_lora, train_all_weights, weights_form
+from whet.models.adapters import (
+    ADAPTER_NAME,
+    Trainables,
+    attach_lora,
+    free_all_weights,
+    train_all_weights,
+    weights_form,
+)
 from whet.optim.build import build_optimizer
 from whet.parallel.env import Env
-from whet.recipe.schema import Adapter, Optim
+from whet.parallel.mesh import Layout, layout_of
+from whet.recipe.schema import Adapter, Optim, Parallel
 from whet.train.best import Best
 from whet.train.callbacks import Callback, Callbacks, Requests
 from whet.train.loop import Training, train_step
 from whet.train.loss import LossModel
+from whet.train.model_side import shard
 from whet.train.saves import Saves
+from whet.train.shared_layers import share_layers, split_parameters
 from whet.train.signals import StopRequest
 from whet.types import ModelIdentity, RunPlan, StepRecord, TokenizedSample
 
@@ -118,15 +130,27 @@ def build_training(
     model: nn.Module, samples: Sequence[TokenizedSample], plan: RunPlan, *, adapter: Adapter | None = None,
     optim: Optim | None = None, seed: int = 0, env: Env | None = None, validation: Sequence[TokenizedSample] = (),
     callbacks: Sequence[Callback] = (), is_perturbed: bool = True, order: Order | None = None,
-    live: Sequence[LiveSet] = (), best: Best | None = None,
+    live: Sequence[LiveSet] = (), best: Best | None = None, layout: Layout | None = None,
+    recompute_level: Recompute = "none", uses_autocast: bool = False,
 ) -> Training:  # fmt: skip
     """What `whet.train.run` builds, for `model`: LoRA where `adapter` is given, else all weights."""
     optim = optim or Optim(lr=1e-3, schedule="constant", warmup=0)
     dropout = DropoutState(seed)
-    trainables = attach(model, adapter, dropout, seed=seed) if adapter else None
-    trainables = trainables or train_all_weights(model, weights_form(optim))
-    if adapter and is_perturbed:
-        perturb(trainables)
+    layout = layout or layout_of(Parallel(), env or Env(), strategy="replicate")
+    attached = attach(model, adapter, dropout, seed=seed) if adapter else None
+    if attached is None:
+        free_all_weights(model, weights_form(optim))
+    elif is_perturbed:
+        perturb(attached)
+    kernels = select.install(model, adapter_name=ADAPTER_NAME if adapter else None, start_name=START_NAME)
+    loss_model = loss_model_of(model)
+    if layout.num_tensor_ranks > 1:
+        share_layers(loss_model, model, layout, attached, torch.device("cpu"))
+    recompute.install(model, recompute_level)
+    if uses_autocast:
+        loss_model.compute_dtype, loss_model.uses_autocast = torch.bfloat16, True
+    sharding = shard(loss_model, model, layout, attached, torch.device("cpu"))
+    trainables = attached or train_all_weights(model, weights_form(optim))
     told = Callbacks(callbacks)
     return Training(
         plan=plan,
@@ -134,8 +158,8 @@ def build_training(
         env=env or Env(),
         device=torch.device("cpu"),
         model=model,
-        loss_model=loss_model_of(model),
-        kernels=select.install(model, adapter_name=ADAPTER_NAME if adapter else None, start_name=START_NAME),
+        loss_model=loss_model,
+        kernels=kernels,
         trainables=trainables,
         optimizer=build_optimizer(
             trainables.named,
@@ -153,6 +177,9 @@ def build_training(
         callbacks=told,
         best=best or Best(),
         saves=Saves(lambda step: lambda: None, run_folder=Path(), env=Env(), callbacks=told),
+        layout=layout,
+        sharding=sharding,
+        split=split_parameters(trainables, layout),
     )
 
 
@@ -163,13 +190,18 @@ def run_steps(training: Training, steps: Iterable[int] | None = None) -> list[St
 
 
 def values(training: Training) -> Tensor:
-    """All trained values as one flat vector."""
-    return torch.cat([p.detach().reshape(-1).double() for p in training.trainables.named.values()])
+    """All trained values as one flat vector; of sharded ones all ranks must ask."""
+    return torch.cat([whole(p.detach()).reshape(-1).double() for p in training.trainables.named.values()])
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """A sharded tensor gathered, another one as it is."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
 def gradients(training: Training) -> Tensor:
     """All gradients of the last step as one flat vector (clipping off: max_grad_norm=0)."""
-    return torch.cat([p.grad.reshape(-1).double() for p in training.trainables.named.values()])
+    return torch.cat([whole(p.grad).reshape(-1).double() for p in training.trainables.named.values()])
 
 
 def distance(a: Tensor, b: Tensor) -> float:

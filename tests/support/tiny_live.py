@@ -13,7 +13,8 @@ from whet.evaluation.live import LiveSet
 from whet.evaluation.questions import render_questions
 from whet.models.load import LoadedModel
 from whet.parallel.env import Env
-from whet.recipe.schema import Evaluate, MetricName, Source
+from whet.parallel.mesh import Layout, layout_of
+from whet.recipe.schema import Evaluate, MetricName, Parallel, Source
 from whet.types import Example, Message
 
 STOP_IDS = (0, 2)
@@ -39,6 +40,7 @@ def make_live(
     model: nn.Module, examples: Sequence[Example], *, metrics: Sequence[MetricName] = ("exact_match", "stop_rate"),
     every: int = 1, max_new_tokens: int = 10, batch_rows: int = 3, env: Env | None = None, temperature: float = 0.0,
     prefix: str = "", precision: Callable[[], AbstractContextManager[object]] = nullcontext,
+    layout: Layout | None = None,
 ) -> LiveSet:  # fmt: skip
     """`examples` for `model`, which has whet's attention installed; numbers are named `prefix` and their metric."""
     tokenizer = tiny_tokenizers.build_chatml()
@@ -58,6 +60,6 @@ def make_live(
         loaded=loaded,
         template=template,
         precision=precision,
-        env=env or Env(),
+        layout=layout or layout_of(Parallel(), env or Env(), strategy="replicate"),
         progress=lambda _name, _num_done, _num_rows: None,
     )

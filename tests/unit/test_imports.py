@@ -28,6 +28,8 @@ HOMES = {
     "triton": ("kernels/",),
     "typer": ("cli/",),
     "vllm": ("inference/",),
+    "invoke": ("launch/",),
+    "nemo_run": ("launch/",),
     "wandb": ("tracking/",),
     "mlflow": ("tracking/",),
     # what only the tests and benchmarks compare against

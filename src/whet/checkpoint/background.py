@@ -18,9 +18,9 @@ class Background:
         self.wait()
         self._job = self._thread.submit(job)
 
-    def is_done(self) -> bool:
-        """Whether no job is at work; raises the error of the one that ended."""
-        if self._job is not None and not self._job.done():
+    def is_done(self, *, within_seconds: float = 0.0) -> bool:
+        """Whether no job is at work, waiting so long for it at most; raises the error of the one that ended."""
+        if self._job is not None and not wait([self._job], within_seconds).done:
             return False
         self.wait()
         return True

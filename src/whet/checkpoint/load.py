@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from whet.checkpoint.manifest import verify
-from whet.checkpoint.names import checkpoint_folder, list_steps
+from whet.checkpoint.names import checkpoint_folder, is_sharded, list_steps
 from whet.errors import StorageError
 
 
@@ -23,10 +23,17 @@ class Checkpoint:
     folder: Path
     step: int
 
-    def tensors(self, name: str) -> dict[str, Tensor]:
-        """Named tensors of one safetensors file."""
+    @property
+    def is_sharded(self) -> bool:
+        """Whether weights and moments lie in the files of several ranks; `reshard.load_into` reads them."""
+        return is_sharded(self.folder)
+
+    def tensors(self, name: str, *, ending: str = "") -> dict[str, Tensor]:
+        """Named tensors of one safetensors file; of those alone whose name ends so."""
         try:
-            return load_file(self.folder / name)
+            with safe_open(self.folder / name, framework="pt") as file:
+                names = [key for key in file.keys() if key.endswith(ending)]  # noqa: SIM118 (not a mapping)
+                return {key: file.get_tensor(key) for key in names}
         except (OSError, SafetensorError) as error:
             raise StorageError(f"{name} cannot be read: {error}", where=str(self.folder)) from error
 
@@ -45,12 +52,17 @@ def open_checkpoint(folder: Path) -> Checkpoint:
     return Checkpoint(folder=folder, step=verify(folder).step)
 
 
-def newest_checkpoint(run_folder: Path) -> tuple[Checkpoint | None, list[str]]:
-    """The newest checkpoint that verifies, and a sentence for each newer one that had to be ignored."""
+def newest_checkpoint(
+    run_folder: Path, *, steps: Sequence[int] | None = None, open_one: Callable[[Path], Checkpoint] = open_checkpoint
+) -> tuple[Checkpoint | None, list[str]]:
+    """The newest checkpoint that verifies, and a sentence for each newer one that had to be ignored.
+
+    `steps` are looked at, newest first (None: all that are there), by `open_one`.
+    """
     notes: list[str] = []
-    for step in list_steps(run_folder):
+    for step in list_steps(run_folder) if steps is None else steps:
         try:
-            return open_checkpoint(folder := checkpoint_folder(run_folder, step)), notes
+            return open_one(folder := checkpoint_folder(run_folder, step)), notes
         except StorageError as error:
             notes.append(f"ignored {folder.name}: {error.what}")
     return None, notes

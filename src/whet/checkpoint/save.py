@@ -16,8 +16,10 @@ from torch import Tensor
 
 from whet.atomic import file_mode, sync_file
 from whet.checkpoint.manifest import NAME, write_manifest
-from whet.checkpoint.names import checkpoint_folder
+from whet.checkpoint.names import checkpoint_folder, is_sharded
 from whet.errors import StorageError
+
+_NO_LINKS_HERE = (errno.EPERM, errno.EACCES, errno.EMLINK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EXDEV)
 
 
 def write_files(
@@ -26,7 +28,7 @@ def write_files(
     tensors: Mapping[str, Mapping[str, Tensor]],
     documents: Mapping[str, Any],
     files: Mapping[str, bytes],
-) -> None:
+) -> list[Path]:
     """Write safetensors (`tensors`), JSON or text (`documents`) and `files` as they are, each synced to the disk."""
     for name, named in tensors.items():
         plain = {k: v.detach().cpu().contiguous() for k, v in named.items()}
@@ -36,9 +38,11 @@ def write_files(
         (folder / name).write_text(text, encoding="utf-8")
     for name, content in files.items():
         (folder / name).write_bytes(content)
-    for path in folder.iterdir():
+    written = [folder / name for name in (*tensors, *documents, *files)]
+    for path in written:
         path.chmod(file_mode())
         sync_file(path)
+    return written
 
 
 def save_checkpoint(
@@ -57,10 +61,7 @@ def save_checkpoint(
         temporary.mkdir()
         write_files(temporary, tensors=tensors, documents=documents, files=files)
         write_manifest(temporary, step=step)
-        if target.exists():
-            remove_checkpoint(target)
-        temporary.rename(target)
-        sync_file(run_folder)
+        put_in_place(temporary, target)
     except (OSError, SafetensorError) as error:
         described = storage_error(error, target)
         shutil.rmtree(temporary, ignore_errors=True)
@@ -68,22 +69,41 @@ def save_checkpoint(
     return target
 
 
+def put_in_place(draft: Path, target: Path) -> None:
+    """A draft with its manifest takes the name of the checkpoint, in place of an older one."""
+    if target.exists():
+        remove_checkpoint(target)
+    draft.rename(target)
+    sync_file(target.parent)
+
+
 def copy_checkpoint(source: Path, target: Path) -> None:
-    """A real copy under another name (checkpoint-best), whole or absent like the original."""
+    """A real folder under another name (checkpoint-best), whole or absent like the original.
+
+    The files of several ranks are linked, not copied, where the disk can: they are never changed, and one process would
+    copy what all wrote.
+    """
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
         shutil.rmtree(temporary, ignore_errors=True)
-        shutil.copytree(source, temporary)
+        shutil.copytree(source, temporary, copy_function=_link if is_sharded(source) else shutil.copy2)
         for path in temporary.iterdir():
             sync_file(path)
-        if target.exists():
-            remove_checkpoint(target)
-        temporary.rename(target)
-        sync_file(target.parent)
+        put_in_place(temporary, target)
     except OSError as error:
         described = storage_error(error, target)
         shutil.rmtree(temporary, ignore_errors=True)
         raise described from error
+
+
+def _link(source: str, target: str) -> None:
+    """Another name of the same file; a copy on a disk that has no such names."""
+    try:
+        os.link(source, target)
+    except OSError as error:
+        if error.errno not in _NO_LINKS_HERE:
+            raise
+        shutil.copy2(source, target)
 
 
 def remove_checkpoint(folder: Path) -> None:

@@ -100,12 +100,14 @@ def _homes(source: Path) -> tuple[Path, ...]:
 def make_run(folder: Path, recipe: Recipe, adapter: Path | None) -> None:
     """Make `folder` one that can be evaluated: `recipe`, and the weights of a run, checkpoint or adapter folder."""
     from whet.atomic import write_bytes, write_text
+    from whet.checkpoint.names import SHARDS
     from whet.inference.tuned import final_weights
     from whet.models.adapters import ADAPTER_CONFIG
+    from whet.models.weight_files import INDEX
     from whet.recipe import dump_recipe
 
     if adapter is not None:
-        for path in (final_weights(adapter), adapter / ADAPTER_CONFIG):
+        for path in (*final_weights(adapter), *(adapter / name for name in (ADAPTER_CONFIG, INDEX, SHARDS))):
             if path.is_file():
                 write_bytes(folder / path.name, path.read_bytes())
     write_text(folder / _RECIPE, dump_recipe(recipe))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,6 +12,7 @@ import typer
 from whet.cli.output import note, say, say_on_main, tell_all
 
 if TYPE_CHECKING:
+    from whet.parallel.rank_files import RankFiles
     from whet.recipe.schema import Recipe
 
 
@@ -42,18 +44,27 @@ def train(
     command prints its summary.
     """
     from whet.cli.recipe_file import load_any_recipe
+    from whet.launch.accelerate_settings import refuse_contradictions
+    from whet.launch.machine import count_gpus
+    from whet.parallel.place import read_env
+    from whet.parallel.rank_files import rank_files
     from whet.train import folder
     from whet.train.signals import interruptible
 
+    if int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0:
+        # torchrun started the ranks again: they continue what this launch began
+        fresh, resume = False, None
     loaded = load_any_recipe(recipe, overrides or (), say_on_main)
+    refuse_contradictions(os.environ, loaded, has_gpu=lambda: count_gpus() > 0)
     if dry_run:
         _rehearse(loaded, fresh=fresh)
         return
     folder.check_writable(Path(loaded.output), needed_bytes=folder.needed_bytes(loaded))
     if not fresh:
         folder.refuse_other_recipe(Path(loaded.output), loaded)
-    with interruptible():
-        _train(loaded, fresh=fresh, resume=resume, evaluate=evaluate)
+    env = read_env()
+    with rank_files(Path(loaded.output), rank=env.rank, world_size=env.world_size) as files, interruptible():
+        _train(loaded, files, fresh=fresh, resume=resume, evaluate=evaluate)
 
 
 def _rehearse(recipe: Recipe, *, fresh: bool) -> None:
@@ -71,7 +82,7 @@ def _rehearse(recipe: Recipe, *, fresh: bool) -> None:
     say("dry run: nothing was trained")
 
 
-def _train(recipe: Recipe, *, fresh: bool, resume: str | None, evaluate: bool) -> None:
+def _train(recipe: Recipe, files: RankFiles, *, fresh: bool, resume: str | None, evaluate: bool) -> None:
     from whet.allocator import keep_freed_memory, release_memory
     from whet.cli.quiet import quiet_libraries
     from whet.evaluation import scoring
@@ -84,7 +95,7 @@ def _train(recipe: Recipe, *, fresh: bool, resume: str | None, evaluate: bool) -
     say_on_main(keep_freed_memory())
     if evaluate:
         scoring.require(recipe.evaluate)  # before hours of training, not after them
-    outcome = run_recipe(recipe, Options(fresh=fresh, resume=resume, say=note, started=process_start()))
+    outcome = run_recipe(recipe, Options(fresh=fresh, resume=resume, say=note, started=process_start(), files=files))
     if outcome.is_main:
         state = "was finished before" if outcome.was_finished_before else f"finished in {outcome.seconds:.0f} s"
         say(f"{recipe.name}: {outcome.steps} steps, {state}")

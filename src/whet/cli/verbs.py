@@ -11,12 +11,14 @@ def register(app: typer.Typer) -> None:
         chat,
         compare,
         diff,
+        doctor,
         evaluate,
         explain,
         export,
         generate,
         init,
         inspect,
+        launch,
         merge,
         prepare,
         push,
@@ -32,6 +34,7 @@ def register(app: typer.Typer) -> None:
     app.command()(init.init)
     app.add_typer(recipe.app, name="recipe")
     app.command()(explain.explain)
+    app.add_typer(launch.app, name="launch")
     app.command()(prepare.prepare)
     app.command()(inspect.inspect)
     app.command()(train.train)
@@ -46,3 +49,4 @@ def register(app: typer.Typer) -> None:
     app.command()(chat.chat)
     app.command()(serve.serve)
     app.command()(push.push)
+    app.command()(doctor.doctor)

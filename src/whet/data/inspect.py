@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from whet.data.packing import padding_share, plan_packs
+from whet.data.pack_plan import plan_packs
+from whet.data.packing import padding_share
 from whet.data.sampler import epoch_order
 from whet.data.token_text import control_tokens, view_sample
 from whet.inspection import (

@@ -6,7 +6,7 @@ labels       a1 a2 a3 -  b1 b2 -      (- = -100: nothing to predict across a bor
 
 What all documents of a row begin with may be stored once, before them (data/shared_prefix.py).
 
-Which documents go together is decided by the sampler; `plan_packs` is its way of filling packs of a fixed length.
+Which documents go together is decided by the sampler (data/sampler.py, data/pack_plan.py).
 """
 
 from __future__ import annotations
@@ -71,6 +71,12 @@ def pack(
     )
 
 
+def fill_turn(*, is_pinned: bool = False) -> PackedBatch:
+    """A pass of one token that teaches nothing, for a rank without samples while others compute with its weights."""
+    nothing = TokenizedSample(id="", ids=np.zeros(1, dtype=np.int32), taught=np.zeros(1, dtype=bool))
+    return pack([nothing], is_pinned=is_pinned)
+
+
 def _join(rows: Sequence[np.ndarray], prefix: int) -> np.ndarray:
     """The first `prefix` entries, which all rows have in common, then what comes after them in each row."""
     empty = np.zeros(0, dtype=np.int64)
@@ -86,38 +92,11 @@ def to_device(batch: PackedBatch, device: torch.device) -> PackedBatch:
     return replace(batch, **copies)
 
 
-def plan_packs(lengths: np.ndarray, capacity: int) -> list[np.ndarray]:
-    """Samples -> packs of at most `capacity` tokens, best fit decreasing; each sample stands in exactly one pack.
-
-    Longest first, each into the pack with the least room that still takes it (Johnson, 1973: at most 11/9 of the
-    fewest possible packs). Deterministic: samples of equal length are taken in the order given. Inside a pack they
-    stand in that order too. Raises ValueError where a sample is longer than `capacity`.
-    """
-    if len(lengths) and int(lengths.max()) > capacity:
-        raise ValueError(f"a sample of {int(lengths.max())} tokens does not fit a pack of {capacity}")
-    packs: list[list[int]] = []
-    with_room: dict[int, list[int]] = {}
-    rooms = 0  # bit r is set where a pack with room for r tokens is waiting
-    for sample in np.argsort(-lengths, kind="stable").tolist():
-        length = int(lengths[sample])
-        fitting = rooms >> length
-        if fitting:
-            room = length + (fitting & -fitting).bit_length() - 1
-            pack_number = with_room[room].pop()
-            if not with_room[room]:
-                rooms &= ~(1 << room)
-        else:
-            room, pack_number = capacity, len(packs)
-            packs.append([])
-        packs[pack_number].append(sample)
-        left = room - length
-        with_room.setdefault(left, []).append(pack_number)
-        rooms |= 1 << left
-    return [np.array(sorted(pack), dtype=np.int64) for pack in packs]
-
-
 def padding_share(lengths: np.ndarray, batch_size: int) -> float:
     """Share of a padded batch that would be padding, if `batch_size` samples at a time were padded to their longest."""
-    starts = range(0, len(lengths), batch_size)
-    padded = sum(int(lengths[i : i + batch_size].max()) * len(lengths[i : i + batch_size]) for i in starts)
-    return 1 - int(lengths.sum()) / padded if padded else 0.0
+    if not len(lengths):
+        return 0.0
+    starts = np.arange(0, len(lengths), batch_size)
+    longest = np.maximum.reduceat(lengths, starts).astype(np.int64)
+    padded = int(longest @ np.diff(starts, append=len(lengths)))
+    return 1 - int(lengths.sum(dtype=np.int64)) / padded if padded else 0.0

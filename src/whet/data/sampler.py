@@ -15,15 +15,23 @@ from typing import Literal
 
 import numpy as np
 
-from whet.data.packing import padding_share, plan_packs
+from whet.data.pack_plan import PackPlan, index_dtype, plan_packs
+from whet.data.packing import padding_share
 from whet.data.shared_prefix import describe_sharing, estimate_common_prefix
 from whet.recipe.schema import Recipe
 from whet.types import RunPlan, TokenizedSet
 
 
 def epoch_order(num_samples: int, *, seed: int, epoch: int) -> np.ndarray:
-    """int64 [num_samples]: a permutation, another one in each epoch, the same on every machine."""
-    return np.random.Generator(np.random.PCG64([seed, epoch])).permutation(num_samples)
+    """int32 [num_samples]: a permutation, another one in each epoch, the same on every machine."""
+    return _shuffled(num_samples, [seed, epoch])
+
+
+def _shuffled(number: int, seed: list[int]) -> np.ndarray:
+    """int32 [number] (int64 from 2 billion on): what numpy's `permutation` says, in half of its memory."""
+    row = np.arange(number, dtype=index_dtype(number))
+    np.random.Generator(np.random.PCG64(seed)).shuffle(row)
+    return row
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +47,27 @@ class Step:
     def of_rank(self, rank: int, world_size: int) -> tuple[np.ndarray, ...]:
         """This rank's forward passes: the same number on every rank."""
         return self.passes[rank::world_size]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Epoch:
+    """The units of one epoch in order, in two or three arrays: millions of samples are no objects of Python."""
+
+    number: int
+    samples: np.ndarray
+    """int32 [num_samples], in order; empty where units are packs"""
+    packs: PackPlan | None
+    pack_order: np.ndarray
+    """int32 [num_packs]: which pack comes when"""
+
+    def __len__(self) -> int:
+        return len(self.samples) if self.packs is None else len(self.packs)
+
+    def units(self, first: int, last: int) -> list[np.ndarray]:
+        """The samples of each unit from `first` up to `last`, which may lie behind the end."""
+        if self.packs is None:
+            return list(self.samples[first:last, None])
+        return [self.packs[number] for number in self.pack_order[first:last].tolist()]
 
 
 class Order:
@@ -58,33 +87,38 @@ class Order:
         self.shared_prefix = shared_prefix
         self._sizes = tuple(source_sizes) or (len(lengths),)
         self._counts = None if weights is None else mix_counts(self._sizes, weights)
-        self._epoch: tuple[int, np.ndarray | list[np.ndarray]] = (-1, [])
-        self.num_units = len(self._units(0))
+        self._kept = self._make_epoch(0)
+        self.num_units = len(self._kept)
 
     def step(self, plan: RunPlan, step: int) -> Step:
         """The samples of 0-based optimizer step `step`; the last step of an epoch may be short."""
         epoch, step_in_epoch = divmod(step, plan.steps_per_epoch)
-        units = list(self._units(epoch)[step_in_epoch * plan.global_batch : (step_in_epoch + 1) * plan.global_batch])
+        first = step_in_epoch * plan.global_batch
+        units = self._epoch(epoch).units(first, first + plan.global_batch)
         tokens = [int(self.lengths[unit].sum()) for unit in units]
         passes = balance(tokens, plan.accumulation * plan.world_size)
         return Step(indices=_join(units), passes=tuple(_join([units[i] for i in each]) for each in passes))
 
-    def _units(self, epoch: int) -> np.ndarray | list[np.ndarray]:
-        """The epoch's units in order, each an array of samples; kept until another epoch is asked for."""
-        if self._epoch[0] != epoch:
-            samples = self._samples(epoch)
-            if self.unit == "samples":
-                self._epoch = (epoch, samples[:, None])
-            else:
-                packs = plan_packs(self.lengths[samples], self.capacity)
-                shuffled = np.random.Generator(np.random.PCG64([self.seed, epoch, 1])).permutation(len(packs))
-                self._epoch = (epoch, [samples[packs[i]] for i in shuffled])
-        return self._epoch[1]
+    def _epoch(self, number: int) -> _Epoch:
+        """Kept until another one is asked for."""
+        if self._kept.number != number:
+            self._kept = self._make_epoch(number)
+        return self._kept
+
+    def _make_epoch(self, number: int) -> _Epoch:
+        samples = self._samples(number)
+        nothing = np.zeros(0, dtype=samples.dtype)
+        if self.unit == "samples":
+            return _Epoch(number=number, samples=samples, packs=None, pack_order=nothing)
+        packs = plan_packs(self.lengths[samples], self.capacity)
+        in_epoch = PackPlan(samples=samples[packs.samples], starts=packs.starts)
+        pack_order = _shuffled(len(packs), [self.seed, number, 1])
+        return _Epoch(number=number, samples=nothing, packs=in_epoch, pack_order=pack_order)
 
     def _samples(self, epoch: int) -> np.ndarray:
         if self._counts is None:
             return epoch_order(len(self.lengths), seed=self.seed, epoch=epoch)
-        starts = np.cumsum((0, *self._sizes[:-1]))
+        starts = np.cumsum((0, *self._sizes[:-1])).astype(index_dtype(len(self.lengths)))
         parts = [
             start + _stretch_of_passes(size, epoch * count, (epoch + 1) * count, seed=[self.seed, number])
             for number, (start, size, count) in enumerate(zip(starts, self._sizes, self._counts, strict=True))
@@ -136,13 +170,10 @@ def mix_counts(sizes: Sequence[int], weights: Sequence[float]) -> tuple[int, ...
 
 def _stretch_of_passes(size: int, start: int, stop: int, *, seed: list[int]) -> np.ndarray:
     """Positions start..stop of an endless row of shuffled passes over `size` samples: each pass uses all of them."""
-    if size == 0:
-        return np.zeros(0, dtype=np.int64)
+    if size == 0 or start == stop:
+        return np.zeros(0, dtype=index_dtype(size))
     first, last = start // size, -(-stop // size)
-    passes = [
-        np.random.Generator(np.random.PCG64([*seed, number, 2])).permutation(size) for number in range(first, last)
-    ]
-    row = np.concatenate([np.zeros(0, dtype=np.int64), *passes])
+    row = np.concatenate([_shuffled(size, [*seed, number, 2]) for number in range(first, last)])
     return row[start - first * size : stop - first * size]
 
 

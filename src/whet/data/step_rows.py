@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from whet.data.packing import pack
-from whet.data.sampler import Order, batch_hash
+from whet.data.packing import fill_turn, pack
+from whet.data.sampler import Order, Step, batch_hash
 from whet.data.token_set import CachedSamples
 from whet.types import PackedBatch, RunPlan, TokenizedSample
 
@@ -23,7 +23,7 @@ class StepRows:
     step: int
     """0-based"""
     batches: tuple[PackedBatch, ...]
-    """this rank's micro-batches, in the host's memory; a turn without samples is left out"""
+    """this rank's micro-batches, in the host's memory; a turn without samples is left out, or filled"""
     sample_ids: tuple[str, ...]
     """of all ranks, in the global order"""
     num_tokens: int
@@ -33,26 +33,36 @@ class StepRows:
 
 def read_step(
     samples: Sequence[TokenizedSample], num_taught: np.ndarray, order: Order, plan: RunPlan, step: int,
-    *, rank: int, is_pinned: bool = False,
+    *, rank: int, is_pinned: bool = False, fills_turns: bool = False,
 ) -> StepRows:  # fmt: skip
     """Read and pack what `rank` takes of 0-based `step`, every sample once.
 
-    `num_taught`: int [num_samples]; `is_pinned`: in memory that a GPU copies without waiting.
+    `num_taught`: int [num_samples]; `is_pinned`: in memory that a GPU copies without waiting; `fills_turns`: every rank
+    has as many passes as the one that has most, where all must take part in each.
     """
     taken = order.step(plan, step)
-    turns = [turn for turn in taken.of_rank(rank, plan.world_size) if len(turn)]
+    turns = _turns(taken, rank, plan.world_size)
     own = {int(i): samples[i] for turn in turns for i in turn}
     ids = tuple(own[i].id if i in own else sample_id(samples, i) for i in taken.indices.tolist())
+    batches = [
+        pack([own[i] for i in turn.tolist()], is_pinned=is_pinned, share_prefix=plan.share_prefix) for turn in turns
+    ]
+    if fills_turns:
+        most = max(len(_turns(taken, each, plan.world_size)) for each in range(plan.world_size))
+        batches += [fill_turn(is_pinned=is_pinned)] * (most - len(turns))
     return StepRows(
         step=step,
-        batches=tuple(
-            pack([own[i] for i in turn.tolist()], is_pinned=is_pinned, share_prefix=plan.share_prefix) for turn in turns
-        ),
+        batches=tuple(batches),
         sample_ids=ids,
         num_tokens=int(order.lengths[taken.indices].sum(dtype=np.int64)),
         num_taught=int(num_taught[taken.indices].sum(dtype=np.int64)),
         batch_hash=batch_hash(ids),
     )
+
+
+def _turns(taken: Step, rank: int, num_ranks: int) -> list[np.ndarray]:
+    """The samples of each pass of this rank that has any."""
+    return [turn for turn in taken.of_rank(rank, num_ranks) if len(turn)]
 
 
 def sample_id(samples: Sequence[TokenizedSample], index: int) -> str:

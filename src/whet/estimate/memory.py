@@ -15,7 +15,7 @@ Shape letters: E hidden size, F channels of the feed-forward layer, Q all query 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
@@ -221,16 +221,29 @@ class Choice:
         return f"memory: predicts {of}, more than there is, with {what}: shorter samples or a smaller model would help"
 
 
+Parts = Callable[[Job, Pass, Recompute], Mapping[str, int]]
+"""what predicts the peak, part by part"""
+
+
 def choose(
     job: Job, passes: Mapping[int, Pass], *, budget_bytes: int, enough_tokens: int,
-    levels: Sequence[Recompute] = LEVELS,
+    levels: Sequence[Recompute] = LEVELS, parts: Parts = predict,
 ) -> Choice:  # fmt: skip
-    """The first way to compute a step that fits; `passes`: samples a pass -> the largest one.
+    """The first way to compute a step that fits; `passes`: samples a pass -> the largest one; `parts`: of the peak.
 
     Passes are as large as brings speed and not larger. Where they do not fit, smaller ones come before recomputing
     what is costly; outputs of norms are cheap. Where nothing fits, the way that needs least.
     """
-    ways = [_choice(job, passes, micro, level, budget_bytes) for micro, level in _ways(passes, enough_tokens, levels)]
+    ways = [
+        Choice(
+            micro_batch=micro,
+            recompute=level,
+            predicted_bytes=sum(parts(job, passes[micro], level).values()),
+            budget_bytes=budget_bytes,
+            tokens=passes[micro].tokens,
+        )
+        for micro, level in _ways(passes, enough_tokens, levels)
+    ]
     return next((way for way in ways if way.fits), min(ways, key=lambda way: way.predicted_bytes))
 
 
@@ -242,13 +255,3 @@ def _ways(
     for group in (("none", "norms"), ("mlp",), ("full",)):
         for micro in reversed(rising[: useful + 1]):
             yield from ((micro, level) for level in levels if level in group)
-
-
-def _choice(job: Job, passes: Mapping[int, Pass], micro: int, level: Recompute, budget: int) -> Choice:
-    return Choice(
-        micro_batch=micro,
-        recompute=level,
-        predicted_bytes=sum(predict(job, passes[micro], level).values()),
-        budget_bytes=budget,
-        tokens=passes[micro].tokens,
-    )

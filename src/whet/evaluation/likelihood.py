@@ -14,10 +14,11 @@ import numpy as np
 import torch
 
 from whet.data import templates
-from whet.data.packing import IGNORED, pack, plan_packs
+from whet.data.pack_plan import plan_packs
+from whet.data.packing import IGNORED, pack
 from whet.errors import DataError
 from whet.kernels.attention import DocumentLayout
-from whet.kernels.loss_head import nll_and_correct
+from whet.kernels.loss_head import nll_and_correct, share_of
 from whet.models.load import LoadedModel
 from whet.types import Example, TokenizedSample
 
@@ -122,11 +123,13 @@ def _measure(loaded: LoadedModel, samples: Sequence[TokenizedSample]) -> list[Go
         layout=DocumentLayout(batch.lengths),
     )
     taught_T = batch.labels_T != IGNORED
+    head = loaded.model.get_output_embeddings()
     nll_N, correct_N = nll_and_correct(
         out.last_hidden_state[0][taught_T],
-        loaded.model.get_output_embeddings().weight,
+        head.weight,
         batch.labels_T[taught_T],
         dtype=loaded.compute_dtype,
+        share=share_of(head),
     )
     sizes = [sample.num_taught for sample in samples]
     return [

@@ -23,7 +23,7 @@ from whet.evaluation.metrics import mean, need_likelihoods
 from whet.evaluation.questions import Questions, render_questions
 from whet.inference.engine import refuse_long_prompts
 from whet.models.load import LoadedModel
-from whet.parallel.env import Env
+from whet.parallel.mesh import Layout
 from whet.parallel.reduce import gather_texts
 from whet.recipe.measured import answered_in_training, measured_names
 from whet.recipe.schema import Evaluate, MetricName, Recipe
@@ -46,7 +46,8 @@ class LiveSet:
     template: Template
     precision: Callable[[], AbstractContextManager[object]]
     """the number format that the training forward pass runs in"""
-    env: Env
+    layout: Layout
+    """which rows this rank answers"""
     progress: Progress
 
     def measure(self) -> dict[str, float]:
@@ -66,14 +67,16 @@ class LiveSet:
     def _answer_all(self) -> dict[str, list[float | None]]:
         """All ranks' scores in the order of the rows. Ranks meet after each portion, so that none waits for long."""
         whole: dict[str, list[float | None]] = {metric: [] for metric in self._metrics}
-        world, num_rows = self.env.world_size, len(self.questions)
-        portion = world * PORTION_BATCHES * self.questions.decoding.batch_rows
+        num_ranks, num_rows = self.layout.num_data_ranks, len(self.questions)
+        portion = num_ranks * PORTION_BATCHES * self.questions.decoding.batch_rows
         for start in range(0, num_rows, portion):
             rows = range(start, min(num_rows, start + portion))
-            own = self._score(rows[self.env.rank :: world], num_before=start)
-            of_ranks = [json.loads(text) for text in gather_texts(json.dumps(own))]
+            own = self._score(rows[self.layout.data_rank :: num_ranks], num_before=start)
+            # ranks that share each layer have answered the same rows
+            texts = gather_texts(json.dumps(own))[:: self.layout.num_tensor_ranks]
+            of_ranks = [json.loads(text) for text in texts]
             for metric, scores in whole.items():
-                scores += [of_ranks[row % world][metric][row // world] for row in range(len(rows))]
+                scores += [of_ranks[row % num_ranks][metric][row // num_ranks] for row in range(len(rows))]
         return whole
 
     def _score(self, rows: Sequence[int], *, num_before: int) -> scoring.Scores:
@@ -86,7 +89,7 @@ class LiveSet:
             self.questions.decoding,
             stop_ids=self.questions.stop_ids,
             progress=lambda num_done: self.progress(
-                self.questions.name, num_before + num_done * self.env.world_size, len(self.questions)
+                self.questions.name, num_before + num_done * self.layout.num_data_ranks, len(self.questions)
             ),
         )
         judgements = [judge(example, each.text) for example, each in zip(examples, generations, strict=True)]
@@ -103,7 +106,7 @@ def live_sets(
     loaded: LoadedModel,
     *,
     precision: Callable[[], AbstractContextManager[object]],
-    env: Env,
+    layout: Layout,
     progress: Progress = lambda _name, _num_done, _num_rows: None,
 ) -> tuple[LiveSet, ...]:
     """What the recipe wants answered in training. RecipeError or HubError where a metric lacks what it needs.
@@ -121,7 +124,7 @@ def live_sets(
             loaded=loaded,
             template=data.template,
             precision=precision,
-            env=env,
+            layout=layout,
             progress=progress,
         )
         for entry in live

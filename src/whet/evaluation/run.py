@@ -29,7 +29,7 @@ from whet.evaluation.store import read_eval_report, write_comparison, write_eval
 from whet.evaluation.time_box import TimeBox
 from whet.evaluation.vllm_writer import VllmWriter
 from whet.evaluation.writers import LeadingWriter, OwnWriter, Writer, follow
-from whet.inference.tuned import final_weights
+from whet.inference.tuned import final_weights, name_final_weights
 from whet.inference.vllm_backend import require_vllm
 from whet.kernels import attention
 from whet.models.adapters import ADAPTER_CONFIG
@@ -86,7 +86,8 @@ def evaluate_run(
         require_vllm()
         if env.world_size > 1:
             raise RecipeError("vLLM spreads its work by itself", where="--backend vllm", mend="start one process")
-    with joined(env, choose_device(recipe.train.device, env)) as team:
+    device = choose_device(recipe.train.device, env)
+    with joined(env, device, timeout_seconds=recipe.parallel.timeout_seconds, folder=run_folder) as team:
         if not env.is_main:
             _follow(recipe, team)
             return []
@@ -355,10 +356,9 @@ def _name_base(loaded: LoadedModel) -> str:
 
 
 def _name_tuned(run_folder: Path) -> str:
-    weights = final_weights(run_folder)
     config = run_folder / ADAPTER_CONFIG
     scale = f" (config {cache.digest_of(config)[:16]})" if config.is_file() else ""
-    return f"{weights.name} {cache.digest_of(weights)}{scale}"
+    return f"{name_final_weights(run_folder)}{scale}"
 
 
 def _describe(who: str, questions: Questions, num_known: int, answers: Answers, *, num_asked: int) -> str:

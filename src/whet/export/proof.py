@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from transformers import AutoTokenizer
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
+from whet.checkpoint.names import is_sharded
 from whet.data.templates import build_template, prompts
 from whet.errors import GateError, OutOfMemoryError
 from whet.export.answers import Agreement, Spooled, compare_logits, continue_greedily, each_logits, top1_changed
@@ -130,7 +131,7 @@ def _ask_source(
 ) -> tuple[list[list[int]], Spooled, float | None]:
     """(prompts with continuations, the tuned model's logits on them, share of tokens that tuning changed)."""
     if source.adapter is None or source.update is None:
-        model = load_float32(Model(id=str(source.folder.resolve())))
+        model = _trained_whole(source)
         texts = continue_greedily(model, prompt_ids)
         return texts, Spooled(file, each_logits(model, texts)), None
     live: Any = attach_live(load_float32(source.model), source.adapter, source.update)
@@ -139,6 +140,17 @@ def _ask_source(
     with live.disable_adapter():
         changed = top1_changed(each_logits(live, texts), tuned)
     return texts, tuned, changed
+
+
+def _trained_whole(source: Source) -> nn.Module:
+    """The model of a full fine-tuning: as its folder is read by itself, or out of the shards of a checkpoint."""
+    if not is_sharded(source.folder):
+        return load_float32(Model(id=str(source.folder.resolve())))
+    model = load_float32(source.model)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            parameter.copy_(source.weights.read(name))
+    return model
 
 
 def load_float32(model: Model) -> nn.Module:

@@ -11,15 +11,16 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from whet import cache
 from whet.checkpoint.manifest import NAME as MANIFEST
+from whet.checkpoint.names import SHARDS, is_sharded, weight_shards
 from whet.errors import RecipeError, StorageError
 from whet.export.request import Request
 from whet.models.adapter_source import AdapterFolder, AdapterUpdate, check_fits, parse_adapter, read_adapter_folder
 from whet.models.adapters import ADAPTER_CONFIG, ADAPTER_WEIGHTS, FULL_WEIGHTS
-from whet.models.folder import read_json, refuse_own_code
+from whet.models.folder import read_json, refuse_own_code, weight_files
 from whet.models.merge import MergedWeights
 from whet.models.source import ModelSource, find_model
 from whet.models.tokenizer import read_stop_ids, read_tokenizer
-from whet.models.weight_files import list_tensors
+from whet.models.weight_files import INDEX, list_tensors
 from whet.recipe import load_recipe
 from whet.recipe.schema import Model, Recipe
 from whet.types import ModelIdentity
@@ -69,7 +70,8 @@ def open_source(request: Request) -> Source:
         raise RecipeError("no such folder", where=str(folder), mend="name a run, a checkpoint or an adapter folder")
     recipe = load_recipe(folder / _RECIPE) if (folder / _RECIPE).is_file() else None
     is_full = _is_full(folder)
-    _check_manifest(folder, FULL_WEIGHTS if is_full else ADAPTER_WEIGHTS)
+    files = _own_files(folder) if is_full else (folder / ADAPTER_WEIGHTS,)
+    _check_manifest(folder, files)
     adapter = None if is_full else read_adapter_folder(folder)
     model = _choose_base(request, recipe, adapter)
     base = find_model(model)
@@ -80,8 +82,8 @@ def open_source(request: Request) -> Source:
     update = None
     if adapter is not None:
         update = _parse(adapter, config, base)
-    files = (folder / FULL_WEIGHTS,) if is_full else base.weight_files
-    weights = MergedWeights(files, update, is_tied=bool(config.get("tie_word_embeddings")))
+    is_tied = bool(config.get("tie_word_embeddings"))
+    weights = MergedWeights(files if is_full else base.weight_files, update, is_tied=is_tied)
     if is_full:
         _check_same_weights(weights, base, folder)
     tokenizer, stop_ids, generation = _companions(folder, base.folder)
@@ -105,7 +107,8 @@ def _is_full(folder: Path) -> bool:
     """Whether the folder holds a whole model that whet trained; StorageError when it holds nothing trained yet."""
     if any((folder / name).exists() for name in (ADAPTER_WEIGHTS, ADAPTER_CONFIG, _PICKLED_ADAPTER)):
         return False
-    if (folder / FULL_WEIGHTS).is_file() and (folder / _RECIPE).is_file():
+    has_model = any((folder / name).is_file() for name in (FULL_WEIGHTS, INDEX, SHARDS))
+    if has_model and (folder / _RECIPE).is_file():
         return True
     raise StorageError(
         "has no final weights",
@@ -114,15 +117,28 @@ def _is_full(folder: Path) -> bool:
     )
 
 
-def _check_manifest(folder: Path, weights: str) -> None:
-    """The weight file is the one that the run wrote: safetensors has no checksum of its own."""
+def _own_files(folder: Path) -> tuple[Path, ...]:
+    """The files of a whole model, or the shards of a checkpoint that several ranks wrote."""
+    if (folder / FULL_WEIGHTS).is_file():
+        return (folder / FULL_WEIGHTS,)
+    return weight_shards(folder) if is_sharded(folder) else weight_files(folder)
+
+
+def _check_manifest(folder: Path, files: tuple[Path, ...]) -> None:
+    """The weight files are those that the run wrote: safetensors has no checksum of its own."""
     path = folder / MANIFEST
     if not path.is_file():
         return
-    expected = read_json(path).get("sha256", {}).get(weights)
-    if (folder / weights).is_file() and expected is not None and cache.digest_of(folder / weights) != expected:
+    expected = read_json(path).get("sha256", {})
+    if missing := sorted(
+        name for name in expected if name.startswith("weights-shard-") and not (folder / name).is_file()
+    ):
+        raise StorageError(f"{missing[0]} is missing", where=str(folder), mend="export another checkpoint of the run")
+    for file in files:
+        if not file.is_file() or file.name not in expected or cache.digest_of(file) == expected[file.name]:
+            continue
         raise StorageError(
-            f"{weights} was changed or damaged (SHA-256 differs from {MANIFEST})",
+            f"{file.name} was changed or damaged (SHA-256 differs from {MANIFEST})",
             where=str(folder),
             mend="export one of the run's checkpoints instead",
         )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -87,7 +87,7 @@ class _Decoder:
         self._cache = RowCache(
             num_layers=config.num_hidden_layers,  # type: ignore[union-attr,arg-type]
             num_rows=self.num_slots,
-            num_kv_heads=config.num_key_value_heads,  # type: ignore[union-attr,arg-type]
+            num_kv_heads=_num_kv_heads(model),
             head_dim=_head_dim(config),
             dtype=self._dtype,
             device=self._device,
@@ -199,6 +199,12 @@ class _Decoder:
 def _head_dim(config: object) -> int:
     head_dim = getattr(config, "head_dim", None)
     return int(head_dim or config.hidden_size // config.num_attention_heads)  # type: ignore[attr-defined]
+
+
+def _num_kv_heads(model: Any) -> int:
+    """Key heads that this process computes; where ranks share each layer, some of the model's."""
+    keys = model.model.layers[0].self_attn.k_proj
+    return int(keys.out_features) // _head_dim(model.config)
 
 
 @torch.inference_mode()

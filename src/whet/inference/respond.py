@@ -13,8 +13,9 @@ from pathlib import Path
 
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
+from whet.checkpoint.names import is_sharded
 from whet.data.templates import Template, build_template, end_ids_for, prompt_ids, template_for
-from whet.errors import RecipeError
+from whet.errors import RecipeError, StorageError
 from whet.inference.decoding import Decoding
 from whet.inference.engine import Completion, generate
 from whet.inference.text import answer_decoder
@@ -137,6 +138,12 @@ def _load(request: Request, folder: Path, recipe: Recipe | None) -> LoadedModel:
         raise RecipeError(f"{request.name} is no adapter folder, so it has no base to name", mend="leave the base out")
     if is_run:
         final_weights(folder)
+    if is_sharded(folder):
+        raise StorageError(
+            "holds its weights in blocks of several ranks, which nothing answers with",
+            where=str(folder),
+            mend="make a model of it first: whet export --to hf",
+        )
     if not has_adapter and not is_run:
         if request.uses_base:
             raise RecipeError(f"{request.name} is no run or adapter folder", mend="name the base itself")

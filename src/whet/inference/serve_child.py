@@ -23,7 +23,8 @@ class GuardedServe(Serve):
     """
 
     def start_server(self) -> None:
-        self.server.config.app = Guard(self.server.config.app)
+        application: Any = self.server.config.app
+        self.server.config.app = Guard(application)
         self.server.run()
 
 

@@ -60,9 +60,10 @@ def _splitmix_torch(x: Tensor) -> Tensor:
 
 
 @lru_cache(maxsize=64)
-def _columns(num_channels: int, device: torch.device) -> Tensor:
+def _columns(first_channel: int, num_channels: int, device: torch.device) -> Tensor:
     """int32 [C]: one hash per channel."""
-    return _int32(_splitmix(np.arange(num_channels, dtype=np.uint64))).to(device)
+    channels = np.arange(first_channel, first_channel + num_channels, dtype=np.uint64)
+    return _int32(_splitmix(channels)).to(device)
 
 
 def _mix32_(x: Tensor) -> Tensor:
@@ -188,6 +189,8 @@ class StatelessDropout(nn.Module):
     def __init__(self, p: float, *, module_name: str, state: DropoutState) -> None:
         super().__init__()
         self.p = p
+        self.first_channel = 0
+        """of the channels that this rank holds, where ranks share a layer: masks are those of the whole row"""
         self._state = state
         self._module_key = np.frombuffer(hashlib.sha256(module_name.encode()).digest()[:8], dtype=">u8").astype(
             np.uint64
@@ -204,7 +207,7 @@ class StatelessDropout(nn.Module):
         rows_T = state.rows(key) if device.type == "cpu" else state.rows_on(key, device)
         return Mask(
             rows_T1=rows_T[:, None],
-            columns_1C=_columns(num_channels, device)[None, :],
+            columns_1C=_columns(self.first_channel, num_channels, device)[None, :],
             threshold=int(self.p * 2**32) - 2**31,
         )
 

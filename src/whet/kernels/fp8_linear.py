@@ -1,7 +1,7 @@
 """A frozen linear layer in float8, and a model whose linear layers are replaced by such.
 
 Embedding, output head, norms, adapters and the projections to queries, keys and values keep their format
-(docs/decisions/0018-what-stays-in-bfloat16.md). The layers are meant for training over them: what is saved, merged or
+(docs/decisions/0019-what-stays-in-bfloat16.md). The layers are meant for training over them: what is saved, merged or
 exported belongs to the weights as they were.
 
 Shape letters: T tokens, I inputs, O outputs.

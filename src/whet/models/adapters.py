@@ -149,7 +149,7 @@ def attach_lora(
         documents={ADAPTER_CONFIG: _portable_config(config.to_dict(), form, identity)},
         is_adapter=True,
         form=form,
-        starts={n: p.data for n, p in wrapped.named_parameters() if f".{START_NAME}." in n},
+        starts={n: p for n, p in wrapped.named_parameters() if f".{START_NAME}." in n},
     )
 
 
@@ -246,12 +246,20 @@ def weights_form(optim: Optim) -> WeightsForm:
     return "mastered" if optim.master == "float32" else "wide"
 
 
-def train_all_weights(model: nn.Module, form: WeightsForm = "wide") -> Trainables:
-    """Every weight trains (a tied head counts once). Weights of float32 or wider need no masters and have none."""
+def free_all_weights(model: nn.Module, form: WeightsForm) -> None:
+    """Let every weight train, in the dtype in which it is held; what shards them comes after this."""
     for parameter in model.parameters():
-        if form == "wide":
+        if form == "wide" and parameter.dtype != _wide(parameter):
             parameter.data = parameter.data.to(_wide(parameter))
         parameter.requires_grad_(True)
+
+
+def train_all_weights(model: nn.Module, form: WeightsForm = "wide") -> Trainables:
+    """Every weight trains (a tied head counts once). Weights of float32 or wider need no masters and have none.
+
+    Masters lie where the weights do: of sharded ones (after `free_all_weights`) each rank makes its own part.
+    """
+    free_all_weights(model, form)
     named = dict(model.named_parameters())
     masters = {}
     if form == "mastered" and any(p.dtype != _wide(p) for p in named.values()):

@@ -3,11 +3,15 @@
 The `safetensors` library writes a file from tensors that are all in memory, and keeps what was read mapped as long as
 the file is open. Here a file is opened per tensor, and the header is written first: it only needs names, shapes and
 dtypes, which are known before the weights are made.
+
+A checkpoint of several ranks holds a tensor in pieces, in as many files; where each begins in the whole stands in the
+header of its file, as torch.distributed.checkpoint writes it.
 """
 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +23,8 @@ from torch import Tensor
 from whet.errors import NonFiniteError, StorageError
 
 INDEX = "model.safetensors.index.json"
+PIECES = "DCP_SHARDING_INFO"
+"""in the header of a file with pieces: name -> `saved_offsets`"""
 _NAMES = {
     torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16",
 }  # fmt: skip
@@ -27,33 +33,70 @@ _ALIGNMENT = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class StoredPiece:
+    """What one file holds of a tensor: all of it, or a block."""
+
+    path: Path
+    offsets: tuple[int, ...]
+    """where the block begins in the tensor, by dimension"""
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StoredTensor:
-    """A weight on the disk."""
+    """A weight on the disk. Invariant: the pieces are as large as the tensor."""
 
     name: str
-    path: Path
     shape: tuple[int, ...]
     dtype: torch.dtype
+    pieces: tuple[StoredPiece, ...]
 
 
 def list_tensors(files: tuple[Path, ...]) -> dict[str, StoredTensor]:
-    """Every tensor of `files` by name, read from their headers; StorageError when it is no floating-point weight."""
-    found = {}
+    """Every tensor of `files` by name, read from their headers.
+
+    StorageError when it is no floating-point weight, or when pieces of it are in none of the files.
+    """
+    dtypes: dict[str, torch.dtype] = {}
+    pieces: dict[str, list[StoredPiece]] = {}
     for path in files:
         with safe_open(path, framework="pt") as file:
+            offsets = json.loads((file.metadata() or {}).get(PIECES, "{}"))
             for name in file.keys():  # noqa: SIM118 (not a mapping)
-                piece = file.get_slice(name)
-                if piece.get_dtype() not in _DTYPES:
-                    raise StorageError(f"{name} holds {piece.get_dtype()}, not plain weights", where=str(path))
-                dtype = _DTYPES[piece.get_dtype()]
-                found[name] = StoredTensor(name=name, path=path, shape=tuple(piece.get_shape()), dtype=dtype)
-    return found
+                stored = file.get_slice(name)
+                if stored.get_dtype() not in _DTYPES:
+                    raise StorageError(f"{name} holds {stored.get_dtype()}, not plain weights", where=str(path))
+                dtypes[name], shape = _DTYPES[stored.get_dtype()], tuple(stored.get_shape())
+                if name in offsets:
+                    begin = tuple(offsets[name]["saved_offsets"])
+                    pieces.setdefault(name, []).append(StoredPiece(path=path, offsets=begin, shape=shape))
+                else:
+                    pieces[name] = [StoredPiece(path=path, offsets=(0,) * len(shape), shape=shape)]
+    return {name: _joined(name, dtypes[name], tuple(of_name)) for name, of_name in pieces.items()}
+
+
+def _joined(name: str, dtype: torch.dtype, pieces: tuple[StoredPiece, ...]) -> StoredTensor:
+    ends = [[begin + size for begin, size in zip(p.offsets, p.shape, strict=True)] for p in pieces]
+    shape = tuple(max(sizes) for sizes in zip(*ends, strict=True))
+    if sum(math.prod(piece.shape) for piece in pieces) != math.prod(shape):
+        raise StorageError(f"{name} is not there as a whole: pieces are missing", where=str(pieces[0].path.parent))
+    return StoredTensor(name=name, shape=shape, dtype=dtype, pieces=pieces)
 
 
 def read_tensor(stored: StoredTensor) -> Tensor:
-    """The tensor, in the dtype of its file."""
-    with safe_open(stored.path, framework="pt") as file:
-        tensor: Tensor = file.get_tensor(stored.name)
+    """The tensor, in the dtype of its file; made of its pieces one after the other."""
+    if len(stored.pieces) == 1:
+        return _read_piece(stored.name, stored.pieces[0])
+    tensor = torch.empty(stored.shape, dtype=stored.dtype)
+    for piece in stored.pieces:
+        block = tuple(slice(o, o + size) for o, size in zip(piece.offsets, piece.shape, strict=True))
+        tensor[block] = _read_piece(stored.name, piece)
+    return tensor
+
+
+def _read_piece(name: str, piece: StoredPiece) -> Tensor:
+    with safe_open(piece.path, framework="pt") as file:
+        tensor: Tensor = file.get_tensor(name)
     return tensor
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from whet.errors import StorageError
 from whet.optim.eight_bit import AdamW8bit
@@ -35,14 +36,15 @@ def build_optimizer(
     B factors of an adapter learn `lr_ratio` times as fast as the rest (LoRA+, arXiv:2402.12354): their group has that
     `lr_scale`, which whoever sets the rate of a step multiplies in.
     """
-    kinds: dict[tuple[float, float], list[nn.Parameter]] = {}
+    # a fused kernel takes sharded parameters or whole ones, not both
+    kinds: dict[tuple[float, float, bool], list[nn.Parameter]] = {}
     for name, parameter in named.items():
         decay = optim.weight_decay if decays(name, parameter) else 0.0
         lr_scale = lr_ratio if ".lora_B." in name else 1.0
-        kinds.setdefault((decay, lr_scale), []).append(parameter)
+        kinds.setdefault((decay, lr_scale, isinstance(parameter, DTensor)), []).append(parameter)
     groups = [
         {"params": params, "weight_decay": decay, "lr_scale": lr_scale, "lr": optim.lr * lr_scale}
-        for (decay, lr_scale), params in kinds.items()
+        for (decay, lr_scale, _), params in kinds.items()
     ]
     settings: dict[str, Any] = {"lr": optim.lr, "betas": optim.betas, "eps": optim.eps}
     if optim.name == "adamw_8bit":

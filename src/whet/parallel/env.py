@@ -1,58 +1,25 @@
-"""Which process of how many this is: read once from the variables that torchrun, accelerate and Slurm set."""
+"""The device of this process, and joining and leaving the other ranks."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping
-from dataclasses import dataclass
+import sys
+from collections.abc import Iterable
 from datetime import timedelta
-from functools import cache
-from itertools import count
+from pathlib import Path
 
 import torch
 import torch.distributed as dist
-from torch.distributed.distributed_c10d import PrefixStore, Store
-from torch.distributed.rendezvous import rendezvous
 
 from whet.errors import PeerLostError, RecipeError
+from whet.parallel import flight_recorder, patience, watch
+from whet.parallel.joining import join
+from whet.parallel.place import Env, read_env
+
+__all__ = ["TIMEOUT_SECONDS", "Env", "choose_device", "limit_waits", "read_env", "start", "stop"]
 
 # torch's default of 30 minutes keeps seven GPUs idle half an hour because one rank died.
 TIMEOUT_SECONDS = 120
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Env:
-    """Place of this process among all ranks."""
-
-    rank: int = 0
-    world_size: int = 1
-    local_rank: int = 0
-    local_world_size: int = 1
-
-    @property
-    def is_main(self) -> bool:
-        return self.rank == 0
-
-
-def read_env(variables: Mapping[str, str] | None = None) -> Env:
-    """torchrun's and accelerate's RANK, WORLD_SIZE, LOCAL_RANK, LOCAL_WORLD_SIZE; else Slurm's; else one process."""
-    v = os.environ if variables is None else variables
-    try:
-        if "RANK" in v and "WORLD_SIZE" in v:
-            rank, world = int(v["RANK"]), int(v["WORLD_SIZE"])
-            local_rank = int(v.get("LOCAL_RANK", rank))
-            local_world = int(v.get("LOCAL_WORLD_SIZE", world))
-        elif int(v.get("SLURM_NTASKS", "1")) > 1 and "SLURM_PROCID" in v and "MASTER_ADDR" in v:
-            rank, world = int(v["SLURM_PROCID"]), int(v["SLURM_NTASKS"])
-            local_rank = int(v.get("SLURM_LOCALID", "0"))
-            local_world = int(v.get("SLURM_NTASKS_PER_NODE", "1"))
-        else:
-            return Env()
-    except ValueError as error:
-        raise RecipeError(f"a launcher variable is not a number ({error})", mend="launch with torchrun") from error
-    if not 0 <= rank < world:
-        raise RecipeError(f"RANK={rank} does not fit WORLD_SIZE={world}", mend="launch with torchrun")
-    return Env(rank=rank, world_size=world, local_rank=local_rank, local_world_size=local_world)
+_WATCH_SECONDS = 20
 
 
 def choose_device(requested: str, env: Env) -> torch.device:
@@ -69,38 +36,49 @@ def choose_device(requested: str, env: Env) -> torch.device:
     return device
 
 
-def start(env: Env, device: torch.device) -> None:
-    """Join the process group (gloo on CPUs, NCCL on GPUs); nothing to do for one process.
+def start(
+    env: Env, device: torch.device, *, timeout_seconds: float = TIMEOUT_SECONDS, folder: Path | None = None
+) -> None:  # fmt: skip
+    """Join the process group (gloo on CPUs, NCCL on GPUs) and the watch of ranks; nothing to do for one process.
 
-    A process may join several groups one after another, all ranks in the same order.
+    A process may join several groups one after another, all ranks in the same order. A rank that does not answer for
+    `timeout_seconds` ends the others; what is known of it then is written into the run folder `folder`.
     """
     if env.world_size == 1 or dist.is_initialized():
         return
-    backend = "nccl" if device.type == "cuda" else "gloo"
-    timeout = timedelta(seconds=TIMEOUT_SECONDS)
+    store = join(rank=env.rank, num_ranks=env.world_size, timeout_seconds=timeout_seconds, folder=folder)
+    backend, seconds = "gloo", timeout_seconds
+    if device.type == "cuda":
+        # NCCL ends the process without a word: the watch comes first
+        backend, seconds = "nccl", timeout_seconds + _WATCH_SECONDS
+        flight_recorder.switch_on()
     try:
-        # under keys of its own: in those of an earlier group a rank may find where the others were then
-        store = PrefixStore(f"whet/group_{next(_group_numbers)}", _meeting_point(env))
-        dist.init_process_group(backend, store=store, rank=env.rank, world_size=env.world_size, timeout=timeout)
+        dist.init_process_group(
+            backend, store=store, rank=env.rank, world_size=env.world_size, timeout=timedelta(seconds=seconds)
+        )
+        patience.form()
     except (RuntimeError, ValueError) as error:
-        raise PeerLostError(
-            f"rank {env.rank} of {env.world_size} could not join the others: {error}",
-            mend="start all ranks together (torchrun) and check MASTER_ADDR and MASTER_PORT",
-        ) from error
-
-
-_group_numbers = count()
-
-
-@cache
-def _meeting_point(env: Env) -> Store:
-    """The key-value store at MASTER_ADDR, which rank 0 or the launcher keeps open as long as the process lives."""
-    timeout = timedelta(seconds=TIMEOUT_SECONDS)
-    store, _, _ = next(rendezvous("env://", env.rank, env.world_size, timeout=timeout))
-    return store
+        lost = PeerLostError(
+            f"rank {env.rank} of {env.world_size} met the others, but no connection came about: {error}",
+            mend="see `whet doctor --dist`: GLOO_SOCKET_IFNAME or NCCL_SOCKET_IFNAME may name the wrong interface",
+        )
+        watch.end(lost)
+        raise lost from error
 
 
 def stop() -> None:
-    """Leave the process group."""
-    if dist.is_initialized():
-        dist.destroy_process_group()
+    """Leave the process group and the watch; called while an error ends this rank, it tells the others which."""
+    error = sys.exc_info()[1]
+    patience.dissolve()
+    try:
+        if dist.is_initialized():
+            dist.destroy_process_group()
+    finally:
+        watch.end(error)
+
+
+def limit_waits(groups: Iterable[dist.ProcessGroup], *, timeout_seconds: float) -> None:
+    """Give groups that were made later the same timeout; torch's own is 30 minutes, with NCCL 10."""
+    for group in groups:
+        more = _WATCH_SECONDS if dist.get_backend(group) == "nccl" else 0
+        group.set_timeout(timedelta(seconds=timeout_seconds + more))

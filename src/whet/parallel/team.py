@@ -1,24 +1,23 @@
 """One rank leads, the others wait for its word: texts between them, for work that only the leader can plan.
 
 The leader may do other things for long between two words, longer than a collective of a training step may last. A rank
-that dies is noticed at once all the same: its connections close.
+that dies is noticed at once all the same, and one that is stopped when the watch's time is over (watch.py).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import timedelta
+from pathlib import Path
 
 import torch
-import torch.distributed as dist
 
-from whet.errors import PeerLostError
 from whet.parallel import env as parallel_env
+from whet.parallel import watch
+from whet.parallel.collective import raise_if_lost
 from whet.parallel.env import Env
+from whet.parallel.patience import patient_group
 from whet.parallel.reduce import broadcast_text, gather_texts
-
-WAIT_SECONDS = 3600
 
 
 class Team:
@@ -26,38 +25,34 @@ class Team:
 
     def __init__(self, env: Env) -> None:
         self.env = env
-        self._group: dist.ProcessGroup | None = None
-        if env.world_size > 1:
-            # gloo moves texts whatever the model's device
-            self._group = dist.new_group(backend="gloo", timeout=timedelta(seconds=WAIT_SECONDS))
+        self._group = patient_group()
 
     def tell(self, text: str) -> None:
         """The leader's word, to everyone who calls `hear`."""
-        self._exchange(text)
+        broadcast_text(text, self._group, is_patient=True)
 
     def hear(self) -> str:
         """The leader's next word."""
-        return self._exchange(None)
+        return broadcast_text(None, self._group, is_patient=True)
 
     def gather(self, text: str) -> list[str]:
         """Everyone's text, in the order of the ranks; all must call it."""
-        return gather_texts(text, self._group)
-
-    def _exchange(self, text: str | None) -> str:
-        try:
-            return broadcast_text(text, self._group)
-        except RuntimeError as error:
-            raise PeerLostError(
-                f"rank {self.env.rank} lost another one: {error}",
-                mend="give the same command again: what is on the disk is used again",
-            ) from error
+        return gather_texts(text, self._group, is_patient=True)
 
 
 @contextmanager
-def joined(env: Env, device: torch.device) -> Iterator[Team]:
-    """The team of all ranks that this process is one of, for as long as this lasts."""
-    parallel_env.start(env, device)
+def joined(env: Env, device: torch.device, *, timeout_seconds: float, folder: Path) -> Iterator[Team]:
+    """The team of all ranks that this process is one of, for as long as this lasts.
+
+    A rank that does not live for `timeout_seconds` ends the others; what is known of it goes into the run folder.
+    """
+    parallel_env.start(env, device, timeout_seconds=timeout_seconds, folder=folder)
     try:
+        if (present := watch.current()) is not None:
+            present.presence.phase = lambda: "evaluation"
         yield Team(env)
+    except RuntimeError as error:
+        raise_if_lost(error)
+        raise
     finally:
         parallel_env.stop()

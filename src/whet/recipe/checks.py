@@ -13,7 +13,9 @@ from whet.recipe.measuring_checks import best_is_measured, rows_in_training
 from whet.recipe.problems import Finding, Path
 from whet.recipe.prompts import PROMPTS, QUESTION, prompt_text
 from whet.recipe.schema import STARTS_INSIDE_BASE, Adapter, Callback, Recipe, Source
+from whet.recipe.sharding_checks import parallel_is_meant
 from whet.recipe.splits import parse_split, share_rows, source_kind
+from whet.recipe.tensor_checks import layers_can_be_shared
 
 _SEARCH = 10_000
 """How far from a wish a divisor is looked for, so that an absurd batch size is answered at once too."""
@@ -352,6 +354,8 @@ CHECKS: tuple[Callable[[Recipe], Iterator[Finding]], ...] = (
     _adapter_start,
     _quantized_base_is_frozen,
     _optimizer_is_meant,
+    parallel_is_meant,
+    layers_can_be_shared,
     _adapter_places,
     _has_training_rows,
     _sources_make_sense,

@@ -247,6 +247,22 @@ class Train:
 
 
 @_section
+class Parallel:
+    """How several ranks share a run: changes speed and memory, not results, and may change when a run is continued."""
+
+    strategy: Literal["auto", "replicate", "fsdp", "hsdp"] = "auto"
+    """`replicate`: every rank holds the whole model. `fsdp`: each rank holds a part of the weights, gradients and
+    optimizer state and gathers the others' layer by layer (FSDP2, arXiv:2304.11277). `hsdp`: `fsdp` among `shards`
+    ranks, with copies of the whole among them. `auto`: `replicate` where it fits into a rank's memory, else `fsdp`."""
+    shards: Positive | None = None
+    """Ranks that hold one copy of the weights together, with `hsdp`; default the ranks of a node."""
+    tensor: Positive = 1
+    """Ranks that share the work of each layer (tensor and sequence parallelism); they see the same rows."""
+    timeout_seconds: Positive = 120
+    """How long a rank waits for the others in a collective operation before the run stops (exit code 7)."""
+
+
+@_section
 class Evaluate:
     """One set of held-out rows on which base and tuned answer."""
 
@@ -324,6 +340,7 @@ class Recipe:
     batch: Batch = Field(default_factory=Batch)
     optim: Optim = Field(default_factory=Optim)
     train: Train = Field(default_factory=Train)
+    parallel: Parallel = Field(default_factory=Parallel)
     evaluate: tuple[Evaluate, ...] = ()
     """Answered by base and tuned after training, compared row by row."""
     callbacks: tuple[Callback, ...] = ()

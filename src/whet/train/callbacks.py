@@ -24,15 +24,15 @@ class Requests:
     stop: bool = False
     save: bool = False
     evaluate: bool = False
-    is_saved: bool = False
-    """not of callbacks: rank 0 has the checkpoint in flight whole on its disk"""
+    is_writing: bool = False
+    """not of callbacks: this rank is still at work on the checkpoint in flight"""
 
     def __or__(self, other: Requests) -> Requests:
         return Requests(
             stop=self.stop or other.stop,
             save=self.save or other.save,
             evaluate=self.evaluate or other.evaluate,
-            is_saved=self.is_saved or other.is_saved,
+            is_writing=self.is_writing or other.is_writing,
         )
 
 

@@ -6,7 +6,7 @@ import json
 import resource
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -14,13 +14,19 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
+from torch import Tensor
 
 from whet import cache
-from whet.atomic import sync_file, write_text
+from whet.atomic import file_mode, sync_file, write_text
+from whet.checkpoint.load import Checkpoint
 from whet.checkpoint.manifest import NAME
+from whet.checkpoint.names import weight_shards
 from whet.checkpoint.save import storage_error, write_files
 from whet.errors import NonFiniteError
+from whet.models.adapters import FULL_WEIGHTS
 from whet.models.load import LoadedModel
+from whet.models.weight_files import list_tensors, read_tensor, write_sharded
+from whet.parallel import watch
 from whet.recipe.measured import PREFIX
 from whet.tracking.jsonl import FILE_NAME as METRICS
 from whet.train.bottleneck import Passes, bottleneck, split
@@ -29,6 +35,8 @@ from whet.train.laps import PARTS
 from whet.train.loop import Training
 
 _DRAFT = ".final.tmp"
+MAX_FILE_BYTES = 5_000_000_000
+"""of a file of the final model; a larger model has an index"""
 
 
 def tokenizer_files(tokenizer: Any, run_folder: Path) -> dict[str, bytes]:
@@ -41,43 +49,76 @@ def tokenizer_files(tokenizer: Any, run_folder: Path) -> dict[str, bytes]:
         return {path.name: path.read_bytes() for path in sorted(Path(folder).iterdir())}
 
 
-def write_final(run_folder: Path, training: Training, loaded: LoadedModel, files: Mapping[str, bytes]) -> None:
+def write_final(
+    run_folder: Path, training: Training, loaded: LoadedModel, files: Mapping[str, bytes],
+    saved: Checkpoint | None = None,
+) -> None:  # fmt: skip
     """Adapter or model, the tokenizer's `files` and generation settings into the run folder's root, manifest last.
 
-    NonFiniteError, with nothing written, when a weight is not finite; StorageError when the disk refuses.
+    The weights are read from `saved` where no rank holds all of them. A model passes through with memory for one of its
+    tensors. NonFiniteError, with nothing written, when a weight is not finite; StorageError when the disk refuses.
     """
     trainables = training.trainables
-    broken = [name for name, p in trainables.named.items() if not bool(torch.isfinite(p).all())]
-    if broken:
-        raise NonFiniteError(
-            f"{len(broken)} trained tensors are not finite, first {broken[0]}; no final model was written",
-            where=str(run_folder),
-            mend="continue from an earlier checkpoint with a lower optim.lr",
-        )
-    tensors = trainables.tensors()
+    adapter: dict[str, Tensor] = {}
+    if trainables.is_adapter:
+        adapter = saved.tensors(trainables.weights_file) if saved else trainables.tensors()
+    _refuse_broken(run_folder, trainables.named if saved is None else adapter)
     documents = dict(trainables.documents)
     if not trainables.is_adapter:
-        dtype = loaded.compute_dtype
-        tensors = {name: t.to(dtype) for name, t in tensors.items()}
-        documents["config.json"] = documents["config.json"] | {"dtype": str(dtype).removeprefix("torch.")}
+        documents["config.json"] = documents["config.json"] | {"dtype": str(loaded.compute_dtype).split(".")[-1]}
     generation = loaded.model.generation_config.to_dict() | {"eos_token_id": list(loaded.stop_ids)}
     documents["generation_config.json"] = json.loads(json.dumps(generation, default=str))
     draft = run_folder / _DRAFT
     try:
         shutil.rmtree(draft, ignore_errors=True)
         draft.mkdir()
-        write_files(draft, tensors={trainables.weights_file: tensors}, documents=documents, files=files)
+        tensors = {trainables.weights_file: adapter} if trainables.is_adapter else {}
+        write_files(draft, tensors=tensors, documents=documents, files=files)
+        if not trainables.is_adapter:
+            write_model(draft, saved.folder if saved else trainables.named, loaded.compute_dtype)
         _put_in_place(draft, run_folder)
+    except NonFiniteError:
+        shutil.rmtree(draft, ignore_errors=True)
+        raise
     except (OSError, SafetensorError) as error:
         described = storage_error(error, run_folder / trainables.weights_file)
         shutil.rmtree(draft, ignore_errors=True)
         raise described from error
 
 
+def _refuse_broken(run_folder: Path, tensors: Mapping[str, Tensor]) -> None:
+    broken = [name for name, tensor in tensors.items() if not bool(torch.isfinite(tensor).all())]
+    if broken:
+        raise NonFiniteError(
+            f"{len(broken)} trained tensors are not finite, first {broken[0]}; no final model was written",
+            where=str(run_folder),
+            mend="continue from an earlier checkpoint with a lower optim.lr",
+        )
+
+
+def write_model(draft: Path, weights: Mapping[str, Tensor] | Path, dtype: torch.dtype) -> None:
+    """All weights in `dtype`, one after the other, from memory or from a checkpoint folder."""
+    read: Callable[[str], Tensor]
+    if isinstance(weights, Path):
+        stored = list_tensors(weight_shards(weights) or (weights / FULL_WEIGHTS,))
+        shapes = {name: tensor.shape for name, tensor in stored.items()}
+        read = lambda name: read_tensor(stored[name])  # noqa: E731
+    else:
+        shapes = {name: tuple(tensor.shape) for name, tensor in weights.items()}
+        read = weights.__getitem__
+    in_file = {name: (shape, dtype) for name, shape in sorted(shapes.items())}
+    write_sharded(draft, in_file, read, max_shard_bytes=MAX_FILE_BYTES)
+    for path in draft.glob("model*"):
+        path.chmod(file_mode())
+        sync_file(path)
+
+
 def _put_in_place(draft: Path, run_folder: Path) -> None:
     """Move the files of `draft` into `run_folder`; the manifest is removed first and written last."""
     names = sorted(p.name for p in draft.iterdir())
     (run_folder / NAME).unlink(missing_ok=True)
+    for path in run_folder.glob("model*.safetensors*"):
+        path.unlink()  # an earlier end of this run may have had other files
     for name in names:
         (draft / name).replace(run_folder / name)
     draft.rmdir()
@@ -105,6 +146,7 @@ def write_summary(
     ended = _best_and_last(training, steps, final_step)
     peak = peak_memory_bytes(training.device)
     memory = _memory_sentence(plan.predicted_memory_bytes, peak, training.device)
+    straggler = training.pace.sentence(watch.host_of)
     document = {
         "status": status,
         "steps": steps,
@@ -114,7 +156,7 @@ def write_summary(
         "tokens_per_second": totals.num_tokens / totals.seconds if totals.seconds else None,
         "last_train_loss": totals.last_loss,
         **ended,
-        "sentences": [*ended["sentences"], *(each for each in (where_time_went, memory) if each)],
+        "sentences": [*ended["sentences"], *(each for each in (where_time_went, straggler, memory) if each)],
         "bottleneck": where_time_went,
         "seconds_by_part": by_part,
         "startup_seconds": dict(training.startup_seconds),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 import time
 
-from whet.data.packing import pack
+from whet.data.packing import to_device
 from whet.train.loop import Training
 
 NUM_MEASURED = 3
@@ -34,10 +34,7 @@ def steps_that_fit(budget_seconds: float, seconds_per_step: float, *, at_most: i
 
 
 def _pass(run: Training, *, step: int, num_micro_batches: int) -> None:
-    this_step = run.order.step(run.plan, step % run.plan.steps_per_epoch)
-    for one_pass in this_step.of_rank(run.env.rank, run.plan.world_size)[:num_micro_batches]:
-        if len(one_pass) == 0:
-            continue
-        batch = pack([run.samples[i] for i in one_pass], run.device, share_prefix=run.plan.share_prefix)
+    batches = run.rows(step % run.plan.steps_per_epoch).batches[:num_micro_batches]
+    for batch in (to_device(each, run.device) for each in run.sharding.in_turn(batches)):
         with run.dropout.micro_batch(step, batch):
             run.loss_model.nll_sum(batch).backward()

@@ -32,7 +32,7 @@ SUMMARY = "summary.json"
 FREE_TO_CHANGE = (
     "tracking", "train.keep", "train.threads", "output", "name",
     # how a step is computed, up to rounding
-    "batch.micro_size", "train.memory_gb", "train.recompute", "train.loss_head", "train.compile",
+    "batch.micro_size", "train.memory_gb", "train.recompute", "train.loss_head", "train.compile", "parallel",
 )  # fmt: skip
 _DECIDES = ("source", "max_new_tokens", "temperature", "top_p", "stop", "judge", "every", "max_rows")
 
@@ -153,6 +153,16 @@ def refuse_other_recipe(folder: Path, recipe: Recipe) -> None:
             where=str(folder),
             mend="undo the change, choose another `output`, or start anew with --fresh (the old run is moved aside)",
         )
+
+
+def describe_other_ranks(folder: Path, recipe: Recipe) -> str | None:
+    """What the section `parallel` said when the run in `folder` began or was last continued, where it differs now."""
+    path = folder / RECIPE
+    if not path.is_file():
+        return None
+    before, now = (asdict(each.parallel) for each in (load_recipe(path), recipe))
+    changed = [f"parallel.{key} {before[key]} then, {now[key]} now" for key in now if before[key] != now[key]]
+    return f"continuing on other ranks: {', '.join(changed)}" if changed else None
 
 
 def _deciding_set(recipe: Recipe) -> dict[str, Any]:

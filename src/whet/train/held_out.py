@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import json
 import time
+from itertools import chain, repeat
 from typing import TYPE_CHECKING
 
 import torch
 
-from whet.data.packing import pack
+from whet.data.packing import fill_turn, pack, to_device
 from whet.parallel.reduce import broadcast_text, sum_over_ranks
 from whet.train.callbacks import EvalRecord
 from whet.types import RunPlan
@@ -28,7 +29,8 @@ def measure(run: Training, step: int, *, is_asked: bool) -> EvalRecord | None:
         metrics |= evaluate_loss(run)
     for live in run.live:
         if is_asked or is_due(step, live.every, run.plan):
-            metrics |= live.measure()
+            with run.sharding.whole():
+                metrics |= live.measure()
     if not metrics:
         return None
     # what is best and when to stop follows from these numbers: all ranks take rank 0's, to the last bit
@@ -41,13 +43,17 @@ def evaluate_loss(run: Training) -> dict[str, float]:
     """`loss` and `token_accuracy` over the validation rows: sums / taught tokens, which no batch size changes."""
     run.model.eval()
     rows_per_batch = run.plan.micro_batch
-    starts = range(0, len(run.validation), rows_per_batch)
+    layout, starts = run.layout, range(0, len(run.validation), rows_per_batch)
+    own = starts[layout.data_rank :: layout.num_data_ranks]
+    batches = (pack(run.validation[i : i + rows_per_batch], share_prefix=run.plan.share_prefix) for i in own)
+    # who shares weights takes part in every pass
+    num_empty = -(-len(starts) // layout.num_data_ranks) - len(own) if layout.is_sharded else 0
     totals = [0.0, 0.0, 0.0]
-    for start in list(starts)[run.env.rank :: run.env.world_size]:
-        rows = run.validation[start : start + rows_per_batch]
-        batch = pack(rows, run.device, share_prefix=run.plan.share_prefix)
-        totals = [t + x for t, x in zip(totals, run.loss_model.evaluate(batch), strict=True)]
-    nll, num_taught, num_correct = sum_over_ranks(totals, run.device)
+    with run.sharding.together():
+        for batch in chain(batches, repeat(fill_turn(), num_empty)):
+            found = run.loss_model.evaluate(to_device(batch, run.device))
+            totals = [t + x for t, x in zip(totals, found, strict=True)]
+    nll, num_taught, num_correct = sum_over_ranks(totals, run.device, layout.data_group)
     return {"loss": nll / num_taught, "token_accuracy": num_correct / num_taught, "num_taught": int(num_taught)}
 
 

@@ -72,6 +72,12 @@ class Laps:
 
     def __exit__(self, *_: object) -> None:
         self._laps.append((self._name, self._start, self._clock.mark()))
+        self._name = ""
+
+    @property
+    def now(self) -> str:
+        """The lap that is being run, for other threads to read; empty between laps."""
+        return self._name
 
     def add(self, others: Laps, *, share: float) -> None:
         """The laps of a thread that works beside others on the host: so much of each counts as time of the step."""

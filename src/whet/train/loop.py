@@ -25,8 +25,10 @@ from whet.kernels.dropout import DropoutState
 from whet.models.adapters import Trainables
 from whet.optim.clip import clip_gradients
 from whet.optim.schedule import lr_at
+from whet.parallel.collective import awaited
 from whet.parallel.env import Env
-from whet.parallel.reduce import all_reduce_step
+from whet.parallel.mesh import Layout
+from whet.parallel.wrap import Sharding
 from whet.recipe.schema import Optim
 from whet.train.best import Best
 from whet.train.callbacks import Callbacks, Requests
@@ -35,9 +37,11 @@ from whet.train.held_out import is_due, measure
 from whet.train.lanes import Backward, Lanes
 from whet.train.laps import Laps
 from whet.train.loss import LossModel
+from whet.train.pace import Pace
 from whet.train.prefetch import Prefetch
 from whet.train.saves import Saves
 from whet.train.signals import StopRequest
+from whet.train.step_sums import add_up
 from whet.types import PackedBatch, RunPlan, StepRecord, TokenizedSample
 
 if TYPE_CHECKING:
@@ -72,18 +76,32 @@ class Training:
     best: Best
     saves: Saves
     """writes checkpoints beside training"""
+    layout: Layout
+    """which rows this rank sees, and which part of the weights it holds"""
+    sharding: Sharding = field(default_factory=Sharding)
+    """gathers weights that lie in parts on several ranks"""
+    split: frozenset[Tensor] = frozenset()
+    """parameters that ranks which share layers hold in parts"""
     lanes: Lanes | None = None
     """runs several passes at a time; None = one after the other"""
     laps: Laps = field(default_factory=Laps)
     """where the time of a step goes"""
+    pace: Pace = field(default_factory=Pace)
+    """which rank holds the others up"""
     startup_seconds: Mapping[str, float] = field(default_factory=dict)
     """until the first step was done, by phase"""
 
     def rows(self, step: int) -> StepRows:
         """What 0-based `step` trains on, read now."""
-        is_pinned = self.device.type == "cuda"
         return read_step(
-            self.samples, self.num_taught, self.order, self.plan, step, rank=self.env.rank, is_pinned=is_pinned
+            self.samples,
+            self.num_taught,
+            self.order,
+            self.plan,
+            step,
+            rank=self.layout.data_rank,
+            is_pinned=self.device.type == "cuda",
+            fills_turns=self.layout.is_sharded,
         )
 
 
@@ -97,11 +115,11 @@ def train(run: Training, *, first_step: int, stop: StopRequest) -> int:
     with run.saves, Prefetch(run.rows, range(first_step, plan.total_steps), run.device) as rows:
         # patience is looked at here, so that a run that was killed after its last step does not go on when continued
         while done < plan.total_steps and not run.best.is_out_of_patience:
-            asked = replace(asked, is_saved=run.saves.is_whole())
+            asked = replace(asked, is_writing=run.saves.is_writing())
             record, agreed = train_step(run, done, asked=asked, stop=stop, rows=rows)
             done = record.step
-            if agreed.is_saved:
-                run.saves.tell()
+            if not agreed.is_writing:
+                run.saves.advance()
             asked = run.callbacks.after_step(record)
 
             measured = measure(run, done, is_asked=agreed.evaluate)
@@ -151,11 +169,14 @@ def train_step(
             allocator.trim_near(plan.predicted_memory_bytes)
 
     with laps("communication"):
-        asks = _on_device([asked.save, asked.evaluate, asked.stop or stop.is_set, asked.is_saved], run.device)
-        numbers = all_reduce_step(parameters, torch.cat([nll[None], asks]))
-    with laps("optimizer"):
-        norm = clip_gradients(parameters, run.optim.max_grad_norm)
-        nll_total, save, evaluate, stop_now, is_saved, grad_norm = torch.cat([numbers, norm[None].double()]).tolist()
+        asks = [asked.save, asked.evaluate, asked.stop or stop.is_set, asked.is_writing]
+        own = _on_device([*asks, *run.pace.slots()], run.device)
+        numbers = add_up(parameters, run.split, run.layout, nll=nll, own=own)
+    with laps("optimizer"), awaited():
+        norm = clip_gradients(parameters, run.optim.max_grad_norm, squares=numbers[:1], split=run.split)
+        of_all = torch.cat([norm[None].double(), numbers[1:]]).tolist()
+        grad_norm, nll_total, save, evaluate, stop_now, writing, *seconds_of_ranks = of_all
+    run.pace.heard(seconds_of_ranks)
     loss = nll_total / taken.num_taught
     if not (math.isfinite(loss) and math.isfinite(grad_norm)):
         raise _non_finite(step, loss, grad_norm, taken.sample_ids)
@@ -167,6 +188,7 @@ def train_step(
         run.optimizer.step()
 
     times = laps.take(time.monotonic() - started)
+    run.pace.finished(times)
     record = StepRecord(
         step=step + 1,
         epoch=(step + 1) / plan.steps_per_epoch,
@@ -177,9 +199,10 @@ def train_step(
         num_taught=taken.num_taught,
         tokens_per_second=taken.num_tokens / times["seconds"],
         batch_hash=taken.batch_hash,
+        straggler=run.pace.straggler,
         **times,
     )
-    agreed = Requests(save=save > 0, evaluate=evaluate > 0, stop=stop_now > 0, is_saved=is_saved > 0)
+    agreed = Requests(save=save > 0, evaluate=evaluate > 0, stop=stop_now > 0, is_writing=writing > 0)
     return record, agreed
 
 
@@ -205,7 +228,7 @@ def _passes(
 ) -> Iterator[Tensor]:
     """The loss of each pass, with the gradients added up in the parameters: one after the other, or in lanes."""
     if run.lanes is None:
-        return (one_pass(batch, run.laps, Tensor.backward) for batch in batches)
+        return (one_pass(batch, run.laps, Tensor.backward) for batch in run.sharding.in_turn(batches))
     return run.lanes.run(batches, one_pass, parameters, run.laps)
 
 

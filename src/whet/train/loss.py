@@ -3,28 +3,34 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from whet.kernels.attention import DocumentLayout
-from whet.kernels.loss_head import linear_nll_sum, nll_and_correct
+from whet.kernels.loss_head import linear_nll_sum, nll_and_correct, share_of
 from whet.kernels.loss_head_libraries import LossHead
 from whet.types import PackedBatch
 
 
-@dataclass(frozen=True, slots=True)
-class LossModel:
-    """A causal language model cut in two: the backbone that makes hidden states, and its output head."""
+class LossModel(nn.Module):
+    """A causal language model cut in two: the backbone that makes hidden states, and its output head.
 
-    backbone: nn.Module
-    head: nn.Linear
-    compute_dtype: torch.dtype
-    uses_autocast: bool
-    """Trained float32 weights with products in `compute_dtype` (full fine-tuning in bfloat16)."""
-    loss_head: LossHead = "chunked"
-    """whose head and cross-entropy training uses"""
+    A module, because what is shared out over ranks is gathered where a module is called.
+    """
+
+    def __init__(
+        self, *, backbone: nn.Module, head: nn.Linear, compute_dtype: torch.dtype, uses_autocast: bool,
+        loss_head: LossHead = "chunked",
+    ) -> None:  # fmt: skip
+        """`uses_autocast`: trained float32 weights with products in `compute_dtype` (full fine-tuning in bfloat16);
+        `loss_head`: whose head and cross-entropy training uses."""
+        super().__init__()
+        self.backbone = backbone
+        self.head = head
+        self.compute_dtype = compute_dtype
+        self.uses_autocast = uses_autocast
+        self.loss_head: LossHead = loss_head
 
     def precision(self, device_type: str) -> AbstractContextManager[object]:
         """Number format of the forward pass, in training, in evaluation and for answers in between."""
@@ -51,11 +57,18 @@ class LossModel:
         """
         hidden_NE = self.hidden(batch).index_select(0, batch.taught_N)
         labels_N = batch.labels_T.index_select(0, batch.taught_N)
-        return linear_nll_sum(hidden_NE, self.head.weight, labels_N, dtype=self.compute_dtype, kind=self.loss_head)
+        return linear_nll_sum(
+            hidden_NE, self.head.weight, labels_N, dtype=self.compute_dtype,
+            # libraries divide by the number of rows, and a pass that only fills a turn has none
+            kind=self.loss_head if len(labels_N) else "chunked",
+            share=share_of(self.head),
+        )  # fmt: skip
 
     @torch.no_grad()
     def evaluate(self, batch: PackedBatch) -> tuple[float, int, int]:
         """(summed nll in nats, taught tokens, taught tokens predicted right)."""
         hidden_NE, labels_N = (x_T.index_select(0, batch.taught_N) for x_T in (self.hidden(batch), batch.labels_T))
-        nll_N, correct_N = nll_and_correct(hidden_NE, self.head.weight, labels_N, dtype=self.compute_dtype)
+        nll_N, correct_N = nll_and_correct(
+            hidden_NE, self.head.weight, labels_N, dtype=self.compute_dtype, share=share_of(self.head)
+        )
         return float(nll_N.sum()), len(labels_N), int(correct_N.sum())

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from functools import partial
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -15,11 +16,19 @@ from whet.data.sampler import Order
 from whet.estimate import memory
 from whet.estimate.hardware import free_memory_bytes
 from whet.estimate.memory import Job, Pass
+from whet.estimate.shared_layers import shared_memory_parts
 from whet.models.adapters import weights_form
-from whet.models.families import LLAMA_SHAPED, num_adapter_parameters, num_parameters, shape_from_config
+from whet.models.families import (
+    LLAMA_SHAPED,
+    ModelShape,
+    num_adapter_parameters,
+    num_parameters,
+    shape_from_config,
+)
 from whet.models.load import LoadedModel
 from whet.optim.eight_bit import BLOCK
 from whet.parallel.env import Env
+from whet.parallel.mesh import Layout
 from whet.parallel.reduce import barrier, broadcast_text
 from whet.recipe.resolve import derive_accumulation, possible_micro_batches
 from whet.recipe.schema import STARTS_INSIDE_BASE, Recipe
@@ -33,7 +42,7 @@ _EIGHT_BIT_MOMENT_BYTES = 2 * (1 + 4 / BLOCK)
 
 def decide(
     recipe: Recipe, plan: RunPlan, *, loaded: LoadedModel, order: Order, num_taught: np.ndarray, env: Env,
-    device: torch.device, say: Callable[[str], None],
+    device: torch.device, layout: Layout, say: Callable[[str], None],
 ) -> RunPlan:  # fmt: skip
     """`plan` with micro-batch, recompute and predicted memory, the same on every rank.
 
@@ -41,18 +50,18 @@ def decide(
     `auto` means few samples and no recompute.
     """
     fixed = replace(plan, recompute="none" if recipe.train.recompute == "auto" else recipe.train.recompute)
-    barrier()  # every rank has loaded its model, so what is free now is free for training
+    barrier(is_patient=True)  # every rank has loaded its model, so what is free now is free for training
     if loaded.model.config.model_type not in LLAMA_SHAPED:
         return fixed
     # free memory differs from rank to rank and from moment to moment: one of them decides
-    choice = _choose(recipe, plan, loaded, order, num_taught, env, device) if env.is_main else None
+    choice = _choose(recipe, plan, loaded, order, num_taught, env, device, layout) if env.is_main else None
     # what loading took at its peak counts too where training takes less
     chosen = choice and [choice.micro_batch, choice.recompute, max(choice.predicted_bytes, peak_memory_bytes(device))]
     decided = json.loads(broadcast_text(json.dumps(chosen)))
     if decided is None:
         return fixed
     micro, recompute, predicted = decided
-    num_lanes = _lanes(recipe, plan, micro)
+    num_lanes = 1 if layout.mesh is not None else _lanes(recipe, plan, micro)
     if choice is not None:
         say(choice.sentence(num_lanes))
     cut = _cut(fixed, micro // num_lanes)
@@ -67,23 +76,33 @@ def _lanes(recipe: Recipe, plan: RunPlan, micro: int) -> int:
 
 def _choose(
     recipe: Recipe, plan: RunPlan, loaded: LoadedModel, order: Order, num_taught: np.ndarray, env: Env,
-    device: torch.device,
+    device: torch.device, layout: Layout,
 ) -> memory.Choice | None:  # fmt: skip
     """None where it is not known what is free."""
-    free, held = _free_bytes(device), _held_bytes(device)
-    if free is None:
+    limit = budget_bytes(recipe, env, device)
+    if limit is None:
         return None
+    is_here = loaded.model.device.type == device.type
     return memory.choose(
-        job_of(recipe, loaded, process_bytes=held - _model_bytes(loaded)),
+        job_of(recipe, loaded, device, process_bytes=_held_bytes(device) - _model_bytes(loaded) * is_here),
         {micro: largest_pass(order, _cut(plan, micro), num_taught) for micro in _candidates(recipe, plan)},
-        budget_bytes=memory.budget_bytes(
-            free_bytes=free,
-            own_bytes=held,
-            num_sharing=1 if device.type == "cuda" else env.local_world_size,
-            memory_gb=recipe.train.memory_gb,
-        ),
+        budget_bytes=limit,
         enough_tokens=memory.ENOUGH_TOKENS[device.type],
         levels=memory.LEVELS if recipe.train.recompute == "auto" else (recipe.train.recompute,),
+        parts=partial(shared_memory_parts, num_shards=layout.num_shards, num_ranks=layout.num_tensor_ranks),
+    )
+
+
+def budget_bytes(recipe: Recipe, env: Env, device: torch.device) -> int | None:
+    """What this rank may hold; None where it is not known what is free."""
+    free = _free_bytes(device)
+    if free is None:
+        return None
+    return memory.budget_bytes(
+        free_bytes=free,
+        own_bytes=_held_bytes(device),
+        num_sharing=1 if device.type == "cuda" else env.local_world_size,
+        memory_gb=recipe.train.memory_gb,
     )
 
 
@@ -106,9 +125,23 @@ def continued(recipe: Recipe, saved: RunPlan, world_size: int) -> RunPlan:
     )
 
 
-def job_of(recipe: Recipe, loaded: LoadedModel, *, process_bytes: int) -> Job:
+def job_of(recipe: Recipe, loaded: LoadedModel, device: torch.device, *, process_bytes: int) -> Job:
     """The sizes that memory follows from."""
-    shape, adapter = shape_from_config(loaded.model.config.to_dict()), recipe.adapter
+    job = job_from(
+        recipe,
+        shape_from_config(loaded.model.config.to_dict()),
+        compute_bytes=loaded.compute_dtype.itemsize,
+        device="cuda" if device.type == "cuda" else "cpu",
+    )
+    base_bytes = _model_bytes(loaded) if recipe.model.quantize != "none" else None
+    return replace(job, base_bytes=base_bytes, process_bytes=max(0, process_bytes))
+
+
+def job_from(
+    recipe: Recipe, shape: ModelShape, *, compute_bytes: int, device: Literal["cpu", "cuda"]
+) -> Job:  # fmt: skip
+    """The sizes that follow from a recipe and the shape of its model, which need not be loaded."""
+    adapter = recipe.adapter
     is_adapter = adapter.method != "none"
     sizes = shape.projection_sizes()
     targets = sizes if adapter.targets == "all-linear" else adapter.targets
@@ -123,16 +156,14 @@ def job_of(recipe: Recipe, loaded: LoadedModel, *, process_bytes: int) -> Job:
         num_heads=shape.num_heads,
         vocab=shape.vocab,
         num_base=num_parameters(shape),
-        base_bytes=_model_bytes(loaded) if recipe.model.quantize != "none" else None,
         num_trainable=num_adapter_parameters(shape, adapter)[0] if is_adapter else num_parameters(shape),
         trains_all=not is_adapter,
         is_fused=adapter.method == "lora" and recipe.model.quantize in ("none", "fp8"),
         narrow_values=ranks if is_adapter else 0,
-        compute_bytes=loaded.compute_dtype.itemsize,
+        compute_bytes=compute_bytes,
         is_tied=shape.tie_embeddings,
-        **_held(recipe, loaded.compute_dtype.itemsize),
-        process_bytes=max(0, process_bytes),
-        device="cuda" if loaded.model.device.type == "cuda" else "cpu",
+        **_held(recipe, compute_bytes),
+        device=device,
     )
 
 
@@ -149,17 +180,18 @@ def _held(recipe: Recipe, compute_bytes: int) -> dict[str, Any]:
 def largest_pass(order: Order, plan: RunPlan, num_taught: np.ndarray) -> Pass:
     """The most of everything that any pass of the first epoch holds (of some of its steps, where they are many)."""
     shared = order.shared_prefix if plan.share_prefix else 0
-    lengths, places = np.unique(order.lengths, return_inverse=True)
-    probabilities = np.array([memory.kept_probabilities(int(length), shared) for length in lengths])[places]
+    lengths = np.flatnonzero(np.bincount(order.lengths)).tolist()
+    probabilities = np.zeros(lengths[-1] + 1, dtype=np.int64)  # by length: there may be millions of samples
+    probabilities[lengths] = [memory.kept_probabilities(length, shared) for length in lengths]
     of_prefix = memory.kept_probabilities(shared)
     stride = -(-plan.steps_per_epoch // _MOST_STEPS_LOOKED_AT)
     # a sample alone shares nothing
-    tokens, taught, kept = int(lengths.max()), int(num_taught.max()), max(map(memory.kept_probabilities, lengths))
+    tokens, taught, kept = lengths[-1], int(num_taught.max()), max(map(memory.kept_probabilities, lengths))
     for step in range(0, plan.steps_per_epoch, stride):
         for one_pass in order.step(plan, step).passes:
             tokens = max(tokens, int(order.lengths[one_pass].sum()) - shared * max(0, len(one_pass) - 1))
             taught = max(taught, int(num_taught[one_pass].sum()))
-            kept = max(kept, int(probabilities[one_pass].sum()) + of_prefix)
+            kept = max(kept, int(probabilities[order.lengths[one_pass]].sum()) + of_prefix)
     return Pass(tokens=tokens, taught=taught, probabilities=int(kept))
 
 

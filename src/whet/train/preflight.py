@@ -26,6 +26,8 @@ from whet.estimate.hardware import processor_name, say_if_busy, usable_cores
 from whet.models.load import LoadedModel
 from whet.parallel.env import Env
 from whet.parallel.reduce import broadcast_text
+from whet.parallel.smoke import Smoke
+from whet.recipe.resolve import derive_accumulation, fixed_micro_batch
 from whet.recipe.schema import Data, Recipe
 from whet.train import memory_plan
 from whet.train.folder import refuse_other_recipe, write_json
@@ -70,6 +72,12 @@ def refuse_other_start(checkpoint: Checkpoint | None, recipe: Recipe, env: Env) 
         )
 
 
+def refuse_uneven_ranks(recipe: Recipe, env: Env) -> None:
+    """RecipeError, before anything is read, where the ranks cannot share the global batch; says which numbers can."""
+    num_data_ranks = max(1, env.world_size // recipe.parallel.tensor)
+    derive_accumulation(recipe.batch, num_data_ranks, fixed_micro_batch(recipe.batch, num_data_ranks))
+
+
 def continued_plan(recipe: Recipe, now: RunPlan, saved: Mapping[str, Any]) -> RunPlan:
     """The saved plan for today's ranks: what was decided stays decided, only the split of a step may differ."""
     known = {f.name for f in fields(RunPlan)}
@@ -88,10 +96,14 @@ def follow_template(loaded: LoadedModel, data: Data, template: Template) -> Load
     return replace(loaded, stop_ids=tuple(sorted(template.end_ids)))
 
 
-def write_facts(run_folder: Path, plan: RunPlan, data: PreparedData, loaded: LoadedModel, device: torch.device) -> None:
+def write_facts(
+    run_folder: Path, plan: RunPlan, data: PreparedData, loaded: LoadedModel, device: torch.device,
+    network: Smoke | None,
+) -> None:  # fmt: skip
     """run_plan.json, environment.json, data.json, ledger.json and model.json of a run; bad rows in quarantine.jsonl."""
     write_json(run_folder / PLAN, asdict(plan))
-    write_json(run_folder / "environment.json", _environment(plan, device))
+    all_reduce = {"all_reduce": asdict(network)} if network is not None else {}
+    write_json(run_folder / "environment.json", _environment(plan, device) | all_reduce)
     accounts = {"train": data.train} | ({"validation": data.validation} if data.validation else {})
     document: dict[str, Any] = {name: _account(tokens) for name, tokens in accounts.items()}
     write_json(run_folder / "data.json", document | {"notes": list(data.notes)})

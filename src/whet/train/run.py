@@ -11,7 +11,7 @@ from typing import Literal
 
 import torch
 
-from whet.checkpoint.load import Checkpoint, newest_checkpoint, open_checkpoint
+from whet.checkpoint.load import Checkpoint
 from whet.checkpoint.lock import locked
 from whet.checkpoint.retention import remove_leftovers
 from whet.data.pipeline import PreparedData, prepare
@@ -19,19 +19,17 @@ from whet.data.sampler import Order, describe_packing, order_of
 from whet.data.shared_prefix import pays
 from whet.errors import InterruptedRunError, RecipeError, StorageError
 from whet.evaluation.live import live_sets
-from whet.kernels import compile as layer_compile
-from whet.kernels import fp8_linear, recompute, select
-from whet.kernels.dropout import DropoutState, StatelessDropout
-from whet.kernels.loss_head_libraries import SENTENCES, refuse_unusable
-from whet.models.adapter_init import START_NAME
-from whet.models.adapter_rows import Losses
-from whet.models.adapters import ADAPTER_NAME, Trainables, attach_lora, train_all_weights, weights_form
 from whet.models.load import LoadedModel
 from whet.models.tokenizer import load_tokenizer
 from whet.optim.build import build_optimizer
 from whet.parallel import env as parallel_env
+from whet.parallel.collective import raise_if_lost
 from whet.parallel.env import Env
-from whet.parallel.reduce import barrier, broadcast_from_main, broadcast_text
+from whet.parallel.mesh import Layout
+from whet.parallel.rank_files import RankFiles, begin, voice
+from whet.parallel.reduce import barrier, broadcast_text
+from whet.parallel.smoke import smoke_test
+from whet.parallel.status import is_relaunch
 from whet.recipe import dump_recipe
 from whet.recipe.measured import chosen_on_verdict_rows
 from whet.recipe.resolve import resolve
@@ -40,18 +38,22 @@ from whet.train import finish, folder, memory_plan, on_monitor, preflight
 from whet.train.best import best_of
 from whet.train.callbacks import Callbacks
 from whet.train.chosen import chosen
-from whet.train.first_rows import first_losses
 from whet.train.fit import measure_step_seconds, steps_that_fit
 from whet.train.frozen_base import DTYPE_NAMES, load_base
 from whet.train.lanes import Lanes
 from whet.train.laps import Laps
 from whet.train.loop import Training, train
-from whet.train.loss import LossModel
+from whet.train.model_side import set_up_model, why_not_compiled
+from whet.train.on_watch import OnWatch
+from whet.train.pace import Pace
+from whet.train.placement import choose_layout
 from whet.train.saves import Saves
 from whet.train.signals import listening
+from whet.train.spread import spread_of
 from whet.train.startup import Startup
 from whet.train.state import PLAN, Saver
 from whet.train.switch_point import with_switch_point
+from whet.train.together import newest_together, open_together
 from whet.types import RunPlan
 
 Say = Callable[[str], None]
@@ -71,6 +73,8 @@ class Options:
     """where sentences for people go (rank 0 only)"""
     started: float | None = None
     """when the process began, by the monotonic clock, for the account of its start-up; None: not told"""
+    files: RankFiles | None = None
+    """status and log of this rank"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,21 +96,27 @@ def run_recipe(recipe: Recipe, options: Options | None = None) -> Outcome:
     """
     options = options or Options()
     env = parallel_env.read_env()
-    say: Say = options.say if env.is_main else lambda _: None
+    say = voice(options.say if env.is_main else None, options.files)
     run_folder = Path(recipe.output)
+    if is_relaunch(run_folder):
+        # torchrun repeats the whole command when it restarts its ranks
+        options = replace(options, fresh=False, resume=None)
     started = time.monotonic()
     if env.is_main:
         folder.check_writable(run_folder, needed_bytes=folder.needed_bytes(recipe))
         if options.fresh and (moved := folder.set_aside(run_folder)):
             say(f"moved the earlier run to {moved}")
     device = parallel_env.choose_device(recipe.train.device, env)
-    parallel_env.start(env, device)
+    parallel_env.start(env, device, timeout_seconds=recipe.parallel.timeout_seconds, folder=run_folder)
     try:
+        begin(options.files)
         with locked(run_folder) if env.is_main else preflight.nothing_to_lock():
             if env.is_main:
                 remove_leftovers(run_folder)
             found = folder.look(run_folder)
             folder.refuse_other_recipe(run_folder, recipe)
+            if (other := folder.describe_other_ranks(run_folder, recipe)) is not None:
+                say(other)
             if found.is_finished and options.resume in (None, "auto"):
                 steps, was_finished = int(found.summary["steps"]), True
             else:
@@ -114,6 +124,9 @@ def run_recipe(recipe: Recipe, options: Options | None = None) -> Outcome:
             if env.is_main:
                 for sentence in folder.look(run_folder).summary.get("sentences", ()):
                     say(sentence)
+    except RuntimeError as error:
+        raise_if_lost(error)
+        raise
     finally:
         parallel_env.stop()
     return Outcome(
@@ -126,47 +139,55 @@ def run_recipe(recipe: Recipe, options: Options | None = None) -> Outcome:
 
 
 def _train(recipe: Recipe, options: Options, env: Env, device: torch.device, run_folder: Path, say: Say) -> int:
+    preflight.refuse_uneven_ranks(recipe, env)
     startup = Startup(say, started=options.started)
+    network = smoke_test(device, say)
     num_threads = preflight.set_threads(recipe.train.threads, env, device, say)
-    checkpoint = _choose_checkpoint(run_folder, options, say)
+    checkpoint = _choose_checkpoint(run_folder, options, env, say)
     preflight.refuse_other_start(checkpoint, recipe, env)
     torch.manual_seed(recipe.seed)  # torch's own first seed is another one in every process
     # rows first: what is wrong with them is said before gigabytes of weights are read
     text_side = load_tokenizer(recipe.model)
     data = prepare(recipe, text_side.tokenizer, end_ids=text_side.stop_ids, base_folder=Path.cwd(), say=say)
     startup.reached("rows")
+    layout = choose_layout(recipe, env, device, text_side.folder, say)
     say(f"loading {recipe.model.id}")
-    loaded = preflight.follow_template(load_base(recipe, device), recipe.data, data.template)
+    # what will lie in parts on several GPUs may not fit on one
+    place = torch.device("cpu") if layout.mesh is not None else device
+    loaded = preflight.follow_template(load_base(recipe, place), recipe.data, data.template)
     startup.reached("model")
     order = order_of(recipe, data.train)
     if (flattered := chosen_on_verdict_rows(recipe)) is not None:
         say(f"{flattered}: its rows choose the weights and carry the verdict too, which so flatters; choose by a set "
             "of its own, with role: other")  # fmt: skip
 
-    plan = _plan(recipe, env, device, loaded, data, order, checkpoint, num_threads=num_threads, say=say)
+    plan = _plan(recipe, env, layout, device, loaded, data, order, checkpoint, num_threads=num_threads, say=say)
     for note in (*data.notes, describe_packing(order, plan.micro_batch, shares_prefix=plan.share_prefix)):
         say(note)
     monitor = on_monitor.Monitor(recipe, run_folder, env=env, say=say)
-    callbacks = Callbacks([startup, monitor, *chosen(recipe)])
+    callbacks = Callbacks([startup, monitor, OnWatch(options.files), *chosen(recipe)])
     training = build_training(
-        recipe, plan, env, device, loaded, data, order, callbacks, is_restored=checkpoint is not None
+        recipe, plan, env, layout, device, loaded, data, order, callbacks, is_restored=checkpoint is not None
     )
     startup.reached("adapter")
     live = live_sets(
-        recipe, data, loaded, precision=partial(training.loss_model.precision, device.type), env=env,
+        recipe, data, loaded, precision=partial(training.loss_model.precision, device.type), layout=layout,
         progress=monitor.answering,
     )  # fmt: skip
     if recipe.train.fit_seconds is not None and checkpoint is None:
         plan = _fit(recipe, training)
         say(f"{plan.measured_seconds_per_step:.2f} s per step: {plan.total_steps} steps fit the time budget")
     saver = _saver(recipe, run_folder, training, plan, loaded, data)
-    saves = Saves(saver.hold, run_folder=run_folder, env=env, callbacks=callbacks)
+    saves = Saves(
+        saver.hold, run_folder=run_folder, env=env, callbacks=callbacks, is_spread=saver.spread is not None,
+        join=saver.join if saver.is_sharded else None,
+    )  # fmt: skip
     training = replace(training, plan=plan, saves=saves, live=live, startup_seconds=startup.seconds)
     first_step = saver.restore(checkpoint) if checkpoint else 0
     barrier()  # every rank has looked into the folder; from here on rank 0 changes it
     if env.is_main:
         folder.begin(run_folder, saver.recipe_yaml)
-        preflight.write_facts(run_folder, plan, data, loaded, device)
+        preflight.write_facts(run_folder, plan, data, loaded, device, network)
     if env.is_main and checkpoint is not None:
         saver.go_on_from(checkpoint, say)
     say(f"{'continuing after' if first_step else 'training from'} step {first_step} of {plan.total_steps}")
@@ -174,13 +195,13 @@ def _train(recipe: Recipe, options: Options, env: Env, device: torch.device, run
 
 
 def _plan(
-    recipe: Recipe, env: Env, device: torch.device, loaded: LoadedModel, data: PreparedData, order: Order,
-    checkpoint: Checkpoint | None, *, num_threads: int, say: Say,
+    recipe: Recipe, env: Env, layout: Layout, device: torch.device, loaded: LoadedModel, data: PreparedData,
+    order: Order, checkpoint: Checkpoint | None, *, num_threads: int, say: Say,
 ) -> RunPlan:  # fmt: skip
     """The arithmetic of the run and what is measured once; a continued run keeps what its plan says."""
     plan = resolve(
         recipe,
-        world_size=env.world_size,
+        world_size=layout.num_data_ranks,
         num_samples=order.num_units,
         device=device.type,
         compute_dtype=DTYPE_NAMES[loaded.compute_dtype],
@@ -191,40 +212,23 @@ def _plan(
     else:
         plan = replace(plan, share_prefix=pays(recipe.batch.share_prefix, order.shared_prefix, order.lengths))
         plan = memory_plan.decide(
-            recipe, plan, loaded=loaded, order=order, num_taught=data.train.num_taught, env=env, device=device, say=say
-        )
+            recipe, plan, loaded=loaded, order=order, num_taught=data.train.num_taught, env=env, device=device,
+            layout=layout, say=say,
+        )  # fmt: skip
         plan = with_switch_point(plan, loaded, data, env)
-    return replace(plan, is_compiled=recipe.train.compile and _why_not_compiled(recipe, plan) is None)
+    return replace(plan, is_compiled=recipe.train.compile and why_not_compiled(recipe, plan, layout) is None)
 
 
 def build_training(
-    recipe: Recipe, plan: RunPlan, env: Env, device: torch.device, loaded: LoadedModel, data: PreparedData,
-    order: Order, callbacks: Callbacks, *, is_restored: bool,
+    recipe: Recipe, plan: RunPlan, env: Env, layout: Layout, device: torch.device, loaded: LoadedModel,
+    data: PreparedData, order: Order, callbacks: Callbacks, *, is_restored: bool,
 ) -> Training:  # fmt: skip
     """What `train` needs; nothing is asked of a run folder, so benchmarks build theirs with it."""
-    refuse_unusable(plan.loss_head, device)
-    dropout = DropoutState(recipe.seed)
-    loss_model = _loss_model(recipe, plan, loaded)
-    losses = partial(first_losses, loaded.model, loss_model, data.train.samples, order, plan, device)
-    trainables = _choose_trainables(recipe, loaded, dropout, losses, is_restored=is_restored)
-    kernels = select.install(
-        loaded.model,
-        adapter_name=ADAPTER_NAME if trainables.is_adapter else None,
-        start_name=START_NAME,
-        off=layer_compile.TAKES_OVER if plan.is_compiled else frozenset(),
-        longest_matmul_document=plan.longest_matmul_document,
-        attention_kind=plan.attention,
-        compute_dtype=loaded.compute_dtype,
-    )
-    if (base := fp8_linear.describe(loaded.model)) is not None:
-        kernels["frozen base"] = base
-    kernels["loss head"] = SENTENCES[plan.loss_head]
-    kernels["recompute"] = recompute.install(loaded.model, plan.recompute)
-    if plan.is_compiled:
-        kernels["compile"] = layer_compile.install(loaded.model)
-    elif recipe.train.compile:
-        kernels["compile"] = f"not used: {_why_not_compiled(recipe, plan)}"
-    broadcast_from_main(trainables.all_values.values())
+    side = set_up_model(
+        recipe, plan, loaded, layout, device, data.train.samples, order, is_restored=is_restored
+    )  # fmt: skip
+    trainables = side.trainables
+    has_lanes = plan.num_lanes > 1 and device.type == "cpu" and layout.mesh is None
     optimizer = build_optimizer(
         trainables.named, recipe.optim, lr_ratio=recipe.adapter.lr_ratio, weights=trainables.weights, seed=recipe.seed
     )
@@ -234,11 +238,11 @@ def build_training(
         env=env,
         device=device,
         model=loaded.model,
-        loss_model=loss_model,
-        kernels=kernels,
+        loss_model=side.loss_model,
+        kernels=side.kernels,
         trainables=trainables,
         optimizer=optimizer,
-        dropout=dropout,
+        dropout=side.dropout,
         samples=data.train.samples,
         num_taught=data.train.num_taught,
         order=order,
@@ -247,8 +251,12 @@ def build_training(
         callbacks=callbacks,
         best=best_of(recipe),
         saves=Saves(_not_saved, run_folder=Path(recipe.output), env=env, callbacks=callbacks),
-        lanes=Lanes(plan.num_lanes, plan.num_threads) if plan.num_lanes > 1 and device.type == "cpu" else None,
+        layout=layout,
+        sharding=side.sharding,
+        split=side.split,
+        lanes=Lanes(plan.num_lanes, plan.num_threads) if has_lanes else None,
         laps=Laps(device),
+        pace=Pace(env.rank, env.world_size),
     )
 
 
@@ -266,8 +274,8 @@ def _loop_and_finish(
     if training.env.is_main:
         final_step = None
         if is_complete:
-            final_step = saver.load_best() if final == "best" else done
-            finish.write_final(run_folder, training, loaded, saver.files)
+            final_step, saved = saver.end_with(final, done=done)
+            finish.write_final(run_folder, training, loaded, saver.files, saved)
         status = "finished" if is_complete else "interrupted"
         finish.write_summary(run_folder, training, status=status, steps=done, final_step=final_step)
     if not is_complete:
@@ -279,42 +287,11 @@ def _loop_and_finish(
     return done
 
 
-def _choose_trainables(
-    recipe: Recipe, loaded: LoadedModel, dropout: DropoutState, losses: Losses, *, is_restored: bool
-) -> Trainables:  # fmt: skip
-    if recipe.adapter.method == "none":
-        return train_all_weights(loaded.model, weights_form(recipe.optim))
-    return attach_lora(
-        loaded.model,
-        recipe.adapter,
-        seed=recipe.seed,
-        identity=loaded.identity,
-        make_dropout=lambda p, name: StatelessDropout(p, module_name=name, state=dropout),
-        losses=losses,
-        is_restored=is_restored,
-    )
-
-
-def _why_not_compiled(recipe: Recipe, plan: RunPlan) -> str | None:
-    return layer_compile.why_not(has_adapter=recipe.adapter.method != "none", recompute=plan.recompute)
-
-
-def _loss_model(recipe: Recipe, plan: RunPlan, loaded: LoadedModel) -> LossModel:
-    is_widened = recipe.adapter.method == "none" and weights_form(recipe.optim) == "wide"
-    return LossModel(
-        backbone=loaded.model.model,
-        head=loaded.model.get_output_embeddings(),
-        compute_dtype=loaded.compute_dtype,
-        uses_autocast=is_widened and loaded.compute_dtype == torch.bfloat16,
-        loss_head=plan.loss_head,
-    )
-
-
-def _choose_checkpoint(run_folder: Path, options: Options, say: Say) -> Checkpoint | None:
+def _choose_checkpoint(run_folder: Path, options: Options, env: Env, say: Say) -> Checkpoint | None:
     """The checkpoint to continue from; None to start at the beginning."""
     if options.resume not in (None, "auto"):
-        return open_checkpoint(Path(options.resume))
-    checkpoint, notes = newest_checkpoint(run_folder)
+        return open_together(Path(options.resume), env)
+    checkpoint, notes = newest_together(run_folder, env)
     for note in notes:
         say(note)
     if checkpoint is None and notes:
@@ -358,6 +335,8 @@ def _saver(
         data_fingerprint=data.train.fingerprint,
         recipe_yaml=dump_recipe(recipe),
         files=finish.tokenizer_files(loaded.tokenizer, run_folder) if training.env.is_main else {},
+        env=training.env,
+        spread=spread_of(training.trainables, training.layout),
     )
 
 

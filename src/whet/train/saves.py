@@ -1,37 +1,56 @@
-"""Checkpoints in the course of a run: begun by all ranks at the same step, written by a thread of rank 0.
+"""Checkpoints in the course of a run: begun by all ranks at the same step, written by threads beside training.
 
-begin(4) ... step 5 ... step 6: rank 0 says that checkpoint-4 is whole ... all ranks tell their callbacks ... begin(8)
+    begin(4) ... step 5 ... step 6: no rank writes any more ... all ranks advance: callbacks are told ... begin(8)
 
-At most one is being written. Training waits for it where the next one begins, at the end and when it is stopped; so a
-run that ends, in whatever way, has no half-written checkpoint behind it, and a crash costs at most the one in flight.
+Where each rank holds the whole state, rank 0 writes. Where it is spread over the ranks, each writes its part; when
+all have, their reports are exchanged, from the thread that trains, and rank 0 makes a checkpoint of the parts:
+
+    begin(4) ... step 6: no rank writes ... advance: reports ... step 7: no rank writes ... advance: callbacks are told
+
+At most one is in flight. Training waits for it where the next one begins, at the end and when it is stopped; so a run
+that ends or is stopped has no half-written checkpoint behind it, and a crash costs at most the one in flight.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 
 from whet.checkpoint.background import Background
 from whet.checkpoint.names import checkpoint_folder
+from whet.checkpoint.sharded import refuse_failed
 from whet.parallel.env import Env
-from whet.parallel.reduce import barrier
+from whet.parallel.reduce import any_over_ranks, gather_texts
 from whet.train.callbacks import Callbacks
 
-Hold = Callable[[int], Callable[[], None]]
-"""step -> what writes the state as it was when this was called"""
+Hold = Callable[[int], Callable[[], str | None]]
+"""step -> what writes the state as it was when this was called, and returns a report where parts are to be joined"""
+Join = Callable[[int, Sequence[str]], None]
+"""step and the reports of all ranks: makes a checkpoint of the parts"""
+_TURN_SECONDS = 10.0
+"""that a rank waits for its disk before it asks after the others: well below the time limit of a collective"""
 
 
 class Saves:
-    """A context: leaving it waits for the checkpoint in flight, so that none is written into a folder given up."""
+    """A context: leaving it waits for what this rank is writing, so that nothing is written into a folder given up."""
 
-    def __init__(self, hold: Hold, *, run_folder: Path, env: Env, callbacks: Callbacks) -> None:
+    def __init__(
+        self, hold: Hold, *, run_folder: Path, env: Env, callbacks: Callbacks, is_spread: bool = False,
+        join: Join | None = None,
+    ) -> None:  # fmt: skip
+        """`is_spread`: every rank must hold its part of the state. With `join` every rank writes its part, too."""
         self._hold = hold
+        self._join = join
         self._run_folder = run_folder
         self._env = env
         self._callbacks = callbacks
+        self._holds = env.is_main or is_spread
         self._writer = Background()
         self._in_flight: int | None = None
+        self._report = ""
+        self._is_joining = False
 
     def begin(self, step: int) -> None:
         """Hold the state after 1-based `step` and begin to write it; waits for the checkpoint before it.
@@ -39,28 +58,44 @@ class Saves:
         StorageError when that one could not be written.
         """
         self.settle()
-        if self._env.is_main:
-            self._writer.start(self._hold(step))
+        if self._holds:
+            self._writer.start(partial(self._write, self._hold(step)))
         self._in_flight = step
 
-    def is_whole(self) -> bool:
-        """Whether the checkpoint in flight is on the disk by now, which rank 0 alone knows.
+    def is_writing(self) -> bool:
+        """Whether this rank is at work on the checkpoint in flight; StorageError when that failed."""
+        return not self._writer.is_done()
 
-        StorageError when it could not be written.
+    def advance(self) -> None:
+        """What comes after all ranks have ended their work on the checkpoint in flight; all ranks must call it then.
+
+        StorageError, on all ranks, when one could not write its part.
         """
-        return self._in_flight is not None and self._env.is_main and self._writer.is_done()
+        if self._in_flight is None:
+            return
+        if self._join is None or self._is_joining:
+            self._tell()
+            return
+        reports = gather_texts(self._report)
+        refuse_failed(self._run_folder, step=self._in_flight, reports=reports)
+        self._is_joining = True
+        if self._env.is_main:
+            self._writer.start(partial(self._join, self._in_flight, reports))
 
     def settle(self) -> None:
-        """Wait for the checkpoint in flight on all ranks; StorageError when it could not be written."""
-        if self._in_flight is not None:
-            self._writer.wait()
-            barrier()
-            self.tell()
+        """Wait until the checkpoint in flight is whole, on all ranks; StorageError when it could not be written."""
+        while self._in_flight is not None:
+            while any_over_ranks(not self._writer.is_done(within_seconds=_TURN_SECONDS)):
+                pass
+            self.advance()
 
-    def tell(self) -> None:
-        """All ranks know that the checkpoint in flight is whole: the callbacks are told."""
+    def _write(self, write: Callable[[], str | None]) -> None:
+        self._report = write() or ""
+
+    def _tell(self) -> None:
+        """The checkpoint in flight is whole, as all ranks know: the callbacks are told."""
         assert self._in_flight is not None, "nothing is in flight"
-        step, self._in_flight = self._in_flight, None
+        step, self._in_flight, self._is_joining = self._in_flight, None, False
         self._callbacks.on_checkpoint_saved(step, checkpoint_folder(self._run_folder, step))
 
     def __enter__(self) -> Saves:
@@ -72,3 +107,6 @@ class Saves:
         failed = self._writer.close()
         if failed is not None:  # beside another error, else it would have been raised where it was waited for
             self._callbacks.on_event(self._in_flight or 0, f"checkpoint-{self._in_flight} was not written: {failed}")
+        elif self._in_flight is not None and self._join is not None and not self._is_joining:
+            # the other ranks may be gone, so nobody is asked for a report
+            self._callbacks.on_event(self._in_flight, f"checkpoint-{self._in_flight} was given up: not all had written")

@@ -3,31 +3,31 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from whet.checkpoint.load import Checkpoint, open_checkpoint
-from whet.checkpoint.names import BEST
+from whet.checkpoint.names import BEST, checkpoint_folder
 from whet.checkpoint.retention import prune, set_aside_later
 from whet.checkpoint.save import copy_checkpoint, save_checkpoint
+from whet.checkpoint.sharded import Part, make_whole, write_part
 from whet.checkpoint.staging import Staging
 from whet.errors import NonFiniteError, StorageError
 from whet.estimate.hardware import free_memory_bytes
 from whet.models.adapters import Trainables
-from whet.optim.build import load_optimizer_tensors, optimizer_tensors
+from whet.optim.build import optimizer_tensors
+from whet.parallel.env import Env
 from whet.train.best import Best
 from whet.train.callbacks import Callbacks
+from whet.train.spread import OPTIMIZER, ROUNDED, Spread, load_moments, load_weights, split_state
 from whet.types import ModelIdentity, RunPlan
 
-OPTIMIZER = "optimizer.safetensors"
-ROUNDED = "rounded_factors.safetensors"
-"""What the adapter file holds only up to rounding; there for adapters of several ranks only."""
 RANDOM = "random_state.safetensors"
 STATE = "trainer_state.json"
 PLAN = "run_plan.json"
@@ -36,7 +36,7 @@ _SHARE_OF_FREE_MEMORY = 0.5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Saver:
-    """What the checkpoints of one run hold; all ranks restore them, rank 0 writes them."""
+    """What the checkpoints of one run hold. All ranks restore them; rank 0 writes them, or each rank its own part."""
 
     run_folder: Path
     plan: RunPlan
@@ -52,11 +52,20 @@ class Saver:
     """the tokenizer's, so that a checkpoint folder can be loaded by itself"""
     staging: Staging = field(default_factory=Staging)
     """holds the one copy that is being written"""
+    env: Env = field(default_factory=Env)
+    spread: Spread | None = None
+    """which part of what trains this rank holds; None: all of it"""
 
-    def hold(self, step: int) -> Callable[[], None]:
+    @property
+    def is_sharded(self) -> bool:
+        """Whether every rank writes its own part."""
+        return self.spread is not None and not self.trainables.is_adapter
+
+    def hold(self, step: int) -> Callable[[], str | None]:
         """Copy the state as it is after 1-based `step`; returns what writes the copy, at any time before the next one.
 
-        A copy that would take more than half of the free memory is not made: the state is written here and now.
+        With `spread` all ranks must call it. A copy that would take more than half of the free memory is not made: the
+        state is written here and now. What is returned gives a report for `join` where ranks write parts.
         """
         state = {
             "global_step": step,
@@ -66,34 +75,86 @@ class Saver:
             "base": asdict(self.identity),
             "data_fingerprint": self.data_fingerprint,
         }
-        tensors = {
-            self.trainables.weights_file: self.trainables.tensors(),
-            OPTIMIZER: optimizer_tensors(self.optimizer, self.trainables.named),
-            RANDOM: {"torch_cpu": torch.get_rng_state()},
-            **({ROUNDED: rounded} if (rounded := self.trainables.rounded()) else {}),
-        }
         # callbacks may go on changing what they gave: as text it stays
-        write = partial(self._write, step, json.dumps(state, indent=1) + "\n", self.best.step == step)
+        text = json.dumps(state, indent=1) + "\n"
+        if self.spread is not None and self.is_sharded:
+            return self._hold_part(step, text, self.spread)
+        trainables, optimizer = self.trainables, optimizer_tensors(self.optimizer, self.trainables.named)
+        if self.spread is not None:
+            trainables, optimizer = self.spread.gathered(trainables), self.spread.whole(optimizer)
+            if not self.env.is_main:
+                return _nothing
+        tensors = {
+            trainables.weights_file: trainables.tensors(),
+            OPTIMIZER: optimizer,
+            RANDOM: {"torch_cpu": torch.get_rng_state()},
+            **({ROUNDED: rounded} if (rounded := trainables.rounded()) else {}),
+        }
+        return self._staged(tensors, partial(self._write, step, text, self.best.step == step))
+
+    def _hold_part(self, step: int, state: str, spread: Spread) -> Callable[[], str | None]:
+        weights = self.trainables.tensors()
+        moments, numbers = split_state(self.optimizer, self.trainables.named)
+        alone: dict[str, dict[str, Tensor]] = (
+            {OPTIMIZER: numbers, RANDOM: {"torch_cpu": torch.get_rng_state()}} if self.env.is_main else {}
+        )
+        part = Part(
+            rank=spread.rank,
+            num_ranks=spread.layout.world_size,
+            blocks={"weights": spread.own_blocks(weights), "optimizer": spread.own_blocks(moments)},
+            shapes=spread.shapes({**weights, **moments}),
+            tensors=alone,
+            documents=self._documents(state),
+            files=self.files,
+        )
+        local: dict[str, dict[str, Tensor]] = {
+            kind: {name: block.tensor for name, block in blocks.items()} for kind, blocks in part.blocks.items()
+        }
+
+        def write(copied: Mapping[str, Mapping[str, Tensor]]) -> str:
+            blocks = {
+                kind: {name: replace(block, tensor=copied[kind][name]) for name, block in named.items()}
+                for kind, named in part.blocks.items()
+            }
+            own = replace(part, blocks=blocks, tensors={file: copied[file] for file in alone})
+            return write_part(self.run_folder, step=step, part=own)
+
+        return self._staged({**alone, **local}, write)
+
+    def _staged(
+        self, tensors: Mapping[str, Mapping[str, Tensor]],
+        write: Callable[[Mapping[str, Mapping[str, Tensor]]], str | None],
+    ) -> Callable[[], str | None]:  # fmt: skip
+        """What writes a copy of `tensors`; without memory for a copy they are written at once."""
         free = free_memory_bytes()
-        if free is not None and self.staging.new_bytes(tensors) > _SHARE_OF_FREE_MEMORY * free:
-            write(tensors)
-            return _nothing
+        share = _SHARE_OF_FREE_MEMORY / (self.env.local_world_size if self.is_sharded else 1)
+        if free is not None and self.staging.new_bytes(tensors) > share * free:
+            report = write(tensors)
+            return lambda: report
         copied = self.staging.copy(tensors)
         return lambda: write(copied())
 
+    def _documents(self, state: str) -> dict[str, Any]:
+        return {
+            **self.trainables.documents,
+            STATE: state,
+            PLAN: asdict(self.plan),
+            "recipe.yaml": self.recipe_yaml,
+        }
+
     def _write(self, step: int, state: str, is_best: bool, tensors: Mapping[str, Mapping[str, Tensor]]) -> None:
         folder = save_checkpoint(
-            self.run_folder,
-            step=step,
-            tensors=tensors,
-            documents={
-                **self.trainables.documents,
-                STATE: state,
-                PLAN: asdict(self.plan),
-                "recipe.yaml": self.recipe_yaml,
-            },
-            files=self.files,
+            self.run_folder, step=step, tensors=tensors, documents=self._documents(state), files=self.files
         )
+        self._keep(folder, is_best=is_best)
+
+    def join(self, step: int, reports: Sequence[str]) -> None:
+        """Make a checkpoint of the parts that all ranks have written; rank 0 only."""
+        folder = make_whole(self.run_folder, step=step, reports=reports)
+        state: dict[str, Any] = Checkpoint(folder=folder, step=step).document(STATE)
+        self._keep(folder, is_best=state["best_step"] == step)
+
+    def _keep(self, folder: Path, *, is_best: bool) -> None:
         if is_best:
             copy_checkpoint(folder, self.run_folder / BEST)
         prune(self.run_folder, keep=self.keep)
@@ -109,7 +170,24 @@ class Saver:
             say(f"checkpoints after step {checkpoint.step} were moved to {moved.name}")
 
     def load_best(self) -> int:
-        """Put the weights of checkpoint-best in the place of the last ones; returns its step.
+        """Put the weights of checkpoint-best in the place of the last ones; returns its step."""
+        checkpoint = self.best_checkpoint()
+        load_weights(self.trainables, checkpoint, self.spread)
+        return checkpoint.step
+
+    def end_with(self, final: Literal["last", "best"], *, done: int) -> tuple[int, Checkpoint | None]:
+        """The step whose weights a run of `done` steps hands over, and where to read them if no rank has all of them.
+
+        Errors as of `best_checkpoint`.
+        """
+        if self.spread is None:
+            return (self.load_best() if final == "best" else done), None
+        last = Checkpoint(folder=checkpoint_folder(self.run_folder, done), step=done)
+        checkpoint = self.best_checkpoint() if final == "best" else last
+        return checkpoint.step, checkpoint
+
+    def best_checkpoint(self) -> Checkpoint:
+        """checkpoint-best, verified.
 
         NonFiniteError when no measurement was finite, so that there is none; StorageError when it was damaged.
         """
@@ -126,12 +204,7 @@ class Saver:
                 where=str(checkpoint.folder),
                 mend="remove it and continue from the checkpoint of that step, or start anew with --fresh",
             )
-        self._load_weights(checkpoint)
-        return checkpoint.step
-
-    def _load_weights(self, checkpoint: Checkpoint) -> None:
-        rounded = checkpoint.tensors(ROUNDED) if self.trainables.rounded() else {}
-        self.trainables.load(checkpoint.tensors(self.trainables.weights_file), rounded)
+        return checkpoint
 
     def restore(self, checkpoint: Checkpoint) -> int:
         """Put a checkpoint's state back; returns the 0-based step to go on with.
@@ -152,8 +225,8 @@ class Saver:
                 where=str(checkpoint.folder),
                 mend="restore the data, or start anew with --fresh",
             )
-        self._load_weights(checkpoint)
-        load_optimizer_tensors(self.optimizer, self.trainables.named, checkpoint.tensors(OPTIMIZER))
+        load_weights(self.trainables, checkpoint, self.spread)
+        load_moments(self.optimizer, self.trainables, checkpoint, self.spread)
         torch.set_rng_state(checkpoint.tensors(RANDOM)["torch_cpu"])
         self.callbacks.load_state(state["callbacks"])
         self.best.load_state(state)

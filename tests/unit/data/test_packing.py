@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from shared_prefixes import begin_alike
 from tiny import make_samples
 
-from whet.data.packing import IGNORED, pack, padding_share, plan_packs, sample_key, shift_labels
+from whet.data.packing import IGNORED, pack, padding_share, sample_key, shift_labels
 from whet.types import TokenizedSample
 
 LENGTHS = st.lists(st.integers(1, 12), min_size=1, max_size=6)
@@ -83,38 +83,6 @@ def test_a_samples_key_depends_on_its_id_alone(sample_id):
     digest = hashlib.sha256(sample_id.encode("utf-8", "surrogatepass")).hexdigest()
     assert key == int(digest[:16], 16) // 2
     assert key != sample_key(sample_id + "x")
-
-
-@settings(deadline=None)
-@given(st.lists(st.integers(1, 50), max_size=60), st.integers(50, 120))
-def test_packs_hold_every_sample_once_and_no_pack_is_too_long(lengths, capacity):
-    packs = plan_packs(np.array(lengths, dtype=np.int32), capacity)
-    assert sorted(sample for pack in packs for sample in pack) == list(range(len(lengths)))
-    assert all(sum(lengths[sample] for sample in pack) <= capacity for pack in packs)
-
-
-def _best_fit_decreasing(lengths, capacity):
-    """The textbook way, by looking through every bin."""
-    room: list[int] = []
-    for length in sorted(lengths, reverse=True):
-        fitting = [i for i, left in enumerate(room) if left >= length]
-        if fitting:
-            room[min(fitting, key=lambda i: room[i])] -= length
-        else:
-            room.append(capacity - length)
-    return sorted(room)
-
-
-@settings(deadline=None)
-@given(st.lists(st.integers(1, 50), max_size=60), st.integers(50, 120))
-def test_packs_are_filled_as_best_fit_decreasing_fills_them(lengths, capacity):
-    packs = plan_packs(np.array(lengths, dtype=np.int32), capacity)
-    assert sorted(capacity - sum(lengths[s] for s in pack) for pack in packs) == _best_fit_decreasing(lengths, capacity)
-
-
-def test_a_sample_longer_than_a_pack_is_refused():
-    with pytest.raises(ValueError, match="a sample of 51 tokens does not fit a pack of 50"):
-        plan_packs(np.array([3, 51]), 50)
 
 
 def test_the_padding_that_is_saved_is_that_of_batches_padded_to_their_longest():

@@ -57,3 +57,23 @@ def test_a_batch_that_is_where_it_is_needed_is_not_copied():
     tensors = [t for f in dataclasses.fields(moved) if isinstance(t := getattr(moved, f.name), torch.Tensor)]
     assert len(tensors) >= 5 and {t.device.type for t in tensors} == {"meta"}
     assert moved.sample_keys == batch.sample_keys
+
+
+@pytest.mark.parametrize("world_size", [2, 3, 4])
+def test_turns_without_samples_are_filled_with_passes_that_teach_nothing(world_size):
+    """Seven samples, four a step: in the second step there are three, of which some rank has none or fewer."""
+    plan = make_plan(len(SAMPLES), micro_batch=1, global_batch=world_size * 2, world_size=world_size)
+    for step in range(plan.steps_per_epoch):
+        filled, plain = (
+            [
+                read_step(SAMPLES, NUM_TAUGHT, ORDER, plan, step, rank=rank, fills_turns=fills)
+                for rank in range(world_size)
+            ]
+            for fills in (True, False)
+        )
+        assert len({len(rank.batches) for rank in filled}) == 1
+        for rank, without in zip(filled, plain, strict=True):
+            own = len(without.batches)
+            assert [b.sample_ids for b in rank.batches[:own]] == [b.sample_ids for b in without.batches]
+            assert all(len(b.ids_T) == 1 and b.num_taught == 0 for b in rank.batches[own:])
+            assert (rank.sample_ids, rank.num_taught) == (without.sample_ids, without.num_taught)

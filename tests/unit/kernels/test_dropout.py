@@ -168,3 +168,12 @@ def test_off_the_cpu_a_mask_is_made_of_the_devices_hashes(monkeypatch):
         mask = dropout.present_mask(64, torch.device("meta"))
     assert mask.rows_T1.device.type == mask.columns_1C.device.type == "meta"
     assert mask.rows_T1.shape == (1501, 1) and mask.columns_1C.shape == (1, 64)
+
+
+def test_ranks_that_hold_some_channels_of_a_row_see_that_part_of_its_mask():
+    state = DropoutState(1)
+    dropout = StatelessDropout(0.3, module_name="layers.0.down_proj", state=state)
+    with state.micro_batch(0, pack(SAMPLES)):
+        whole = dropout.mask(64, torch.device("cpu"))
+        dropout.first_channel = 40
+        assert torch.equal(dropout.mask(24, torch.device("cpu")), whole[:, 40:])

@@ -1,6 +1,7 @@
 """The loss head in chunks of rows and blocks of tokens, and the libraries', against full logits."""
 
 import sys
+import threading
 import types
 
 import pytest
@@ -9,7 +10,7 @@ from torch import nn
 
 from whet.errors import RecipeError
 from whet.kernels import loss_head, loss_head_libraries, reference
-from whet.kernels.loss_head import linear_nll_sum
+from whet.kernels.loss_head import VocabularyShare, linear_nll_sum, nll_and_correct
 from whet.kernels.loss_head_libraries import refuse_unusable
 
 VOCAB, HIDDEN = 37, 11
@@ -219,3 +220,91 @@ def test_many_small_parts_of_a_bfloat16_head_s_gradient_add_up(monkeypatch):
     assert grads[0].dtype == torch.bfloat16
     # half a bfloat16 step is 0.2 %; summed in bfloat16 the row is a fifth off
     assert (grads[0].double() - grads[1]).norm() < 0.01 * grads[1].norm()
+
+
+def _in_ranks(weight_VE, ranges, compute):
+    """[compute(this rank's weight, its share)] of threads that exchange tensors like ranks."""
+    barrier, slots, results = threading.Barrier(len(ranges)), [None] * len(ranges), [None] * len(ranges)
+
+    def one_rank(rank):
+        def of_all_ranks(tensor):
+            slots[rank] = tensor
+            barrier.wait(timeout=20)
+            gathered = torch.stack(slots)
+            barrier.wait(timeout=20)
+            return gathered
+
+        own = ranges[rank]
+        part = weight_VE.detach()[own.start : own.stop].clone().requires_grad_()
+        results[rank] = compute(part, VocabularyShare(own.start, of_all_ranks))
+
+    threads = [threading.Thread(target=one_rank, args=(rank,)) for rank in range(len(ranges))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=30)
+    assert None not in results, "a rank failed"
+    return results
+
+
+@pytest.mark.parametrize("ranges", [[range(18), range(18, 37)], [range(12), range(12, 13), range(13, 37)]])
+def test_ranks_that_share_the_vocabulary_have_its_loss_and_their_parts_of_the_gradients(monkeypatch, ranges):
+    _small(monkeypatch)
+    hidden_NE, weight_VE, labels_N = _inputs(19)
+
+    def compute(part, share):
+        hidden = hidden_NE.detach().clone().requires_grad_()
+        nll = linear_nll_sum(hidden, part, labels_N, dtype=torch.float64, share=share)
+        return nll, torch.autograd.grad(nll / 13, [hidden, part])
+
+    expected = reference.nll_sum(hidden_NE, weight_VE, labels_N)
+    grad_hidden, grad_weight = torch.autograd.grad(expected / 13, [hidden_NE, weight_VE])
+    ranks = _in_ranks(weight_VE, ranges, compute)
+    for nll, _ in ranks:
+        torch.testing.assert_close(nll, expected, rtol=1e-12, atol=0)
+    torch.testing.assert_close(sum(grads[0] for _, grads in ranks), grad_hidden, rtol=1e-10, atol=1e-13)
+    torch.testing.assert_close(torch.cat([grads[1] for _, grads in ranks]), grad_weight, rtol=1e-10, atol=1e-13)
+
+
+def test_a_certain_label_of_another_rank_leaves_no_gradient(monkeypatch):
+    """The softmax of a rank's own tokens is no probability until the other ranks' are known."""
+    _small(monkeypatch)
+    hidden_NE, weight_VE, _ = _inputs(4, dtype=torch.float32)
+    labels_N = torch.full((4,), 5)
+    with torch.no_grad():
+        weight_VE[5], hidden_NE[:] = 60.0, 1.0
+
+    def compute(part, share):
+        hidden = hidden_NE.detach().clone().requires_grad_()
+        nll = linear_nll_sum(hidden, part, labels_N, dtype=torch.float32, share=share)
+        return torch.autograd.grad(nll, [hidden])[0]
+
+    for grad in _in_ranks(weight_VE, [range(18), range(18, 37)], compute):
+        assert float(grad.abs().max()) < 1e-30
+
+
+def test_ranks_that_share_the_vocabulary_agree_on_the_likeliest_token_also_between_equals():
+    hidden_NE, weight_VE, labels_N = _inputs(31)
+    with torch.no_grad():
+        for tensor in (hidden_NE, weight_VE):  # whole numbers: sums without rounding, in whatever order
+            tensor.mul_(4).round_()
+        weight_VE[3] *= 9
+        weight_VE[30] = weight_VE[3]  # the same logit in two ranks: the first token counts
+    labels_N[:16], labels_N[16:] = 3, 30
+    nll_N, correct_N = nll_and_correct(hidden_NE, weight_VE, labels_N, dtype=torch.float64)
+    assert correct_N[:16].any() and not correct_N[16:].any()
+    for nll, correct in _in_ranks(
+        weight_VE,
+        [range(18), range(18, 37)],
+        lambda part, share: nll_and_correct(hidden_NE, part, labels_N, dtype=torch.float64, share=share),
+    ):
+        torch.testing.assert_close(nll, nll_N.detach(), rtol=1e-12, atol=0)
+        assert torch.equal(correct, correct_N)
+
+
+def test_a_librarys_loss_head_takes_no_share():
+    hidden_NE, weight_VE, labels_N = _inputs(3)
+    with pytest.raises(ValueError, match="no share of a vocabulary"):
+        linear_nll_sum(
+            hidden_NE, weight_VE, labels_N, dtype=torch.float64, kind="torch", share=VocabularyShare(0, torch.stack)
+        )

@@ -26,12 +26,12 @@ def two_ranks(monkeypatch):
     monkeypatch.setattr(reduce.dist, "is_initialized", lambda: True)
     monkeypatch.setattr(reduce.dist, "get_world_size", lambda: 2)
     monkeypatch.setattr(reduce.dist, "get_rank", lambda: 1)
-    monkeypatch.setattr(reduce.dist, "all_reduce", lambda flat: flat.mul_(2))
+    monkeypatch.setattr(reduce.dist, "all_reduce", lambda flat, group=None: flat.mul_(2))
 
 
 def test_gradients_and_numbers_travel_in_one_buffer_and_come_back_to_their_places(monkeypatch, two_ranks):
     calls = []
-    monkeypatch.setattr(reduce.dist, "all_reduce", lambda flat: (calls.append(flat.numel()), flat.mul_(2)))
+    monkeypatch.setattr(reduce.dist, "all_reduce", lambda flat, group=None: (calls.append(flat.numel()), flat.mul_(2)))
     parameters = [torch.nn.Parameter(torch.zeros(shape)) for shape in ((2, 3), (4,), (1,))]
     parameters[0].grad = torch.arange(6.0).view(2, 3)
     parameters[2].grad = torch.tensor([7.0])
@@ -45,7 +45,7 @@ def test_gradients_and_numbers_travel_in_one_buffer_and_come_back_to_their_place
 
 def test_bfloat16_gradients_are_summed_in_float32_and_the_loss_keeps_its_digits(monkeypatch, two_ranks):
     dtypes = []
-    monkeypatch.setattr(reduce.dist, "all_reduce", lambda flat: (dtypes.append(flat.dtype), flat.mul_(2)))
+    monkeypatch.setattr(reduce.dist, "all_reduce", lambda flat, group=None: (dtypes.append(flat.dtype), flat.mul_(2)))
     parameter = torch.nn.Parameter(torch.zeros(2, dtype=torch.bfloat16))
     parameter.grad = torch.tensor([1.0, 2.5], dtype=torch.bfloat16)
     assert reduce.all_reduce_step([parameter], torch.tensor([1234.0625])).tolist() == [2468.125]
@@ -54,7 +54,7 @@ def test_bfloat16_gradients_are_summed_in_float32_and_the_loss_keeps_its_digits(
 
 
 def test_a_lost_peer_is_named_as_such(monkeypatch, two_ranks):
-    def fail(_flat):
+    def fail(_flat, group):
         raise RuntimeError("Connection closed by peer")
 
     monkeypatch.setattr(reduce.dist, "all_reduce", fail)
@@ -69,5 +69,5 @@ def test_a_peer_that_does_not_tell_its_text_is_named_as_lost(monkeypatch, two_ra
 
     monkeypatch.setattr(reduce.dist, "get_backend", lambda _group: "gloo")
     monkeypatch.setattr(reduce.dist, "all_gather", fail)
-    with pytest.raises(PeerLostError, match="rank 1 waited for what the others have to say"):
+    with pytest.raises(PeerLostError, match="rank 1 waited for the others in the exchange of texts"):
         reduce.gather_texts("a")

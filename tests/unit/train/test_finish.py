@@ -1,15 +1,24 @@
-"""What summary.json says of a run: totals over all its sessions, and where the time went."""
+"""The end of a run: its final weights, and what summary.json says of all its sessions and where the time went."""
 
 from __future__ import annotations
 
 import dataclasses
+import gc
 import json
 import time
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from tiny import LORA, build_training, make_plan, make_samples, tiny_llama
+from transformers import LlamaForCausalLM
 
+from whet.checkpoint.blocks import Block
+from whet.checkpoint.load import Checkpoint
+from whet.checkpoint.sharded import Part, make_whole, write_part
+from whet.errors import NonFiniteError
+from whet.train import finish
 from whet.train.finish import write_summary
 from whet.train.laps import PARTS
 
@@ -64,3 +73,83 @@ def test_a_run_without_a_step_has_a_summary_too(tmp_path, training):
     summary = summary_of(tmp_path, training, [])
     assert summary["tokens_per_second"] is None and summary["last_train_loss"] is None
     assert summary["bottleneck"] == "" and summary["sentences"] == []
+
+
+def loaded_of(training):
+    return SimpleNamespace(model=training.model, compute_dtype=torch.float32, stop_ids=(2,))
+
+
+@pytest.fixture
+def full():
+    """A full fine-tuning, and a checkpoint of it that two ranks wrote: rows of every tensor, halves each."""
+    plan = make_plan(len(SAMPLES), micro_batch=1, global_batch=2)
+    return build_training(tiny_llama(torch.float32), SAMPLES, plan)
+
+
+def save_in_halves(run_folder, tensors, *, step=4):
+    reports = []
+    for rank in range(2):
+        blocks = {}
+        for name, tensor in tensors.items():
+            half = len(tensor) // 2
+            rows = tensor.detach()[half:] if rank else tensor.detach()[:half]
+            offsets = (half * rank, *(0 for _ in tensor.shape[1:]))
+            blocks[name] = Block(tensor=rows, offsets=offsets, shape=tuple(tensor.shape))
+        part = Part(
+            rank=rank, num_ranks=2, blocks={"weights": blocks, "optimizer": {}},
+            shapes={name: tuple(tensor.shape) for name, tensor in tensors.items()}, tensors={}, documents={}, files={},
+        )  # fmt: skip
+        reports.append(write_part(run_folder, step=step, part=part))
+    return Checkpoint(folder=make_whole(run_folder, step=step, reports=reports), step=step)
+
+
+@pytest.mark.parametrize("max_bytes", [10**9, 60_000])
+def test_a_model_out_of_blocks_has_the_bytes_of_one_out_of_memory(tmp_path, full, monkeypatch, max_bytes):
+    monkeypatch.setattr(finish, "MAX_FILE_BYTES", max_bytes)
+    written = []
+    for name in ("memory", "blocks"):
+        folder = tmp_path / name
+        folder.mkdir()
+        saved = save_in_halves(folder, full.trainables.named) if name == "blocks" else None
+        finish.write_final(folder, full, loaded_of(full), {"tokenizer.json": b"{}"}, saved)
+        written.append({path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()})
+    assert written[0] == written[1]
+    assert ("model.safetensors" in written[0]) == (max_bytes > 60_000)
+    files = [content for name, content in written[0].items() if name.endswith(".safetensors")]
+    assert len(files) == 1 or max(map(len, files)) < max_bytes + 130_000  # the embedding alone is larger
+    reread = dict(LlamaForCausalLM.from_pretrained(tmp_path / "blocks").named_parameters())
+    assert all(torch.equal(reread[name], tensor) for name, tensor in full.trainables.named.items())
+
+
+def test_an_earlier_end_of_the_run_leaves_no_weights_beside_the_new_ones(tmp_path, full, monkeypatch):
+    finish.write_final(tmp_path, full, loaded_of(full), {})
+    monkeypatch.setattr(finish, "MAX_FILE_BYTES", 60_000)
+    finish.write_final(tmp_path, full, loaded_of(full), {})
+    assert not (tmp_path / "model.safetensors").exists() and (tmp_path / "model.safetensors.index.json").exists()
+
+
+def test_what_is_not_finite_in_a_block_leaves_no_final_model(tmp_path, full):
+    tensors = {name: tensor.detach().clone() for name, tensor in full.trainables.named.items()}
+    list(tensors.values())[-1][-1] = float("nan")
+    saved = save_in_halves(tmp_path, tensors)
+    with pytest.raises(NonFiniteError, match="holds NaN or infinity"):
+        finish.write_final(tmp_path, full, loaded_of(full), {}, saved)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint-4"]
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux's account of peak memory")
+def test_a_model_passes_through_with_memory_for_one_tensor(tmp_path):
+    """48 tensors of 4 MB in two blocks each: at the peak, one whole, its block, and what is being written."""
+    shape = (1024, 1024)
+    saved = save_in_halves(tmp_path, {f"layers.{n}.weight": torch.full(shape, float(n)) for n in range(48)})
+    gc.collect()
+    Path("/proc/self/clear_refs").write_text("5")
+    before = resident_bytes("VmRSS")
+    finish.write_model(tmp_path, saved.folder, torch.bfloat16)
+    assert resident_bytes("VmHWM") - before < 24e6 < 48 * 4e6
+    assert (tmp_path / "model.safetensors").stat().st_size > 48 * 2e6
+
+
+def resident_bytes(key):
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return 1024 * int(next(line for line in lines if line.startswith(key)).split()[1])

@@ -14,6 +14,7 @@ from whet.data.sampler import Order
 from whet.errors import RecipeError
 from whet.estimate.memory import kept_probabilities
 from whet.parallel.env import Env
+from whet.parallel.mesh import Layout
 from whet.recipe import parse_recipe
 from whet.train import memory_plan, preflight
 
@@ -42,14 +43,17 @@ def machine(monkeypatch):
     return give
 
 
-def decide(made, *, world_size=1, local_world_size=1, num_threads=1, said=None):
+ALONE = Layout()
+
+
+def decide(made, *, world_size=1, local_world_size=1, num_threads=1, said=None, layout=ALONE):
     plan = make_plan(len(LENGTHS), micro_batch=1, global_batch=4, world_size=world_size)
     plan = replace(plan, num_threads=num_threads)
     model = tiny_llama(torch.float32)
     return memory_plan.decide(
         made, plan, loaded=SimpleNamespace(model=model, compute_dtype=torch.float32), order=order(), num_taught=TAUGHT,
         env=Env(world_size=world_size, local_world_size=local_world_size), device=torch.device("cpu"),
-        say=(said if said is not None else []).append,
+        layout=layout, say=(said if said is not None else []).append,
     )  # fmt: skip
 
 

@@ -1,11 +1,13 @@
-"""Threads of a rank: what was asked for, else its share of the physical cores; a crowded machine is told."""
+"""Threads of a rank: what was asked for, else its share of the physical cores; ranks that cannot share a step."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 
+from whet.errors import RecipeError
 from whet.parallel.env import Env
+from whet.recipe.schema import Batch, Data, Parallel, Recipe, Source
 from whet.train import preflight
 
 CPU = torch.device("cpu")
@@ -41,3 +43,20 @@ def test_only_threads_that_can_wait_for_each_other_are_warned_of(cores):
     assert said == []
     preflight.set_threads(2, Env(), CPU, said.append)
     assert said == ["busy 4"]
+
+
+def recipe(global_size: int, tensor: int = 1, micro_size: int | str = "auto") -> Recipe:
+    return Recipe(
+        name="a", output="b", data=Data(train=(Source(source="rows.jsonl"),)), parallel=Parallel(tensor=tensor),
+        batch=Batch(global_size=global_size, micro_size=micro_size),
+    )  # fmt: skip
+
+
+def test_ranks_that_cannot_share_a_step_are_refused_before_anything_is_read():
+    preflight.refuse_uneven_ranks(recipe(8), Env(world_size=4))
+    preflight.refuse_uneven_ranks(recipe(8, tensor=2), Env(world_size=16))  # eight groups see rows of their own
+    with pytest.raises(RecipeError) as caught:
+        preflight.refuse_uneven_ranks(recipe(8), Env(world_size=3))
+    assert caught.value.mend == "batch.global_size=6 or 9, or a world size of 2 or 4"
+    with pytest.raises(RecipeError, match="micro-batch 4 x world size 4"):
+        preflight.refuse_uneven_ranks(recipe(8, micro_size=4), Env(world_size=4))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import threading
 import time
 from pathlib import Path
@@ -230,3 +231,66 @@ def test_what_does_not_fit_into_memory_twice_is_written_at_once(tmp_path, monkey
         assert (step in list_steps(tmp_path)) is is_written
         write()
         assert open_checkpoint(tmp_path / f"checkpoint-{step}").step == step
+
+
+def parts(events, *, fails=False):
+    """What every rank writes, and what rank 0 makes of it."""
+
+    def hold(step):
+        def write():
+            time.sleep(0.05)
+            events.append(f"part of {step}")
+            return json.dumps({"error": "no space left", "mend": "free some"} if fails else {"files": step})
+
+        return write
+
+    def join(step, reports):
+        time.sleep(0.05)
+        events.append(f"joined {step} of {[json.loads(report)['files'] for report in reports]}")
+
+    return hold, join
+
+
+def training_of_parts(events, listener, *, fails=False, **plan):
+    hold, join = parts(events, fails=fails)
+    training = training_with(None, listener=listener, **plan)
+    saves = Saves(
+        hold, run_folder=Path("run"), env=Env(), callbacks=training.callbacks, is_spread=True, join=join
+    )  # fmt: skip
+    return dataclasses.replace(training, saves=saves)
+
+
+def test_parts_are_joined_when_all_are_written_and_only_then_are_callbacks_told():
+    events = []
+
+    class Told(Listener):
+        def on_checkpoint_saved(self, step, folder):
+            super().on_checkpoint_saved(step, folder)
+            events.append(f"told {step}")
+
+    listener = Told()
+    train(training_of_parts(events, listener, total_steps=28, save_every=14), first_step=0, stop=StopRequest())
+    assert events == [
+        text for step in (14, 28) for text in (f"part of {step}", f"joined {step} of [{step}]", f"told {step}")
+    ]
+    assert listener.saved[0][1] < 28, "while training goes on"
+    assert all(in_main for _, _, in_main in listener.saved)
+
+
+def test_a_part_that_could_not_be_written_ends_the_run_with_the_rank_and_its_reason():
+    events = []
+    training = training_of_parts(events, Listener(), fails=True, total_steps=60, save_every=2)
+    with pytest.raises(StorageError, match="checkpoint-2: rank 0 could not write its part: no space left"):
+        train(training, first_step=0, stop=StopRequest())
+    assert not any("joined" in event for event in events)
+
+
+def test_parts_are_given_up_by_an_error_and_that_is_told():
+    events, listener = [], Listener()
+    hold, join = parts(events)
+    saves = Saves(hold, run_folder=Path("run"), env=Env(), callbacks=Callbacks([listener]), is_spread=True, join=join)
+    with pytest.raises(RuntimeError), saves:
+        saves.begin(3)
+        raise RuntimeError
+    assert events == ["part of 3"] and listener.saved == []
+    assert listener.events == [(3, "checkpoint-3 was given up: not all had written")]

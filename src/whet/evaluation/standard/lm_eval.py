@@ -25,6 +25,7 @@ from whet.evaluation.standard.outcome import Measured, describe, join, write_res
 from whet.evaluation.standard.tool_process import Progress, interpreter_versions, run_tool
 from whet.export import EXPORTS, Request
 from whet.inference.tuned import final_weights
+from whet.models.folder import weights_sha256
 from whet.models.load import choose_dtype
 from whet.models.source import find_model
 from whet.parallel.env import choose_device, read_env
@@ -160,7 +161,7 @@ class _LmEval:
         files = [folder / name for folder in folders for name in _DECISIVE_FILES if (folder / name).is_file()]
         weights = [self._base.identity.weights_sha256]
         if model == "tuned":
-            weights.append(cache.sha256_of(final_weights(self._run_folder)))
+            weights.append(weights_sha256(final_weights(self._run_folder)))
         return {
             "task": task,
             "weights": weights,
