@@ -77,15 +77,9 @@ def init(
     machine = look_at_machine()
     note(f"this machine: {machine.sentence()}")
 
-    def read_data(text: str) -> tuple[str, Material]:
-        from whet.cli.init_rows import find_material
-
-        text = text.strip("\"'")  # as a file dragged into a terminal is quoted
-        return text, find_material(
-            text, recipe=recipe, seed=seed, question=question_column, answer=answer_column,
-            skips_bad_rows=skip_bad_rows,
-        )  # fmt: skip
-
+    read_data = _reader_of_rows(
+        recipe, seed=seed, question=question_column, answer=answer_column, skips_bad_rows=skip_bad_rows
+    )
     name, material = ask.for_data(data, read_data)
     path = recipe or Path(f"{material.name}.yaml")
     if not force and not dry_run:
@@ -98,6 +92,20 @@ def init(
     material = ask.for_kind(answers, material)
     answered = Answered(data=name, material=material, model=found, minutes=ask.for_minutes(minutes, machine))
     _write(answered, path, run=(output or Path("runs") / material.name).as_posix(), seed=seed, dry_run=dry_run)
+
+
+def _reader_of_rows(
+    recipe: Path | None, *, seed: int, question: str | None, answer: str | None, skips_bad_rows: bool
+) -> Callable[[str], tuple[str, Material]]:
+    def read(text: str) -> tuple[str, Material]:
+        from whet.cli.init_rows import find_material
+
+        text = text.strip("\"'")  # as a file dragged into a terminal is quoted
+        return text, find_material(
+            text, recipe=recipe, seed=seed, question=question, answer=answer, skips_bad_rows=skips_bad_rows
+        )
+
+    return read
 
 
 def is_terminal() -> bool:

@@ -12,6 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+pytestmark = pytest.mark.slow
+
 BENCHMARKS = Path(__file__).parents[3] / "benchmarks"
 MODULES = (
     "adam8bit_parity", "gpu_ladder", "gpu_lora_8b", "gpu_rungs", "gpu_sft_8b", "gpu_side", "gpu_smollm2", "gpu_trl",

@@ -11,6 +11,8 @@ import sys
 import pytest
 from safetensors.numpy import save_file
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def whet(tmp_path):

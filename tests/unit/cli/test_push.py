@@ -19,6 +19,8 @@ from whet.cli import verbs
 from whet.cli.main import app
 from whet.errors import HubError, RecipeError, StorageError
 
+pytestmark = pytest.mark.slow
+
 CANARY = "hf_CanaryCanaryCanaryCanary"
 ADDRESS = ("owner/tuned",)
 

@@ -10,6 +10,8 @@ from statsmodels.stats.multitest import multipletests
 
 from whet.evaluation import statistics
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize(("wins", "losses"), [(0, 0), (1, 0), (6, 0), (7, 2), (40, 2), (300, 260)])
 def test_mcnemar_equals_statsmodels(wins, losses):

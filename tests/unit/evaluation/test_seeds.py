@@ -7,6 +7,8 @@ from scipy import stats
 from whet.evaluation import statistics
 from whet.evaluation.seeds import compare_scores, error_parts, half_width, row_means, scored
 
+pytestmark = pytest.mark.slow
+
 
 def study(
     generator: np.random.Generator,

@@ -17,6 +17,8 @@ from whet.errors import RecipeError, StorageError
 from whet.export.gguf import gguf_name, parts_of_folder, write_gguf
 from whet.models.from_gguf import convert_gguf
 
+pytestmark = pytest.mark.slow
+
 MODELS = {
     "gpt-2 words": (tiny_folders.chatml, {}),
     "SmolLM2": (tiny_folders.smollm, {"tie_word_embeddings": True}),

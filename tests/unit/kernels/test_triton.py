@@ -12,6 +12,8 @@ from tiny import tiny_llama
 
 from whet.kernels import select, triton_support
 
+pytestmark = pytest.mark.slow
+
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 
 

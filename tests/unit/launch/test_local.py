@@ -12,6 +12,8 @@ import pytest
 
 from whet.launch.local import run_child
 
+pytestmark = pytest.mark.slow
+
 TALKS = """
 import sys
 print("[rank 0] rows.jsonl:7: no answer", file=sys.stderr)

@@ -14,6 +14,8 @@ import pytest
 from whet.errors import HubError, RecipeError, StorageError
 from whet.models.hub import HubSettings, fetch_snapshot
 
+pytestmark = pytest.mark.slow
+
 TOKEN = "hf_CANARYcanaryCANARYcanary"
 
 

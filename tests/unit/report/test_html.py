@@ -13,6 +13,8 @@ from whet.errors import StorageError
 from whet.report import write_report
 from whet.report.visible import visible
 
+pytestmark = pytest.mark.slow
+
 HOSTILE = (
     "</script><script>alert(1)</script><ScRiPt src=//evil.example/x.js>"
     "\"><img src=x onerror=alert(1)>' onmouseover='alert(1)' </pre></style><style>*{display:none}</style>"

@@ -16,6 +16,8 @@ from whet.train.loop import train
 from whet.train.on_spectral import Spectral, factor_pairs
 from whet.train.signals import StopRequest
 
+pytestmark = pytest.mark.slow
+
 SAMPLES = make_samples([12, 7, 9, 15, 6, 8, 11, 5])
 
 

@@ -25,6 +25,8 @@ from whet.train.saves import Saves
 from whet.train.signals import StopRequest
 from whet.train.state import Saver
 
+pytestmark = pytest.mark.slow
+
 SAMPLES = make_samples([7, 4, 9, 5, 6, 3] * 10)
 """30 steps of two in an epoch, so that no epoch ends in between"""
 SLOW_SECONDS = 0.4

@@ -9,6 +9,8 @@ from whet.data.rows import normalise
 from whet.errors import DataError, RecipeError
 from whet.types import Example, Message
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip("reasoning_gym", reason="needs whet[demo]")
 
 NARROW = {

@@ -19,6 +19,8 @@ from whet.errors import RecipeError
 from whet.recipe.schema import Data, Source
 from whet.types import Message
 
+pytestmark = pytest.mark.slow
+
 HARMLESS = "{% for m in messages %}{{ m.content }}{% endfor %}"
 LOOPS = "{% for i in range(99999) %}{% for j in range(99999) %}{{ '' if i + j else 'x' }}{% endfor %}{% endfor %}"
 

@@ -17,6 +17,8 @@ from whet.recipe.importers.sheet import leaves_of
 from whet.recipe.splits import num_rows_taken
 from whet.recipe.yaml_tree import parse_tree
 
+pytestmark = pytest.mark.slow
+
 FOLDER = Path(__file__).parents[3] / "golden" / "foreign"
 FILES = sorted(FOLDER.glob("*.yaml"))
 TOOLS = {
