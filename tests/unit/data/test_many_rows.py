@@ -11,6 +11,8 @@ from tiny import make_plan
 from whet.data.packing import padding_share
 from whet.data.sampler import Order
 
+pytestmark = pytest.mark.slow
+
 NUM_ROWS = 1_000_000
 LENGTHS = np.random.default_rng(0).integers(16, 2048, NUM_ROWS).astype(np.uint16)
 CASES = {

@@ -11,6 +11,8 @@ from whet.data.templates.encode import _encode_between_controls
 from whet.errors import DataError, RecipeError
 from whet.types import Example, Message
 
+pytestmark = pytest.mark.slow
+
 ENDS = {"chatml": [2], "llama3": [4]}
 
 TEXT = st.lists(

@@ -14,6 +14,8 @@ from whet.models import adapter_rows
 from whet.models.adapters import ADAPTER_NAME, linear_names
 from whet.recipe.schema import Adapter
 
+pytestmark = pytest.mark.slow
+
 ROWS = make_samples(FIRST_ROWS, seed=7)
 SCALE = 10.0 / 4
 

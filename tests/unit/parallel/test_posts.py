@@ -10,6 +10,8 @@ from whet.parallel.posts import COMPLAINT_SECONDS, Keeper, Member
 from whet.parallel.roll import Note
 from whet.parallel.wire import Wire, connect, is_loopback, listen, own_addresses
 
+pytestmark = pytest.mark.slow
+
 SECRET = "8f2c"
 TIMEOUT = 5.0
 

@@ -22,6 +22,8 @@ from whet.train import finish
 from whet.train.finish import write_summary
 from whet.train.laps import PARTS
 
+pytestmark = pytest.mark.slow
+
 SAMPLES = make_samples([7, 4, 9, 5])
 OLD = {"kind": "step", "step": 1, "loss": 2.5, "seconds": 2.0, "num_tokens": 100}
 """as versions before there was a split wrote it"""
