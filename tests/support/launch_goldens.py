@@ -24,8 +24,8 @@ TWO_NODES = Job(
 )  # fmt: skip
 ONE_NODE = Job(name="metamath-qa", recipe=RECIPE, workdir="/home/ada/whet", num_nodes=1, gpus_per_node=4)
 IN_THE_CLOUD = Job(
-    name="metamath-qa", recipe=RECIPE, overrides=("output=/runs/metamath",), output="/runs/metamath", workdir="/work",
-    num_nodes=2, gpus_per_node=8, image="registry.example.com/team/whet:gpu",
+    name="metamath-qa", recipe=RECIPE, overrides=("output=/runs/metamath",), output="/runs/metamath",
+    workdir="/workspace", num_nodes=2, gpus_per_node=8, image="registry.example.com/team/whet:gpu",
 )  # fmt: skip
 ON_A_CPU = Job(name="tiny", recipe="recipes/demo.yaml", workdir="/home/ada/whet", gpus_per_node=0, env_names=())
 CLUSTER = Slurm(account="team_llm", partition="batch", time="12:00:00", others={"exclusive": True})
@@ -43,7 +43,14 @@ PLAIN: dict[str, Callable[[], str]] = {
         IN_THE_CLOUD, Kubernetes(namespace="llm", claim="whet-work")
     ),
     "kubernetes_one_node.yaml": lambda: kubernetes_manifest(
-        Job(name="tiny", recipe="recipes/demo.yaml", workdir="/work", gpus_per_node=1, image="whet:gpu", env_names=()),
+        Job(
+            name="tiny",
+            recipe="recipes/demo.yaml",
+            workdir="/workspace",
+            gpus_per_node=1,
+            image="whet:gpu",
+            env_names=(),
+        ),
         Kubernetes(claim="whet-work"),
     ),
     "skypilot_two_nodes.yaml": lambda: skypilot_task(

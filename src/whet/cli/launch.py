@@ -226,7 +226,7 @@ def kubernetes(
     gpus_per_node: GpusPerNode = 8,
     namespace: Annotated[str, typer.Option(help="Namespace.")] = "default",
     secret: Annotated[str, typer.Option(help="Secret whose keys are the variables of --env.")] = "whet",  # noqa: S107
-    workdir: Workdir = "/work",
+    workdir: Workdir = "/workspace",
     python: Python = "python",
     env: Env = None,
     max_restarts: MaxRestarts = 0,

@@ -9,7 +9,7 @@ import pytest
 from whet.errors import RecipeError
 from whet.launch.job import Job, check_job, node_command, scheduler_name, shell_line
 
-JOB = Job(name="t", recipe="my recipes/r.yaml", workdir="/work", overrides=("a.b={c: $HOME}",), num_nodes=2)
+JOB = Job(name="t", recipe="my recipes/r.yaml", workdir="/workspace", overrides=("a.b={c: $HOME}",), num_nodes=2)
 
 
 @pytest.mark.parametrize(
@@ -28,7 +28,7 @@ def test_names_are_what_hosts_and_containers_take(text, name):
 
 def test_a_value_is_refused_where_a_name_is_asked_for():
     with pytest.raises(RecipeError) as caught:
-        check_job(Job(name="t", recipe="r", workdir="/work", env_names=("HF_TOKEN=hf_secret",)))
+        check_job(Job(name="t", recipe="r", workdir="/workspace", env_names=("HF_TOKEN=hf_secret",)))
     assert "never a value" in str(caught.value)
     assert "hf_secret" not in str(caught.value)
 
@@ -36,7 +36,7 @@ def test_a_value_is_refused_where_a_name_is_asked_for():
 @pytest.mark.parametrize("wrong", [{"mounts": ("/data",)}, {"mounts": ("/data:relative",)}, {"workdir": "relative"}])
 def test_paths_that_nothing_could_mount_are_refused(wrong):
     with pytest.raises(RecipeError):
-        check_job(Job(**{"name": "t", "recipe": "r", "workdir": "/work"} | wrong))
+        check_job(Job(**{"name": "t", "recipe": "r", "workdir": "/workspace"} | wrong))
 
 
 def test_every_machine_starts_its_ranks_and_knows_its_place():
@@ -49,7 +49,7 @@ def test_every_machine_starts_its_ranks_and_knows_its_place():
 
 
 def test_one_machine_needs_no_place():
-    command = node_command(Job(name="t", recipe="r.yaml", workdir="/work", gpus_per_node=0, max_restarts=3))
+    command = node_command(Job(name="t", recipe="r.yaml", workdir="/workspace", gpus_per_node=0, max_restarts=3))
     assert command[5:] == ["r.yaml", "--nproc", "1", "--max-restarts", "3"]
 
 
