@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,12 @@ pytest_plugins = ["pytester"]
 ALLOWED_SKIPS_FILE = Path(__file__).with_name("allowed_skips.txt")
 skips: dict[str, str] = {}
 """Test id -> reason, of this run; a dict because every xdist worker reports a skipped file."""
+
+
+# What was started in the background or by nohup ignores these, and so would every process that a test interrupts.
+for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+    if signal.getsignal(number) == signal.SIG_IGN:
+        signal.signal(number, handler)
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,7 @@ import pytest
 import torch
 from tiny import LORA, build_training, make_plan, make_samples, run_steps, summed_nll, tiny_llama
 
-from whet.parallel.env import Env
+from whet.parallel.mesh import Layout
 from whet.recipe.schema import Adapter
 from whet.train.held_out import evaluate_loss
 
@@ -62,13 +62,13 @@ def test_evaluation_moves_nothing():
 def test_the_ranks_together_evaluate_every_row_once(monkeypatch, world_size):
     """What `sum_over_ranks` would add up, without processes: tests/numerics/test_world_size.py has the real ones."""
     seen = []
-    monkeypatch.setattr("whet.train.held_out.sum_over_ranks", lambda totals, _device: seen.append(totals) or totals)
+    monkeypatch.setattr("whet.train.held_out.sum_over_ranks", lambda totals, *_: seen.append(totals) or totals)
     training = _training(2, adapter=None)
     whole = evaluate_loss(training)
     seen.clear()
     for rank in range(world_size):
-        env = Env(rank=rank, world_size=world_size)
-        evaluate_loss(dataclasses.replace(training, env=env))
+        layout = Layout(world_size=world_size, data_rank=rank, num_data_ranks=world_size)
+        evaluate_loss(dataclasses.replace(training, layout=layout))
     nll, num_taught, num_correct = (sum(each) for each in zip(*seen, strict=True))
     assert nll / num_taught == pytest.approx(whole["loss"], rel=1e-12)
     assert (num_taught, num_correct / num_taught) == (whole["num_taught"], whole["token_accuracy"])

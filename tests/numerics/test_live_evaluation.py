@@ -105,7 +105,8 @@ def test_every_token_is_the_training_paths_own_choice(name, dtype):
     else:
         model, _ = _attached(ADAPTERS[name], dtype)
     is_wider = name == "all weights" and dtype == torch.bfloat16
-    loss_model = dataclasses.replace(loss_model_of(model), compute_dtype=dtype, uses_autocast=is_wider)
+    loss_model = loss_model_of(model)
+    loss_model.compute_dtype, loss_model.uses_autocast = dtype, is_wider
     prompts = make_live(model, make_rows(["?"] * NUM_ROWS)).questions.prompts
     written = _written(model, precision=partial(loss_model.precision, "cpu"))
     model.eval()

@@ -141,15 +141,18 @@ def test_what_is_not_finite_in_a_block_leaves_no_final_model(tmp_path, full):
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux's account of peak memory")
 def test_a_model_passes_through_with_memory_for_one_tensor(tmp_path):
-    """48 tensors of 4 MB in two blocks each: at the peak, one whole, its block, and what is being written."""
+    """96 tensors of 4 MB in two blocks each: at the peak, one whole, its block, and what is being written.
+
+    What a process that has run other tests maps meanwhile comes on top: an eighth of the model is allowed.
+    """
     shape = (1024, 1024)
-    saved = save_in_halves(tmp_path, {f"layers.{n}.weight": torch.full(shape, float(n)) for n in range(48)})
+    saved = save_in_halves(tmp_path, {f"layers.{n}.weight": torch.full(shape, float(n)) for n in range(96)})
     gc.collect()
     Path("/proc/self/clear_refs").write_text("5")
     before = resident_bytes("VmRSS")
     finish.write_model(tmp_path, saved.folder, torch.bfloat16)
-    assert resident_bytes("VmHWM") - before < 24e6 < 48 * 4e6
-    assert (tmp_path / "model.safetensors").stat().st_size > 48 * 2e6
+    assert resident_bytes("VmHWM") - before < 96 * 4e6 / 8
+    assert (tmp_path / "model.safetensors").stat().st_size > 96 * 2e6
 
 
 def resident_bytes(key):
