@@ -75,6 +75,7 @@ def test_a_person_asks_stops_an_answer_and_leaves(terminal):
     terminal.type("\x03")
     stopped = terminal.wait_for(r"\n> ")
     assert "(stopped)" in stopped and "Traceback" not in stopped
+    time.sleep(0.5)  # Python notices a Ctrl-C in the microseconds between prompt and waiting only at the next key
     terminal.type("\x03")
     assert "Ctrl-D or /exit leaves" in terminal.wait_for(r"\n> ")
     terminal.type("\x04")
