@@ -7,17 +7,14 @@ decision 21; where nothing changed, bit for bit.
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import signal
-import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import shard_cases
 import torch
+from rank_launcher import run_ranks
 from safetensors.torch import load_file
 from shard_cases import CASES, LAST
 from tiny import distance
@@ -41,30 +38,10 @@ GOES_ON = [name for name, case in CASES.items() if case.goes_on and case.goes_on
 
 def launch(folder: Path, names: tuple[str, ...], *, world_size: int) -> list[int]:
     """Exit codes of ranks that run the cases `names` one after another; all of them end well but for a last kill."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    shared = os.environ | {
-        "WORLD_SIZE": str(world_size), "LOCAL_WORLD_SIZE": str(world_size), "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo",
-    }  # fmt: skip
-    command = [sys.executable, str(Path(shard_cases.__file__)), str(folder), *names]
-    ranks = [
-        subprocess.Popen(
-            command, env=shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)}, stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT, text=True,
-        )
-        for rank in range(world_size)
-    ]  # fmt: skip
-    try:
-        said = [rank.communicate(timeout=400)[0] for rank in ranks]
-    finally:
-        for rank in ranks:
-            rank.kill()
-            rank.wait()
-            rank.stdout.close()
-    codes = [rank.returncode for rank in ranks]
-    assert names[-1] == "killed" or not any(codes), "\n".join(said)
+    script = Path(shard_cases.__file__)
+    ends = run_ranks(script, str(folder), *names, num_ranks=world_size, timeout_seconds=400)
+    codes = [end.exit_code for end in ends]
+    assert names[-1] == "killed" or not any(codes), "\n".join(end.said for end in ends)
     return codes
 
 

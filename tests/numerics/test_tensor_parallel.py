@@ -1,15 +1,12 @@
 """Law: ranks that share each layer compute what one rank computes: loss, gradient norm, update, answers and files."""
 
 import json
-import os
-import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import tensor_cases
 import torch
+from rank_launcher import launch
 from safetensors.torch import load_file
 from tensor_cases import ANSWERED, CASES, RUNS
 from tiny import distance
@@ -26,27 +23,7 @@ WORLD_SIZE = 4
 def ranks(tmp_path_factory):
     """[(numbers, tensors)] of each rank of one launch over gloo on the loopback."""
     folder = tmp_path_factory.mktemp("ranks")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    shared = os.environ | {
-        "WORLD_SIZE": str(WORLD_SIZE), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1",
-        "GLOO_SOCKET_IFNAME": "lo",
-    }  # fmt: skip
-    command = [sys.executable, str(Path(tensor_cases.__file__)), str(folder)]
-    launched = [
-        subprocess.Popen(command, env=shared | {"RANK": str(rank)}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-        for rank in range(WORLD_SIZE)
-    ]
-    try:
-        for rank in launched:
-            output, _ = rank.communicate(timeout=280)
-            assert rank.returncode == 0, output.decode()
-    finally:
-        for rank in launched:
-            rank.kill()
-            rank.wait()
-            rank.stdout.close()
+    launch(Path(tensor_cases.__file__), str(folder), num_ranks=WORLD_SIZE)
     return [
         (json.loads((folder / f"rank-{r}.json").read_text()), load_file(folder / f"rank-{r}.safetensors"))
         for r in range(WORLD_SIZE)

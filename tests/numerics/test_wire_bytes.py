@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
-import socket
-import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 
 import pytest
 import wire_cases
+from rank_launcher import launch
 
 from whet.estimate.memory import Job
 from whet.estimate.network import ring_bytes
@@ -26,30 +23,7 @@ NEGLIGIBLE = 4096
 def launched(tmp_path_factory):
     """What each rank of one launch counted."""
     folder = tmp_path_factory.mktemp("wire")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    shared = os.environ | {
-        "WORLD_SIZE": str(WORLD_SIZE), "LOCAL_WORLD_SIZE": str(WORLD_SIZE), "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo",
-    }  # fmt: skip
-    command = [sys.executable, str(Path(wire_cases.__file__)), str(folder)]
-    ranks = [
-        subprocess.Popen(
-            command, env=shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)}, stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-        )
-        for rank in range(WORLD_SIZE)
-    ]  # fmt: skip
-    try:
-        for rank in ranks:
-            output, _ = rank.communicate(timeout=150)
-            assert rank.returncode == 0, output.decode()
-    finally:
-        for rank in ranks:
-            rank.kill()
-            rank.wait()
-            rank.stdout.close()
+    launch(Path(wire_cases.__file__), str(folder), num_ranks=WORLD_SIZE, timeout_seconds=150)
     return [json.loads((folder / f"rank-{rank}.json").read_text()) for rank in range(WORLD_SIZE)]
 
 

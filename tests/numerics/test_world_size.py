@@ -2,15 +2,12 @@
 
 import hashlib
 import json
-import os
-import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import rank_cases
 import torch
+from rank_launcher import launch
 from safetensors.torch import load_file
 from tiny import attach, distance, tiny_llama
 
@@ -24,27 +21,7 @@ WORLD_SIZE = 2
 def launched(tmp_path_factory):
     """[(numbers, updates)] of each rank of one launch over gloo on the loopback."""
     folder = tmp_path_factory.mktemp("ranks")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    shared = os.environ | {
-        "WORLD_SIZE": str(WORLD_SIZE), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1",
-        "GLOO_SOCKET_IFNAME": "lo",
-    }  # fmt: skip
-    command = [sys.executable, str(Path(rank_cases.__file__)), str(folder)]
-    ranks = [
-        subprocess.Popen(command, env=shared | {"RANK": str(rank)}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-        for rank in range(WORLD_SIZE)
-    ]
-    try:
-        for rank in ranks:
-            output, _ = rank.communicate(timeout=150)
-            assert rank.returncode == 0, output.decode()
-    finally:
-        for rank in ranks:
-            rank.kill()
-            rank.wait()
-            rank.stdout.close()
+    launch(Path(rank_cases.__file__), str(folder), num_ranks=WORLD_SIZE, timeout_seconds=150)
     return [
         (json.loads((folder / f"rank-{r}.json").read_text()), load_file(folder / f"rank-{r}.safetensors"))
         for r in range(WORLD_SIZE)

@@ -7,7 +7,6 @@ said now, and the number of steps is exact.
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -30,7 +29,7 @@ def rehearse(recipe: Recipe, *, say: Callable[[str], None], fresh: bool) -> Prev
     from whet.recipe.resolve import resolve
     from whet.train.folder import needed_bytes
 
-    refuse_no_room(Path(recipe.output), needed_bytes=needed_bytes(recipe))
+    refuse_no_place(Path(recipe.output), needed_bytes=needed_bytes(recipe))
     world_size = read_env().world_size
     loaded = load_tokenizer(recipe.model)
     data = prepare(recipe, loaded.tokenizer, end_ids=loaded.stop_ids, base_folder=Path.cwd(), say=say)
@@ -64,15 +63,11 @@ def what_happens(recipe: Recipe, fresh: bool) -> str:
     return f"training would go on after step {steps[0]:,}" if steps else "training would begin at step 0"
 
 
-def refuse_no_room(folder: Path, *, needed_bytes: int) -> None:
+def refuse_no_place(folder: Path, *, needed_bytes: int) -> None:
     """StorageError where `folder` could not be made or has too little room; nothing is created."""
+    from whet.train.folder import refuse_no_room
+
     there = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists())
     if not os.access(there, os.W_OK) or not there.is_dir():
         raise StorageError("cannot be written", where=str(there), mend="choose another `output`")
-    free = shutil.disk_usage(there).free
-    if free < needed_bytes:
-        raise StorageError(
-            f"too little disk: the run needs {needed_bytes / 1e6:,.0f} MB, {free / 1e6:,.0f} MB are free",
-            where=str(folder),
-            mend="free some space, choose another `output`, or keep fewer checkpoints (train.keep=1)",
-        )
+    refuse_no_room(folder, on=there, needed_bytes=needed_bytes)

@@ -48,13 +48,14 @@ def train(
     from whet.launch.machine import count_gpus
     from whet.parallel.place import read_env
     from whet.parallel.rank_files import rank_files
+    from whet.parallel.status import is_relaunch
     from whet.train import folder
     from whet.train.signals import interruptible
 
-    if int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0:
-        # torchrun started the ranks again: they continue what this launch began
-        fresh, resume = False, None
     loaded = load_any_recipe(recipe, overrides or (), say_on_main)
+    if is_relaunch(Path(loaded.output)):
+        # torchrun repeats the whole command: the ranks continue what this launch began
+        fresh, resume = False, None
     refuse_contradictions(os.environ, loaded, has_gpu=lambda: count_gpus() > 0)
     if dry_run:
         _rehearse(loaded, fresh=fresh)

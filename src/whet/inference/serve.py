@@ -23,14 +23,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from whet import cache
+from whet import cache, children
 from whet.errors import RecipeError, WhetError
 from whet.inference.serve_guard import MODELS, TOKEN, is_loopback
 
 Server = Literal["vllm", "transformers"]
 FEWEST_TOKEN_CHARACTERS = 16
 _SERVE_PACKAGES = ("fastapi", "uvicorn", "openai")
-_SECONDS_TO_END = 10.0
 _SECONDS_BETWEEN_LOOKS = 0.1
 
 
@@ -174,7 +173,7 @@ def run_server(
     except KeyboardInterrupt:
         return
     finally:
-        _end(process)
+        children.end(process)
         signal.signal(signal.SIGTERM, before)
     if code != 0:
         how = f"was ended by signal {-code}" if code < 0 else f"ended with exit status {code}"
@@ -188,15 +187,3 @@ def _listens(address: Address) -> bool:
             return True
     except OSError:
         return False
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """Ask it to end, and do not wait for answers that are still being written for ever."""
-    if process.poll() is not None:
-        return
-    process.terminate()
-    try:
-        process.wait(timeout=_SECONDS_TO_END)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()

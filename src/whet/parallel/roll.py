@@ -84,15 +84,17 @@ def blame(roll: Sequence[Entry], *, complaint: str, timeout_seconds: float) -> s
     furthest = max(entry.note.num_entered for entry in roll)
     behind = [entry for entry in roll if entry.note.num_entered < furthest]
     # the one heard of least recently may be frozen or cut off, though not yet for the whole time
+    quiet = max(behind or roll, key=lambda entry: entry.silent_seconds)
+    cause = _SILENCE if quiet.silent_seconds > _LIVELY_SECONDS else ""
     if behind:
-        return _not_entered(sorted(behind, key=lambda entry: -entry.silent_seconds), roll)
-    quiet = max(roll, key=lambda entry: entry.silent_seconds)
-    if quiet.silent_seconds > _LIVELY_SECONDS:
-        return f"{complaint} failed; {quiet.name} was last heard of {quiet.silent_seconds:.0f} s ago"
+        return _not_entered(sorted(behind, key=lambda entry: -entry.silent_seconds), roll) + cause
+    if cause:
+        return f"{complaint} failed; {quiet.name} was last heard of {quiet.silent_seconds:.0f} s ago{cause}"
     return f"{NOBODY}, but {complaint} failed on one of them: its connections are broken, or its log says why"
 
 
 _LIVELY_SECONDS = 2.2
+_SILENCE = " (stopped, its machine frozen, or cut off from the network)"
 
 
 def _gone(gone: Sequence[Entry], roll: Sequence[Entry]) -> str:
@@ -110,7 +112,7 @@ def _failed(failed: Sequence[Entry]) -> str:
 def _silent(silent: Sequence[Entry], roll: Sequence[Entry]) -> str:
     if not silent:
         return ""
-    return _not_entered(silent, roll) + " (stopped, its machine frozen, or cut off from the network)"
+    return _not_entered(silent, roll) + _SILENCE
 
 
 def _late(roll: Sequence[Entry], timeout_seconds: float) -> str:

@@ -62,7 +62,12 @@ def read_statuses(run_folder: Path, *, since: float = 0.0) -> list[RankStatus]:
 
 
 def is_relaunch(run_folder: Path) -> bool:
-    """Whether the torchrun that started this process has started ranks in this folder before."""
+    """Whether the torchrun that started this process has started ranks in this folder before.
+
+    Its own count leaves out rounds that begin because a machine came or went.
+    """
+    if int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0:
+        return True
     launcher = _launcher()
     return bool(launcher) and any(status.launcher == launcher for status in read_statuses(run_folder))
 

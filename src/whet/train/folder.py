@@ -81,7 +81,12 @@ def check_writable(folder: Path, *, needed_bytes: int) -> None:
         # also after a full disk, which lets the file be created but not filled
         with suppress(OSError, UnicodeEncodeError):
             probe.unlink()
-    free = shutil.disk_usage(folder).free
+    refuse_no_room(folder, on=folder, needed_bytes=needed_bytes)
+
+
+def refuse_no_room(folder: Path, *, on: Path, needed_bytes: int) -> None:
+    """StorageError where the disk of `on`, which exists, has too little room for a run in `folder`."""
+    free = shutil.disk_usage(on).free
     if free < needed_bytes:
         raise StorageError(
             f"too little disk: the run needs {needed_bytes / 1e6:,.0f} MB, {free / 1e6:,.0f} MB are free",

@@ -7,10 +7,8 @@ import shutil
 import sys
 
 import pytest
-import typer
 import yaml
 
-from whet.cli import main
 from whet.launch import local
 from whet.launch.outcome import Outcome
 
@@ -28,20 +26,6 @@ def recipe(tmp_path):
     path = tmp_path / "r.yaml"
     path.write_text(RECIPE.format(folder=tmp_path), encoding="utf-8")
     return str(path)
-
-
-@pytest.fixture
-def call(monkeypatch, capsys):
-    """The command line in this process: (exit code, standard output, standard error)."""
-
-    def run_main(*arguments: str) -> tuple[object, str, str]:
-        monkeypatch.setattr(main, "app", typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False))
-        monkeypatch.setattr(sys, "argv", ["whet", *arguments])
-        with pytest.raises(SystemExit) as caught:
-            main.main()
-        return (caught.value.code, *capsys.readouterr())
-
-    return run_main
 
 
 @pytest.fixture

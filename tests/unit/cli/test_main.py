@@ -9,7 +9,7 @@ import sys
 import pytest
 import typer
 
-from whet.cli import main, verbs
+from whet.cli import verbs
 from whet.cli.arguments import complete
 
 # A process of Python and typer on one core; torch alone takes several times as long.
@@ -42,20 +42,6 @@ def test_help_imports_no_heavy_library_and_answers_in_time():
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-m", "whet", *arguments], capture_output=True, text=True)
-
-
-@pytest.fixture
-def call(monkeypatch, capsys):
-    """The command line in this process: (exit code, standard output, standard error)."""
-
-    def run_main(*arguments: str) -> tuple[object, str, str]:
-        monkeypatch.setattr(main, "app", typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False))
-        monkeypatch.setattr(sys, "argv", ["whet", *arguments])
-        with pytest.raises(SystemExit) as caught:
-            main.main()
-        return (caught.value.code, *capsys.readouterr())
-
-    return run_main
 
 
 def names_of_verbs() -> list[str]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from whet.cli.rehearsal import refuse_no_room, rehearse, what_happens
+from whet.cli.rehearsal import refuse_no_place, rehearse, what_happens
 from whet.errors import DataError, StorageError
 from whet.recipe import parse_recipe
 
@@ -63,10 +63,10 @@ def test_what_would_happen_depends_on_what_the_folder_holds(recipe, tmp_path):
 def test_a_folder_that_cannot_be_made_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(StorageError, match="cannot be written"):
-        refuse_no_room(tmp_path / "file" / "run", needed_bytes=0)
+        refuse_no_place(tmp_path / "file" / "run", needed_bytes=0)
 
 
 def test_too_little_disk_is_refused_and_nothing_created(tmp_path):
     with pytest.raises(StorageError, match="too little disk"):
-        refuse_no_room(tmp_path / "a" / "run", needed_bytes=10**18)
+        refuse_no_place(tmp_path / "a" / "run", needed_bytes=10**18)
     assert not Path(tmp_path / "a").exists()

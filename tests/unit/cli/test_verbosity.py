@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import logging
-import sys
 
 import pytest
-import typer
 
 import whet
-from whet.cli import main, output, verbosity
+from whet.cli import output, verbosity
 from whet.cli.arguments import complete
 
 
@@ -21,20 +19,6 @@ def restored():
     yield
     verbosity.choose(is_quiet=False, is_verbose=False)
     logging.getLogger("whet").setLevel(level)
-
-
-@pytest.fixture
-def call(monkeypatch, capsys):
-    """The command line in this process: (exit code, standard output, standard error)."""
-
-    def run_main(*arguments: str) -> tuple[object, str, str]:
-        monkeypatch.setattr(main, "app", typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False))
-        monkeypatch.setattr(sys, "argv", ["whet", *arguments])
-        with pytest.raises(SystemExit) as caught:
-            main.main()
-        return (caught.value.code, *capsys.readouterr())
-
-    return run_main
 
 
 @pytest.mark.parametrize(

@@ -82,7 +82,13 @@ def test_several_lost_ranks_are_counted():
         ),
         (
             [entry(0, inside=True), entry(1, inside=True, silent_seconds=3.0)],
-            "rank 1 (host node-0, process 4001) was last",
+            "rank 1 (host node-0, process 4001) was last heard of 3 s ago (stopped, its machine frozen, or cut off",
+        ),
+        (
+            # cut off before it could say that it entered, and torch gives up before the silence is long enough
+            [entry(0, inside=True, seconds=5.1), entry(1, entered=11, silent_seconds=4.9)],
+            "in the update of step 12; rank 0 waits in the gradient all-reduce of step 12, for 5 s (stopped, its "
+            "machine frozen, or cut off from the network)",
         ),
         ([entry(0, inside=True), entry(1, inside=True)], "failed on one of them: its connections are broken"),
         (

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
+from whet import children
 from whet.errors import HubError, OutOfMemoryError, RecipeError, StorageError, WhetError
 
 # `Running requests:  50%|#####     | 2/4 [` of tqdm, `... progress: 6/6 (100.0%)` of NeMo Evaluator
@@ -22,7 +23,6 @@ _BAR = re.compile(
 )
 _LAST_LINES = 12
 _LONGEST_LINE = 4096
-_SECONDS_TO_END = 10.0
 
 _UNKNOWN_TASK = "Tasks? (?:were )?not found|No such task|[Uu]nknown (?:task|benchmark)|[Bb]enchmark .{1,80} not found"
 _UNREACHABLE = (
@@ -101,19 +101,9 @@ def run_tool(
                     log_file.write(f"{shown}\n")
             code = process.wait()
         finally:
-            _end(process)
+            children.end(process)
     if code != 0:
         raise _failure(name, code, list(last), log)
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    if process.poll() is not None:
-        return
-    process.terminate()
-    try:
-        process.wait(timeout=_SECONDS_TO_END)
-    except subprocess.TimeoutExpired:
-        process.kill()
 
 
 def _lines(stream: IO[bytes]) -> Iterator[str]:
