@@ -226,6 +226,8 @@ class RunPlan:
     """whether each layer goes through torch.compile"""
     share_prefix: bool = False
     """whether what the samples of a pass begin with is computed once"""
+    not_in_float8: tuple[str, ...] = ()
+    """with `model.quantize: fp8`: linear layers whose rounding would cost the loss too much"""
     measured_seconds_per_step: float | None = None
     """median of the measured steps when the step count was fitted to a time budget"""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -38,6 +39,7 @@ from whet.train.run import Options, run_recipe
 
 CPU = torch.device("cpu")
 LENGTHS = [17, 9, 30, 5, 12, 8]
+KEPT = tuple(f"model.layers.{n}.self_attn.{name}_proj" for n in range(2) for name in "kqv")
 DROPPING = Adapter(rank=4, alpha=8.0, dropout=0.3)
 RECIPE = """
 name: fp8
@@ -134,10 +136,10 @@ def finished(tmp_path: Path) -> Path:
 
 def test_a_run_says_that_its_base_was_in_float8_and_merges_into_the_base_as_it_is(finished):
     summary = json.loads((finished / "summary.json").read_text())
-    assert summary["kernels"]["frozen base"].startswith("float8 emulated in 8 linear layers: ")
+    assert summary["kernels"]["frozen base"].startswith("float8 emulated in 14 linear layers: ")
     assert summary["kernels"]["adapter"] == "fused function in 14 layers"
     identity = json.loads((finished / "model.json").read_text())
-    assert identity["note"].endswith("8 linear layers rounded to float8 (e4m3) in training")
+    assert identity["note"].endswith("14 of 14 linear layers rounded to float8 (e4m3) in training")
 
     export_merged(Request(run_folder=finished, output=finished.parent / "merged", is_proved=False, say=lambda _: None))
     merged = load_file(finished.parent / "merged" / "model.safetensors")
@@ -155,6 +157,25 @@ def test_a_run_says_that_its_base_was_in_float8_and_merges_into_the_base_as_it_i
     assert num_changed == 14
 
 
+def test_a_continued_run_rounds_the_layers_that_its_plan_says(finished, monkeypatch):
+    def weights() -> bytes:
+        return (finished / "adapter_model.safetensors").read_bytes()
+
+    recipe, all_rounded = load_recipe(finished.parent / "recipe.yaml"), weights()
+    monkeypatch.setattr("whet.train.frozen_base.choose_kept", lambda costs, sizes: KEPT)
+    run_recipe(recipe, Options(say=lambda _: None, fresh=True))
+    some_rounded = weights()
+    assert some_rounded != all_rounded
+    assert tuple(json.loads((finished / "run_plan.json").read_text())["not_in_float8"]) == KEPT
+
+    monkeypatch.setattr("whet.train.frozen_base.choose_kept", lambda costs, sizes: ())
+    shutil.rmtree(finished / "checkpoint-4")
+    (finished / "summary.json").unlink()
+    (finished / "adapter_model.safetensors").unlink()
+    run_recipe(recipe, Options(say=lambda _: None))
+    assert weights() == some_rounded
+
+
 def test_what_is_evaluated_is_the_base_as_it_is(tmp_path):
     write_base(tmp_path)
     loaded = load_pretrained(Model(id=str(tmp_path), quantize="fp8", dtype="float32"), device=CPU)
@@ -170,7 +191,7 @@ def test_the_weights_are_kept_a_second_time_unless_memory_is_short(tmp_path, mon
     text = RECIPE.format(folder=tmp_path, train=f", recompute: {recomputed}")
     (tmp_path / "recipe.yaml").write_text(text, encoding="utf-8")
     recipe = load_recipe(tmp_path / "recipe.yaml")
-    loaded = load_base(replace(recipe, model=replace(recipe.model, dtype="bfloat16")), CPU)
+    loaded = load_base(replace(recipe, model=replace(recipe.model, dtype="bfloat16")), CPU, (), kept=KEPT).loaded
     layers = [module for module in loaded.model.modules() if isinstance(module, Fp8Linear)]
     assert len(layers) == 8 and loaded.compute_dtype == torch.bfloat16
     assert {layer.bytes_IO is not None for layer in layers} == {recomputed == "auto"}

@@ -1,14 +1,15 @@
 """A frozen linear layer in float8, and a model whose linear layers are replaced by such.
 
-Embedding, output head, norms, adapters and the projections to queries, keys and values keep their format
-(docs/decisions/0019-what-stays-in-bfloat16.md). The layers are meant for training over them: what is saved, merged or
-exported belongs to the weights as they were.
+Embedding, output head, norms and adapters keep their format, and so do layers whose rounding would cost too much
+(fp8_choice.py). The layers are meant for training over them: what is saved, merged or exported belongs to the weights
+as they were.
 
 Shape letters: T tokens, I inputs, O outputs.
 """
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 import torch
@@ -16,9 +17,7 @@ from torch import Tensor, nn
 
 from whet.kernels import fp8
 from whet.kernels.fp8 import Fp8Weight
-
-KEPT = ("q_proj", "k_proj", "v_proj")
-"""not rounded: rounding queries costs more loss than rounding all other layers together"""
+from whet.kernels.fp8_choice import BUDGET, linear_names
 
 
 class _Fp8Product(torch.autograd.Function):
@@ -71,23 +70,26 @@ class Fp8Linear(nn.Linear):
 
 @torch.no_grad()
 def quantize_linears(
-    model: nn.Module, *, device: torch.device, dtype: torch.dtype, is_turned_too: bool = False
+    model: nn.Module,
+    *,
+    device: torch.device,
+    dtype: torch.dtype,
+    kept: Collection[str] = (),
+    is_turned_too: bool = False,
 ) -> list[Fp8Linear]:
-    """Replace the linear layers inside the backbone, but for those of `KEPT`, by layers in float8 on `device`.
+    """Replace the linear layers inside the backbone, but for those named in `kept`, by layers in float8 on `device`.
 
     They compute in `dtype`, and what is kept comes to `device` in it.
     One layer at a time, so that a model on the CPU arrives on the GPU without ever lying there whole. `is_turned_too`:
     keep the copy that the gradient of the input reads, another byte a weight, instead of turning it at every use.
     """
-    head = model.get_output_embeddings()  # type: ignore[operator]
-    names = [name for name, module in model.named_modules() if type(module) is nn.Linear and module is not head]
     is_supported = fp8.why_emulated(device, dtype) is None
     layers = []
-    for name in names:
+    for name in linear_names(model):
         parent, _, last = name.rpartition(".")
         linear = model.get_submodule(name)
         assert isinstance(linear, nn.Linear)
-        if last in KEPT:
+        if name in kept:
             linear.to(device, dtype)
             continue
         is_real = is_supported and not any(size % fp8.MULTIPLE for size in linear.weight.shape)
@@ -99,17 +101,17 @@ def quantize_linears(
     return layers
 
 
-def describe(model: nn.Module) -> str | None:
-    """How many layers are in float8, and whether really so; None where there are none."""
+def describe(model: nn.Module, *, num_kept: int = 0) -> str | None:
+    """How many layers are in float8, whether really so, and how many are not; None where there was nothing to round."""
     layers = [module for module in model.modules() if isinstance(module, Fp8Linear)]
-    if not layers:
-        return None
     reasons = [_why_emulated(layer, _dtype_of(model)) for layer in layers if not layer.fp8_weight.is_real]
     num_real = len(layers) - len(reasons)
     parts = [f"float8 (e4m3, scales per row) in {num_real} linear layers"] if num_real else []
     if reasons:
         parts.append(f"float8 emulated in {len(reasons)} linear layers: {reasons[0]}")
-    return "; ".join(parts)
+    if num_kept:
+        parts.append(f"{num_kept} linear layers are not rounded, which would cost more than {BUDGET:.1%} of the loss")
+    return "; ".join(parts) or None
 
 
 def _why_emulated(layer: Fp8Linear, dtype: torch.dtype) -> str:

@@ -148,7 +148,7 @@ def _install_functions(
         compute_dtype=loaded.compute_dtype,
         device=device,
     )
-    if (base := fp8_linear.describe(loaded.model)) is not None:
+    if (base := fp8_linear.describe(loaded.model, num_kept=len(plan.not_in_float8))) is not None:
         kernels["frozen base"] = base
     kernels["loss head"] = SENTENCES[plan.loss_head]
     if plan.is_compiled:

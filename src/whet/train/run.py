@@ -154,7 +154,9 @@ def _train(recipe: Recipe, options: Options, env: Env, device: torch.device, run
     say(f"loading {recipe.model.id}")
     # what will lie in parts on several GPUs may not fit on one
     place = torch.device("cpu") if layout.mesh is not None else device
-    loaded = preflight.follow_template(load_base(recipe, place), recipe.data, data.template)
+    kept = checkpoint.document(PLAN).get("not_in_float8") if checkpoint else None
+    base = load_base(recipe, place, data.train.samples, kept=kept)
+    loaded = preflight.follow_template(base.loaded, recipe.data, data.template)
     startup.reached("model")
     order = order_of(recipe, data.train)
     if (flattered := chosen_on_verdict_rows(recipe)) is not None:
@@ -162,6 +164,7 @@ def _train(recipe: Recipe, options: Options, env: Env, device: torch.device, run
             "of its own, with role: other")  # fmt: skip
 
     plan = _plan(recipe, env, layout, device, loaded, data, order, checkpoint, num_threads=num_threads, say=say)
+    plan = replace(plan, not_in_float8=base.kept)
     for note in (*data.notes, describe_packing(order, plan.micro_batch, shares_prefix=plan.share_prefix)):
         say(note)
     monitor = on_monitor.Monitor(recipe, run_folder, env=env, say=say)

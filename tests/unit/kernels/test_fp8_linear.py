@@ -110,16 +110,19 @@ def test_the_fused_feed_forward_layer_is_its_parts():
         torch.testing.assert_close(fused, parts, rtol=1e-8, atol=1e-8)
 
 
-def test_embedding_head_norms_and_what_makes_queries_keys_and_values_keep_their_format():
+def test_embedding_head_norms_and_what_is_named_keep_their_format():
     model = tiny_llama(torch.bfloat16)
     names = [name for name, module in model.named_modules() if type(module) is nn.Linear and "lm_head" not in name]
     kept = [name for name in names if name[-6:] in ("q_proj", "k_proj", "v_proj")]
-    layers = quantize_linears(model, device=CPU, dtype=torch.bfloat16)
+    layers = quantize_linears(model, device=CPU, dtype=torch.bfloat16, kept=kept)
     assert len(layers) == len(names) - len(kept) == 8
     assert all(type(model.get_submodule(name)) is (nn.Linear if name in kept else Fp8Linear) for name in names)
     assert type(model.get_output_embeddings()) is nn.Linear
     assert not any(p.requires_grad for layer in layers for p in layer.parameters())
     assert describe(model) == "float8 emulated in 8 linear layers: there are no float8 products on the device cpu"
+    assert describe(model, num_kept=6).endswith(
+        "on the device cpu; 6 linear layers are not rounded, which would cost more than 0.5% of the loss"
+    )
     assert describe(tiny_llama()) is None
 
 
