@@ -31,6 +31,7 @@ from whet.recipe.measured import PREFIX
 from whet.tracking.jsonl import FILE_NAME as METRICS
 from whet.train.bottleneck import Passes, bottleneck, split
 from whet.train.folder import SUMMARY, write_json
+from whet.train.incidents import read_incidents, sentences
 from whet.train.laps import PARTS
 from whet.train.loop import Training
 
@@ -147,6 +148,7 @@ def write_summary(
     peak = peak_memory_bytes(training.device)
     memory = _memory_sentence(plan.predicted_memory_bytes, peak, training.device)
     straggler = training.pace.sentence(watch.host_of)
+    incidents = sentences(read_incidents(run_folder))
     document = {
         "status": status,
         "steps": steps,
@@ -156,7 +158,8 @@ def write_summary(
         "tokens_per_second": totals.num_tokens / totals.seconds if totals.seconds else None,
         "last_train_loss": totals.last_loss,
         **ended,
-        "sentences": [*ended["sentences"], *(each for each in (where_time_went, straggler, memory) if each)],
+        "sentences": [*ended["sentences"], *(each for each in (where_time_went, straggler, memory) if each), *incidents],
+        "incidents": incidents,
         "bottleneck": where_time_went,
         "seconds_by_part": by_part,
         "startup_seconds": dict(training.startup_seconds),
