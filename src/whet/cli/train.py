@@ -30,6 +30,14 @@ def train(
             metavar="[PATH]",
         ),
     ] = None,
+    verify: Annotated[
+        bool,
+        typer.Option(
+            "--verify",
+            help="Before an interrupted run goes on, make a step again that it has made already; exit code 8 unless "
+            "it comes out the same, bit for bit.",
+        ),
+    ] = False,
     evaluate: Annotated[
         bool,
         typer.Option("--evaluate/--no-evaluate", help="Answer the evaluation sets with base and tuned afterwards."),
@@ -55,7 +63,7 @@ def train(
     loaded = load_any_recipe(recipe, overrides or (), say_on_main)
     if is_relaunch(Path(loaded.output)):
         # torchrun repeats the whole command: the ranks continue what this launch began
-        fresh, resume = False, None
+        fresh, resume, verify = False, None, False
     refuse_contradictions(os.environ, loaded, has_gpu=lambda: count_gpus() > 0)
     if dry_run:
         _rehearse(loaded, fresh=fresh)
@@ -65,7 +73,7 @@ def train(
         folder.refuse_other_recipe(Path(loaded.output), loaded)
     env = read_env()
     with rank_files(Path(loaded.output), rank=env.rank, world_size=env.world_size) as files, interruptible():
-        _train(loaded, files, fresh=fresh, resume=resume, evaluate=evaluate)
+        _train(loaded, files, fresh=fresh, resume=resume, verify=verify, evaluate=evaluate)
 
 
 def _rehearse(recipe: Recipe, *, fresh: bool) -> None:
@@ -83,7 +91,9 @@ def _rehearse(recipe: Recipe, *, fresh: bool) -> None:
     say("dry run: nothing was trained")
 
 
-def _train(recipe: Recipe, files: RankFiles, *, fresh: bool, resume: str | None, evaluate: bool) -> None:
+def _train(
+    recipe: Recipe, files: RankFiles, *, fresh: bool, resume: str | None, verify: bool, evaluate: bool
+) -> None:  # fmt: skip
     from whet.allocator import keep_freed_memory, release_memory
     from whet.cli.quiet import quiet_libraries
     from whet.evaluation import scoring
@@ -96,7 +106,10 @@ def _train(recipe: Recipe, files: RankFiles, *, fresh: bool, resume: str | None,
     say_on_main(keep_freed_memory())
     if evaluate:
         scoring.require(recipe.evaluate)  # before hours of training, not after them
-    outcome = run_recipe(recipe, Options(fresh=fresh, resume=resume, say=note, started=process_start(), files=files))
+    options = Options(
+        fresh=fresh, resume=resume, verify=verify, say=note, started=process_start(), files=files
+    )  # fmt: skip
+    outcome = run_recipe(recipe, options)
     if outcome.is_main:
         state = "was finished before" if outcome.was_finished_before else f"finished in {outcome.seconds:.0f} s"
         say(f"{recipe.name}: {outcome.steps} steps, {state}")

@@ -103,7 +103,7 @@ def write_facts(
     """run_plan.json, environment.json, data.json, ledger.json and model.json of a run; bad rows in quarantine.jsonl."""
     write_json(run_folder / PLAN, asdict(plan))
     all_reduce = {"all_reduce": asdict(network)} if network is not None else {}
-    write_json(run_folder / "environment.json", _environment(plan, device) | all_reduce)
+    write_json(run_folder / "environment.json", environment(plan, device) | all_reduce)
     accounts = {"train": data.train} | ({"validation": data.validation} if data.validation else {})
     document: dict[str, Any] = {name: _account(tokens) for name, tokens in accounts.items()}
     write_json(run_folder / "data.json", document | {"notes": list(data.notes)})
@@ -139,7 +139,8 @@ def _account(tokens: TokenizedSet) -> dict[str, Any]:
     }
 
 
-def _environment(plan: RunPlan, device: torch.device) -> dict[str, Any]:
+def environment(plan: RunPlan, device: torch.device) -> dict[str, Any]:
+    """Versions, processor, threads and device of this process, for environment.json."""
     names = ("whet", "torch", "transformers", "peft", "tokenizers", "safetensors", "numpy")
     return {name: _version(name) for name in names} | {
         "python": platform.python_version(),

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
@@ -36,7 +36,7 @@ from whet.recipe.resolve import resolve
 from whet.recipe.schema import Recipe
 from whet.train import finish, folder, memory_plan, on_monitor, preflight
 from whet.train.best import best_of
-from whet.train.callbacks import Callbacks
+from whet.train.callbacks import Callback, Callbacks
 from whet.train.chosen import chosen
 from whet.train.fit import measure_step_seconds, steps_that_fit
 from whet.train.frozen_base import DTYPE_NAMES, load_base
@@ -54,6 +54,8 @@ from whet.train.startup import Startup
 from whet.train.state import PLAN, Saver
 from whet.train.switch_point import with_switch_point
 from whet.train.together import newest_together, open_together
+from whet.train.verify import verify_resume
+from whet.train.witness import Witness
 from whet.types import RunPlan
 
 Say = Callable[[str], None]
@@ -69,6 +71,12 @@ class Options:
     """move an earlier run in the folder aside and start anew"""
     resume: str | None = None
     """`auto`: there must be a checkpoint to continue from; a path: continue from that one; None: if there is one"""
+    verify: bool = False
+    """before a run goes on, make a step again that it has made already and compare all bits"""
+    plan: Mapping[str, Any] | None = None
+    """the recorded plan of a run that is made anew"""
+    callbacks: tuple[Callback, ...] = ()
+    """in addition to the recipe's; they change no weight"""
     say: Say = print
     """where sentences for people go (rank 0 only)"""
     started: float | None = None
@@ -100,7 +108,7 @@ def run_recipe(recipe: Recipe, options: Options | None = None) -> Outcome:
     run_folder = Path(recipe.output)
     if is_relaunch(run_folder):
         # torchrun repeats the whole command when it restarts its ranks
-        options = replace(options, fresh=False, resume=None)
+        options = replace(options, fresh=False, resume=None, verify=False)
     started = time.monotonic()
     if env.is_main:
         folder.check_writable(run_folder, needed_bytes=folder.needed_bytes(recipe))
@@ -161,11 +169,13 @@ def _train(recipe: Recipe, options: Options, env: Env, device: torch.device, run
         say(f"{flattered}: its rows choose the weights and carry the verdict too, which so flatters; choose by a set "
             "of its own, with role: other")  # fmt: skip
 
-    plan = _plan(recipe, env, layout, device, loaded, data, order, checkpoint, num_threads=num_threads, say=say)
+    saved = checkpoint.document(PLAN) if checkpoint else options.plan
+    plan = _plan(recipe, env, layout, device, loaded, data, order, saved, num_threads=num_threads, say=say)
     for note in (*data.notes, describe_packing(order, plan.micro_batch, shares_prefix=plan.share_prefix)):
         say(note)
     monitor = on_monitor.Monitor(recipe, run_folder, env=env, say=say)
-    callbacks = Callbacks([startup, monitor, OnWatch(options.files), *chosen(recipe)])
+    acting = chosen(recipe)
+    callbacks = Callbacks([startup, monitor, OnWatch(options.files), Witness(run_folder, env), *options.callbacks, *acting])
     training = build_training(
         recipe, plan, env, layout, device, loaded, data, order, callbacks, is_restored=checkpoint is not None
     )
@@ -174,7 +184,7 @@ def _train(recipe: Recipe, options: Options, env: Env, device: torch.device, run
         recipe, data, loaded, precision=partial(training.loss_model.precision, device.type), layout=layout,
         progress=monitor.answering,
     )  # fmt: skip
-    if recipe.train.fit_seconds is not None and checkpoint is None:
+    if recipe.train.fit_seconds is not None and saved is None:
         plan = _fit(recipe, training)
         say(f"{plan.measured_seconds_per_step:.2f} s per step: {plan.total_steps} steps fit the time budget")
     saver = _saver(recipe, run_folder, training, plan, loaded, data)
@@ -184,6 +194,8 @@ def _train(recipe: Recipe, options: Options, env: Env, device: torch.device, run
     )  # fmt: skip
     training = replace(training, plan=plan, saves=saves, live=live, startup_seconds=startup.seconds)
     first_step = saver.restore(checkpoint) if checkpoint else 0
+    if options.verify and checkpoint is not None:
+        verify_resume(training, saver, checkpoint, acting, say)
     barrier()  # every rank has looked into the folder; from here on rank 0 changes it
     if env.is_main:
         folder.begin(run_folder, saver.recipe_yaml)
@@ -196,7 +208,7 @@ def _train(recipe: Recipe, options: Options, env: Env, device: torch.device, run
 
 def _plan(
     recipe: Recipe, env: Env, layout: Layout, device: torch.device, loaded: LoadedModel, data: PreparedData,
-    order: Order, checkpoint: Checkpoint | None, *, num_threads: int, say: Say,
+    order: Order, saved: Mapping[str, Any] | None, *, num_threads: int, say: Say,
 ) -> RunPlan:  # fmt: skip
     """The arithmetic of the run and what is measured once; a continued run keeps what its plan says."""
     plan = resolve(
@@ -207,8 +219,8 @@ def _plan(
         compute_dtype=DTYPE_NAMES[loaded.compute_dtype],
         num_threads=num_threads,
     )
-    if checkpoint is not None:
-        plan = preflight.continued_plan(recipe, plan, checkpoint.document(PLAN))
+    if saved is not None:
+        plan = preflight.continued_plan(recipe, plan, saved)
     else:
         plan = replace(plan, share_prefix=pays(recipe.batch.share_prefix, order.shared_prefix, order.lengths))
         plan = memory_plan.decide(

@@ -51,6 +51,8 @@ class Saves:
         self._in_flight: int | None = None
         self._report = ""
         self._is_joining = False
+        self.begun: int | None = None
+        """1-based step of the newest checkpoint that was begun, the same on all ranks"""
 
     def begin(self, step: int) -> None:
         """Hold the state after 1-based `step` and begin to write it; waits for the checkpoint before it.
@@ -60,7 +62,7 @@ class Saves:
         self.settle()
         if self._holds:
             self._writer.start(partial(self._write, self._hold(step)))
-        self._in_flight = step
+        self._in_flight = self.begun = step
 
     def is_writing(self) -> bool:
         """Whether this rank is at work on the checkpoint in flight; StorageError when that failed."""
