@@ -3,7 +3,7 @@
 #   VENV=.venv             where the environment lives
 #   PIP_ARGS="..."         passed to every pip install, e.g. an index with CPU or CUDA builds of torch
 #   WORKERS=2              test processes side by side
-.PHONY: help demo test unit check bench bench-gpu studies test-all mutants clean-venv
+.PHONY: help demo test unit faults check bench bench-gpu studies test-all mutants clean-venv
 
 VENV     ?= .venv
 BIN       = $(VENV)/bin
@@ -20,6 +20,8 @@ BENCHMARKS = cpu_vs_trl ranks_vs_threads cpu_ladder cpu_scaling loss_head memory
 BENCHMARKS_GPU = gpu_lora_8b gpu_sft_8b gpu_smollm2
 STUDIES    = verdicts demo_seeds spectral_moments spectral_study extraction_agreement likelihood_parity shared_prefix \
 	fp8_parity adam8bit_parity
+# The fault suite, and files elsewhere that have slow tests of it.
+FAULTS     = tests/faults $(shell grep -rl --include='test_*.py' 'mark\.fault' tests --exclude-dir=faults)
 # One thread per process: the numbers do not depend on the core count, and WORKERS processes do not fight.
 PYTEST    = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
@@ -29,11 +31,14 @@ help: ## print this list
 demo: $(VENV)/.demo-installed ## fine-tune a real model on this machine and show whether it helped
 	$(BIN)/whet train recipes/demo.yaml
 
-test: $(VENV)/.dev-installed ## all tests that need no GPU
-	$(PYTEST) -m "not gpu" tests
+test: $(VENV)/.dev-installed ## all tests that need no GPU, but for the slow ones of the fault suite
+	$(PYTEST) -m "not gpu and not fault" tests
 
 unit: $(VENV)/.dev-installed ## the quick tests alone
 	$(PYTEST) --dist worksteal -m "not gpu and not slow" tests/unit
+
+faults: $(VENV)/.dev-installed ## cause every fault that whet promises to survive (half an hour) and show the table
+	WHET_FAULT_TABLE=1 $(PYTEST) --dist worksteal -m "fault or quick_fault" $(FAULTS)
 
 check: $(VENV)/.dev-installed ## format, lint, types, import rules, then the tests (budgets among them)
 	$(BIN)/ruff format --check .
