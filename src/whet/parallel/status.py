@@ -13,6 +13,7 @@ from typing import Literal
 
 from whet.atomic import remove, write_text
 from whet.errors import InterruptedRunError, PeerLostError, StorageError, WhetError
+from whet.redact import without_secrets
 
 FOLDER = "ranks"
 State = Literal["running", "finished", "interrupted", "failed"]
@@ -97,7 +98,7 @@ class StatusFile:
 
     def end(self, error: BaseException | None) -> None:
         """How the rank ends. A launch into the folder of a run that is at work leaves that run's file as it was."""
-        text = "" if error is None else str(error) or type(error).__name__
+        text = "" if error is None else without_secrets(str(error)) or type(error).__name__
         with suppress(StorageError):
             if "another run is working in this folder" in text:
                 self._restore()

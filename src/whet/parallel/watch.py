@@ -15,6 +15,7 @@ import threading
 import time
 from pathlib import Path
 
+from whet.atomic import open_to_append
 from whet.errors import InterruptedRunError, PeerLostError, WhetError
 from whet.parallel import flight_recorder
 from whet.parallel.posts import COMPLAINT_SECONDS, Post
@@ -101,8 +102,8 @@ class Watch:
             try:
                 path = log_path(self._folder, self._rank)
                 path.parent.mkdir(exist_ok=True)
-                with path.open("a", encoding="utf-8") as log:
-                    log.write(f"{verdict}\nwhere every thread of this rank is:\n")
+                with open_to_append(path) as log:
+                    log.write(f"{verdict}\nwhere every thread of this rank is:\n".encode())
                     log.flush()
                     faulthandler.dump_traceback(log)
             except OSError as error:
