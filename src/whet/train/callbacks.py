@@ -56,6 +56,8 @@ class Callback(Protocol):
     """
 
     name: str
+    changes_weights: bool
+    """whether `after_step` does; such a callback hears of a step again that is made again after the run went back"""
 
     def on_start(self, run: Training, step: int) -> None: ...
     def after_step(self, record: StepRecord) -> Requests: ...
@@ -73,6 +75,7 @@ class QuietCallback:
     """A callback that does nothing; the others override what they need."""
 
     name = "quiet"
+    changes_weights = False
 
     def on_start(self, run: Training, step: int) -> None: ...
     def after_step(self, record: StepRecord) -> Requests:
@@ -106,6 +109,12 @@ class Callbacks:
         for c in self._all:
             requests |= c.after_step(record)
         return requests
+
+    def step_again(self, record: StepRecord) -> None:
+        """A step that was told before is made again, to the same bits: only what changes weights has a part in it."""
+        for c in self._all:
+            if c.changes_weights:
+                c.after_step(record)
 
     def on_event(self, step: int, text: str) -> None:
         """A callback did something worth a line in metrics.jsonl; the others are told."""

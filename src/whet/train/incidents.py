@@ -22,6 +22,7 @@ from whet import atomic
 FILE_NAME = "incidents.jsonl"
 KIND_NAMES = {
     "out_of_memory": ("time out of memory, passes were cut smaller", "times out of memory, passes were cut smaller"),
+    "rollback": ("time back to a snapshot in memory", "times back to a snapshot in memory"),
 }
 """kind -> what follows the number 1 and other numbers in the summary; other kinds are told by their own name"""
 

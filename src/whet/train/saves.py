@@ -38,11 +38,13 @@ class Saves:
 
     def __init__(
         self, hold: Hold, *, run_folder: Path, env: Env, callbacks: Callbacks, is_spread: bool = False,
-        join: Join | None = None,
+        join: Join | None = None, check: Callable[[int], None] | None = None,
     ) -> None:  # fmt: skip
-        """`is_spread`: every rank must hold its part of the state. With `join` every rank writes its part, too."""
+        """`is_spread`: every rank must hold its part of the state. With `join` every rank writes its part, too. `check`
+        is called on all ranks before a state is held, and raises where it must not be saved."""
         self._hold = hold
         self._join = join
+        self._check = check
         self._run_folder = run_folder
         self._env = env
         self._callbacks = callbacks
@@ -60,6 +62,8 @@ class Saves:
         StorageError when that one could not be written.
         """
         self.settle()
+        if self._check is not None:
+            self._check(step)
         if self._holds:
             self._writer.start(partial(self._write, self._hold(step)))
         self._in_flight = self.begun = step
