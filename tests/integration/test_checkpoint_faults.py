@@ -96,7 +96,7 @@ def test_a_changed_recipe_is_refused_with_the_difference_and_fresh_moves_the_old
     run = uninterrupted.copy_to(workplace, is_finished=True)
     change = ("optim.lr=0.001", "train.max_steps=1")
     said = workplace.train(*change, expect=2)
-    assert "optim.lr: 0.005 then, 0.001 now" in said
+    assert "optim.lr: 0.005 -> 0.001" in said
     assert "--fresh" in said
     assert workplace.trajectory() == uninterrupted.trajectory
     said = workplace.train(*change, "--fresh")

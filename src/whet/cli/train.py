@@ -30,6 +30,14 @@ def train(
             metavar="[PATH]",
         ),
     ] = None,
+    accept_changes: Annotated[
+        bool,
+        typer.Option(
+            "--accept-changes",
+            help="Go on although recipe, data, tokenizer, base or versions are not those the run was begun with; what "
+            "changed is recorded in every later checkpoint and in the report.",
+        ),
+    ] = False,
     verify: Annotated[
         bool,
         typer.Option(
@@ -66,17 +74,19 @@ def train(
         fresh, resume, verify = False, None, False
     refuse_contradictions(os.environ, loaded, has_gpu=lambda: count_gpus() > 0)
     if dry_run:
-        _rehearse(loaded, fresh=fresh)
+        _rehearse(loaded, fresh=fresh, accept_changes=accept_changes)
         return
     folder.check_writable(Path(loaded.output), needed_bytes=folder.needed_bytes(loaded))
     if not fresh:
-        folder.refuse_other_recipe(Path(loaded.output), loaded)
+        folder.refuse_other_recipe(Path(loaded.output), loaded, is_accepting=accept_changes)
     env = read_env()
     with rank_files(Path(loaded.output), rank=env.rank, world_size=env.world_size) as files, interruptible():
-        _train(loaded, files, fresh=fresh, resume=resume, verify=verify, evaluate=evaluate)
+        _train(
+            loaded, files, fresh=fresh, resume=resume, accept_changes=accept_changes, verify=verify, evaluate=evaluate
+        )  # fmt: skip
 
 
-def _rehearse(recipe: Recipe, *, fresh: bool) -> None:
+def _rehearse(recipe: Recipe, *, fresh: bool, accept_changes: bool) -> None:
     from whet.cli.quiet import quiet_libraries
     from whet.cli.recipe import print_preview
     from whet.cli.rehearsal import rehearse
@@ -86,15 +96,17 @@ def _rehearse(recipe: Recipe, *, fresh: bool) -> None:
     quiet_libraries()
     scoring.require(recipe.evaluate)
     if not fresh:
-        folder.refuse_other_recipe(Path(recipe.output), recipe)
+        folder.refuse_other_recipe(Path(recipe.output), recipe, is_accepting=accept_changes)
     print_preview(rehearse(recipe, say=note, fresh=fresh))
     say("dry run: nothing was trained")
 
 
 def _train(
-    recipe: Recipe, files: RankFiles, *, fresh: bool, resume: str | None, verify: bool, evaluate: bool
+    recipe: Recipe, files: RankFiles, *, fresh: bool, resume: str | None, accept_changes: bool, verify: bool,
+    evaluate: bool,
 ) -> None:  # fmt: skip
     from whet.allocator import keep_freed_memory, release_memory
+    from whet.cli.after_training import weights_are_safe
     from whet.cli.quiet import quiet_libraries
     from whet.evaluation import scoring
     from whet.evaluation.run import evaluate_run
@@ -107,19 +119,21 @@ def _train(
     if evaluate:
         scoring.require(recipe.evaluate)  # before hours of training, not after them
     options = Options(
-        fresh=fresh, resume=resume, verify=verify, say=note, started=process_start(), files=files
+        fresh=fresh, resume=resume, accept_changes=accept_changes, verify=verify, say=note, started=process_start(),
+        files=files,
     )  # fmt: skip
     outcome = run_recipe(recipe, options)
     if outcome.is_main:
         state = "was finished before" if outcome.was_finished_before else f"finished in {outcome.seconds:.0f} s"
         say(f"{recipe.name}: {outcome.steps} steps, {state}")
-    if evaluate and recipe.evaluate:
-        release_memory()
-        # every rank writes its share of the answers; the first one compares
-        tell_all(evaluate_run(outcome.run_folder, say=note))
-    if not outcome.is_main:
-        return
-    report = write_report(outcome.run_folder)
-    say(f"\nreport: {report}")
     was_answered = evaluate and bool(recipe.evaluate)
+    with weights_are_safe(outcome.run_folder, rest=f"whet {'evaluate' if was_answered else 'report'}"):
+        if was_answered:
+            release_memory()
+            # every rank writes its share of the answers; the first one compares
+            tell_all(evaluate_run(outcome.run_folder, say=note))
+        if not outcome.is_main:
+            return
+        report = write_report(outcome.run_folder)
+    say(f"\nreport: {report}")
     say(f"next: whet {'chat' if was_answered else 'evaluate'} {shlex.quote(str(outcome.run_folder))}")

@@ -30,12 +30,15 @@ from whet.parallel.smoke import Smoke
 from whet.recipe.resolve import derive_accumulation, fixed_micro_batch
 from whet.recipe.schema import Data, Recipe
 from whet.train import memory_plan
-from whet.train.folder import refuse_other_recipe, write_json
+from whet.train.folder import write_json
 from whet.train.state import PLAN
 from whet.types import Ledger, RowStatus, RunPlan, TokenizedSet
 
 LEDGER = "ledger.json"
 QUARANTINE = "quarantine.jsonl"
+FOLLOWS_LENGTH = ("total_steps", "epochs", "warmup_steps", "save_every", "eval_every")
+"""of a plan: what changes with the number of steps"""
+_OF_ROWS = ("num_samples", "global_batch", "steps_per_epoch")
 
 
 def set_threads(requested: int | None, env: Env, device: torch.device, say: Callable[[str], None]) -> int:
@@ -56,13 +59,8 @@ def nothing_to_lock() -> Iterator[None]:
     yield
 
 
-def refuse_other_start(checkpoint: Checkpoint | None, recipe: Recipe, env: Env) -> None:
-    """RecipeError when `checkpoint` is another recipe's; StorageError on a rank that would begin elsewhere than rank 0.
-
-    The latter happens when each node has a disk of its own.
-    """
-    if checkpoint is not None:
-        refuse_other_recipe(checkpoint.folder, recipe)
+def refuse_other_start(checkpoint: Checkpoint | None, env: Env) -> None:
+    """StorageError on a rank that would begin elsewhere than rank 0: when each node has a disk of its own."""
     step = checkpoint.step if checkpoint else 0
     of_main = int(broadcast_text(str(step)))
     if step != of_main:
@@ -78,10 +76,18 @@ def refuse_uneven_ranks(recipe: Recipe, env: Env) -> None:
     derive_accumulation(recipe.batch, num_data_ranks, fixed_micro_batch(recipe.batch, num_data_ranks))
 
 
-def continued_plan(recipe: Recipe, now: RunPlan, saved: Mapping[str, Any]) -> RunPlan:
-    """The saved plan for today's ranks: what was decided stays decided, only the split of a step may differ."""
+def continued_plan(
+    recipe: Recipe, now: RunPlan, saved: Mapping[str, Any], *, is_changed: bool = False
+) -> RunPlan:  # fmt: skip
+    """The saved plan for today's ranks: what was decided stays decided, only the split of a step may differ.
+
+    With accepted changes (`is_changed`) the run is as long as it would be today, unless it was fitted to a time budget.
+    """
     known = {f.name for f in fields(RunPlan)}
     plan = RunPlan(**{k: v for k, v in saved.items() if k in known})
+    if is_changed:
+        names = _OF_ROWS if recipe.train.fit_seconds is not None else (*_OF_ROWS, *FOLLOWS_LENGTH)
+        plan = replace(plan, compute_dtype=now.compute_dtype, **{name: getattr(now, name) for name in names})
     for name in ("num_samples", "global_batch"):
         if getattr(plan, name) != getattr(now, name):
             raise RecipeError(f"{name} was {getattr(plan, name)} when the run began and is {getattr(now, name)} now")

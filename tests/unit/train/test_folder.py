@@ -71,7 +71,7 @@ def test_a_change_that_moves_weights_is_refused_and_others_are_not(tmp_path):
     for free in ("name: other", "tracking: []", "train: {keep: 7}"):
         text = RECIPE.replace("name: x", free) if free.startswith("name") else f"{RECIPE}{free}\n"
         folder.refuse_other_recipe(tmp_path, recipe(text))
-    with pytest.raises(RecipeError, match=r"(?s)seed: 42 then, 7 now.*--fresh"):
+    with pytest.raises(RecipeError, match=r"(?s)seed: 42 -> 7.*--fresh"):
         folder.refuse_other_recipe(tmp_path, recipe(f"{RECIPE}seed: 7\n"))
 
 
@@ -80,7 +80,7 @@ def test_the_set_that_decides_what_is_best_may_not_change_and_others_may(tmp_pat
     by_answers = "train: {best_metric: eval/answer_accuracy}\n"
     folder.begin(tmp_path, dump_recipe(recipe(RECIPE + one % (4, 8) + by_answers)))
     folder.refuse_other_recipe(tmp_path, recipe(RECIPE + one % (4, 2) + by_answers))
-    with pytest.raises(RecipeError, match=r"evaluate\.sums\.max_rows: 4 then, 3 now"):
+    with pytest.raises(RecipeError, match=r"evaluate\.sums\.max_rows: 4 -> 3"):
         folder.refuse_other_recipe(tmp_path, recipe(RECIPE + one % (3, 8) + by_answers))
     folder.begin(tmp_path, dump_recipe(recipe(RECIPE + one % (4, 8))))
     folder.refuse_other_recipe(tmp_path, recipe(RECIPE + one % (3, 2)))
