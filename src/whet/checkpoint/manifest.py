@@ -11,7 +11,9 @@ from pathlib import Path
 
 from whet import cache
 from whet.atomic import write_text
+from whet.checkpoint.names import step_of
 from whet.errors import StorageError
+from whet.json_text import read_json
 
 NAME = "manifest.json"
 FORMAT_VERSION = 1
@@ -56,7 +58,7 @@ def read_manifest(folder: Path) -> Manifest:
     """The manifest of `folder`; StorageError when it is missing, torn or of a newer format."""
     path = folder / NAME
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+        document = read_json(path.read_bytes())
         manifest = Manifest(
             step=int(document["step"]),
             sha256={str(k): str(v) for k, v in document["sha256"].items()},
@@ -65,7 +67,7 @@ def read_manifest(folder: Path) -> Manifest:
         )
     except FileNotFoundError as error:
         raise StorageError("the checkpoint was not finished (no manifest)", where=str(folder)) from error
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise StorageError(f"the manifest cannot be read ({type(error).__name__}: {error})", where=str(path)) from error
     if manifest.format_version != FORMAT_VERSION:
         raise StorageError(
@@ -82,6 +84,9 @@ def verify(folder: Path, *, rank: int = 0, num_ranks: int = 1) -> Manifest:
     Of several ranks each computes the sums of some files: all of them together have looked at all of it.
     """
     manifest = read_manifest(folder)
+    if (named := step_of(folder)) is not None and named != manifest.step:
+        # the only entry that no sum protects
+        raise StorageError(f"the manifest is of step {manifest.step}", where=str(folder))
     present = {p.name for p in folder.iterdir() if p.name != NAME}
     for name in sorted(set(manifest.sha256) - present):
         raise StorageError(f"{name} is missing", where=str(folder))
