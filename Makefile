@@ -3,7 +3,7 @@
 #   VENV=.venv             where the environment lives
 #   PIP_ARGS="..."         passed to every pip install, e.g. an index with CPU or CUDA builds of torch
 #   WORKERS=2              test processes side by side
-.PHONY: help demo test unit faults check bench bench-gpu studies test-all mutants clean-venv
+.PHONY: help demo test unit faults check audit sbom bench bench-gpu studies test-all mutants clean-venv
 
 VENV     ?= .venv
 BIN       = $(VENV)/bin
@@ -47,6 +47,13 @@ check: $(VENV)/.dev-installed ## format, lint, types, import rules, then the tes
 	$(BIN)/lint-imports
 	$(MAKE) test
 
+audit: $(VENV)/.audit-installed ## security rules, secrets in the tree, container files, known vulnerabilities
+	$(BIN)/python audit/audit.py
+
+sbom: $(VENV)/.audit-installed ## list every installed package as CycloneDX JSON (sbom.cdx.json)
+	$(BIN)/python -m cyclonedx_py environment --pyproject pyproject.toml --output-reproducible --of JSON \
+	  -o sbom.cdx.json $(BIN)/python
+
 bench: $(VENV)/.dev-installed ## measure speed and memory; results go to benchmarks/results
 	@set -e; for name in $(BENCHMARKS); do echo "$$name"; $(BIN)/python "benchmarks/$$name.py"; done
 
@@ -75,6 +82,10 @@ $(VENV)/.demo-installed: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "Installing whet and $(TORCH) into $(VENV) (a few minutes the first time)"
 	@$(PIP) $(TORCH)
 	@$(PIP) -e ".[demo]"
+	@touch $@
+
+$(VENV)/.audit-installed: $(VENV)/.dev-installed
+	@$(PIP) -e ".[audit]"
 	@touch $@
 
 $(VENV)/.dev-installed: pyproject.toml constraints.txt | $(BIN)/python

@@ -61,7 +61,7 @@ def open_to_append(path: Path) -> BufferedWriter:
         return os.fdopen(os.open(path, flags, 0o666), "ab")
     except OSError as error:
         if error.errno == errno.ELOOP:
-            raise StorageError("is a symbolic link, which is not followed", where=str(path), mend="remove it") from error
+            raise StorageError("is a symbolic link: not followed", where=str(path), mend="remove it") from error
         raise _storage_error(path, "written", error) from error
 
 

@@ -11,11 +11,15 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from types import TracebackType
 
 import typer
 
 from whet.cli import verbosity
 from whet.errors import RecipeError, WhetError
+from whet.redact import without_secrets
+from whet.shortage import told_as_error
+from whet.visible import spelled_out
 
 app = typer.Typer(
     name="whet",
@@ -46,14 +50,22 @@ def leave_by_exit_code(command: Callable[[], object], *, help_command: str | Non
         sys.stdout.reconfigure(errors="backslashreplace")
     # nothing whet writes may be changed by every user of the machine, whatever the umask
     os.umask(os.umask(0o077) | 0o002)
+    sys.excepthook = _print_unexpected
     try:
-        command()
+        with told_as_error():
+            command()
     except WhetError as error:
         if verbosity.is_verbose():
-            traceback.print_exception(error)
+            _print_unexpected(type(error), error, error.__traceback__)
         hint = f"\n  help: {_help_for(error, help_command)}" if error.mend is None and help_command else ""
-        sys.stderr.write(f"error: {error}{hint}\n")
+        sys.stderr.write(spelled_out(without_secrets(f"error: {error}{hint}\n")))
         sys.exit(error.exit_code)
+
+
+def _print_unexpected(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """A traceback as Python prints it, without the secrets that a library put into its message."""
+    lines = traceback.format_exception(kind, error, trace)
+    sys.stderr.write(spelled_out(without_secrets("".join(lines))))
 
 
 def _help_for(error: WhetError, help_command: str) -> str:
