@@ -24,6 +24,7 @@ def register(app: typer.Typer) -> None:
         push,
         recipe,
         report,
+        reproduce,
         runs,
         serve,
         train,
@@ -43,6 +44,7 @@ def register(app: typer.Typer) -> None:
     app.command()(report.report)
     app.add_typer(runs.app, name="runs")
     app.command()(diff.diff)
+    app.command()(reproduce.reproduce)
     app.command()(merge.merge)
     app.command()(export.export)
     app.command()(generate.generate)

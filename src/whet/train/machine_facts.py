@@ -26,6 +26,4 @@ def facts_of(environment: Mapping[str, Any], plan: Mapping[str, Any]) -> dict[st
 
 def differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """`threads: 1 then, 2 now` for each fact that both know and that differs."""
-    return [
-        f"{name}: {then[name]} then, {now[name]} now" for name in then if name in now and then[name] != now[name]
-    ]
+    return [f"{name}: {then[name]} then, {now[name]} now" for name in then if name in now and then[name] != now[name]]

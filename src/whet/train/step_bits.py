@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
@@ -133,8 +133,3 @@ def checksum(tensor: Tensor) -> int:
         odd_N = torch.arange(start, start + len(part_N), device=tensor.device).mul_(2).add_(1)
         total += odd_N.mul_(part_N).sum()
     return int(total) % 2**64
-
-
-def by_step(bits: Sequence[StepBits]) -> dict[int, StepBits]:
-    """The last word on each step."""
-    return {each.step: each for each in bits}

@@ -22,6 +22,7 @@ from whet.train.laps import Laps
 from whet.train.loop import Training, train_step
 from whet.train.machine_facts import differences
 from whet.train.pace import Pace
+from whet.train.prefetch import Prefetch
 from whet.train.signals import StopRequest
 from whet.train.state import Saver
 from whet.train.step_bits import Difference, StepBits, bits_from, bits_of_state, first_difference
@@ -34,7 +35,7 @@ _CAUSES = {
     "batch_hash": "the rows, their number, their order or the seed are not those of the run",
     "rows": "a data file, the tokenizer or the template was changed under the same row ids",
     "lr": "the length of the run or its schedule was changed",
-    "loss": "the base, the weights in the checkpoint, the rows, the dropout seed, the code or the machine is another one",
+    "loss": "the base, the weights of the checkpoint, the rows, the dropout seed, the code or the machine is another",
     "grad_norm": "the backward pass adds up in another order: other threads, another processor or another version",
     "weights": "the optimizer's state in the checkpoint, its settings or the code is not that of the run",
     "moments": "the optimizer's state in the checkpoint, its settings or the code is not that of the run",
@@ -51,7 +52,9 @@ def verify_resume(
     """
     known = _known(saver.run_folder, checkpoint.step, is_main=run.env.is_main)
     # the account of the run's time and pace is not for these steps
-    quiet = replace(run, callbacks=Callbacks(acting), laps=Laps(run.device), pace=Pace(run.env.rank, run.env.world_size))
+    quiet = replace(
+        run, callbacks=Callbacks(acting), laps=Laps(run.device), pace=Pace(run.env.rank, run.env.world_size)
+    )
     if checkpoint.step + 1 in known.steps:
         sentence = _redo(quiet, saver, checkpoint, known, first=checkpoint.step, last=checkpoint.step + 1)
     elif (older := _checkpoint_before(run, saver.run_folder, checkpoint.step)) is not None:
@@ -71,12 +74,12 @@ def _known(run_folder: Path, step: int, *, is_main: bool) -> Testimony:
     told = None
     if is_main:
         whole = read_testimony(run_folder)
-        told = json.dumps({"steps": [asdict(each) for each in whole.steps.values()], "facts": dict(whole.facts)})
+        told = json.dumps({"steps": [asdict(each) for each in whole.steps.values()], "sessions": whole.sessions})
     heard = json.loads(broadcast_text(told))
     steps = [bits for each in heard["steps"] if (bits := bits_from(each)) is not None]
     return Testimony(
         steps={bits.step: bits for bits in steps if bits.step <= step + 1},
-        facts={int(number): facts for number, facts in heard["facts"].items()},
+        sessions=[(int(first), facts) for first, facts in heard["sessions"]],
     )
 
 
@@ -97,13 +100,16 @@ def _redo(
     """Make 0-based steps `first` to `last` - 1 from `start`; GateError where one is not as it is known."""
     run.callbacks.on_start(run, first)
     compared: set[str] = set()
-    for step in range(first, last):
-        record, _ = train_step(run, step, asked=Requests(), stop=StopRequest())
-        now = witnessed(run, record)
-        if (then := known.steps.get(step + 1)) is not None:
-            _require(run, saver, start, first_difference(then, now), known.facts.get(step + 1))
-            compared |= _compared(then)
-        run.callbacks.after_step(record)
+    with Prefetch(run.rows, range(first, last), run.device) as rows:
+        for step in range(first, last):
+            record, _ = run.guard.step(run, step, train_step, Requests(), StopRequest(), rows)
+            if record is None:
+                continue  # all of its samples are quarantined
+            now = witnessed(run, record)
+            if (then := known.steps.get(step + 1)) is not None:
+                _require(run, saver, start, first_difference(then, now), known.facts_of(step + 1))
+                compared |= _compared(then)
+            run.callbacks.after_step(record)
     which = f"step {last}" if last == first + 1 else f"steps {first + 1} to {last}"
     what = f"the same {', '.join(name for name in _WORDS if name in compared)}, bit for bit" if compared else "a state"
     return f"{which} made again from {start.folder.name} gave {what}"
@@ -117,7 +123,7 @@ def _arrive(run: Training, saver: Saver, older: Checkpoint, newest: Checkpoint, 
     for name, then, now in zip(("weights", "moments"), expected, bits_of_state(run), strict=True):
         if then != now:
             found = Difference(step=newest.step, name=name, then=then, now=now)
-            _require(run, saver, older, found, known.facts.get(newest.step))
+            _require(run, saver, older, found, known.facts_of(newest.step))
     return f"{sentence}, and the weights and moments of {newest.folder.name}"
 
 
@@ -128,12 +134,12 @@ def _compared(then: StepBits) -> set[str]:
 
 
 def _require(
-    run: Training, saver: Saver, start: Checkpoint, found: Difference | None, facts: Mapping[str, Any] | None
+    run: Training, saver: Saver, start: Checkpoint, found: Difference | None, facts: Mapping[str, Any]
 ) -> None:  # fmt: skip
     """GateError for a difference, with what could have made it."""
     if found is None:
         return
-    changed = differences(facts or {}, facts_now(run))
+    changed = differences(facts, facts_now(run))
     if changed:
         cause = f"what is not as it was: {'; '.join(changed)}"
     else:

@@ -1,4 +1,4 @@
-"""What the step after each checkpoint gave, in RUN/witness.jsonl: `--resume --verify` makes the step again and compares.
+"""What the step after each checkpoint gave, in RUN/witness.jsonl: `--resume --verify` makes it again and compares.
 
     {"kind": "session", "step": 0, "facts": {"torch": "2.13.0", "threads": 1, ...}}
     {"kind": "step", "step": 5, "batch_hash": ..., "lr": ..., "loss": ..., "grad_norm": ..., "rows": ...,
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -82,26 +82,30 @@ class Testimony:
 
     steps: Mapping[int, StepBits] = field(default_factory=dict)
     """by 1-based step; the last word on each"""
-    facts: Mapping[int, Mapping[str, Any]] = field(default_factory=dict)
-    """of the session that made the step, where it is known"""
+    sessions: Sequence[tuple[int, Mapping[str, Any]]] = ()
+    """steps that were done when each began, and its facts, in the order of time"""
+
+    def facts_of(self, step: int) -> Mapping[str, Any]:
+        """What the last bits of 1-based `step` depended on, as far as it is known."""
+        return next((facts for first, facts in reversed(self.sessions) if first < step), {})
 
 
 def read_testimony(run_folder: Path) -> Testimony:
     """witness.jsonl and, of steps that are not in it, metrics.jsonl; lines that cannot be read are left out."""
     steps: dict[int, StepBits] = {}
-    facts: dict[int, Mapping[str, Any]] = {}
-    session: Mapping[str, Any] = {}
+    sessions: list[tuple[int, Mapping[str, Any]]] = []
     for line in _lines(run_folder / FILE_NAME):
         if line.get("kind") == "session" and isinstance(line.get("facts"), dict):
+            first = int(line.get("step", 0))
+            sessions.append((first, line["facts"]))
             # what came after the step that this session began with is made anew
-            session, first = line["facts"], line.get("step", 0)
             steps = {step: bits for step, bits in steps.items() if step <= first}
         elif line.get("kind") == "step" and (bits := bits_from(line)) is not None:
-            steps[bits.step], facts[bits.step] = bits, session
+            steps[bits.step] = bits
     for line in _lines(run_folder / "metrics.jsonl"):
         if line.get("kind") == "step" and (bits := bits_from(line)) is not None and bits.step not in steps:
             steps[bits.step] = bits
-    return Testimony(steps=steps, facts=facts)
+    return Testimony(steps=steps, sessions=tuple(sessions))
 
 
 def _lines(path: Path) -> list[dict[str, Any]]:
