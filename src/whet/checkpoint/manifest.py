@@ -6,6 +6,7 @@ safetensors and JSON carry no checksum of their own: a flipped bit or a zeroed h
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from whet.json_text import read_json
 
 NAME = "manifest.json"
 FORMAT_VERSION = 1
+_MEND = "give `whet train` with its recipe again, which writes it anew, or take one of the run's checkpoints"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,7 +77,24 @@ def read_manifest(folder: Path) -> Manifest:
             where=str(path),
             mend="use the whet that wrote it",
         )
+    if manifest.sha256.keys() != manifest.bytes.keys():
+        raise StorageError("the manifest has sums and sizes of different files", where=str(path))
     return manifest
+
+
+def refuse_changed(folder: Path, names: Sequence[str]) -> None:
+    """StorageError when one of `names` in `folder` is not what its manifest says; files that it does not list, and
+    folders without a manifest, pass."""
+    path = folder / NAME
+    if not path.is_file():
+        return
+    try:
+        listed = dict(read_json(path.read_bytes())["sha256"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise StorageError(f"the manifest cannot be read ({error})", where=str(path), mend=_MEND) from error
+    for name in names:
+        if name in listed and (not (folder / name).is_file() or cache.digest_of(folder / name) != listed[name]):
+            raise StorageError(f"{name} was changed or damaged (SHA-256 differs)", where=str(folder), mend=_MEND)
 
 
 def verify(folder: Path, *, rank: int = 0, num_ranks: int = 1) -> Manifest:

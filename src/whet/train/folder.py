@@ -9,18 +9,21 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from whet import cache
 from whet.atomic import remove, write_text
 from whet.checkpoint.lock import NAME as LOCK
 from whet.checkpoint.lock import locked
 from whet.checkpoint.manifest import NAME as MANIFEST
+from whet.checkpoint.names import list_steps
 from whet.errors import RecipeError, StorageError
 from whet.estimate.disk import run_bytes
+from whet.json_text import read_json
 from whet.models.families import find_shape, num_adapter_parameters, num_parameters
 from whet.parallel.status import FOLDER as STATUS_FOLDER
 from whet.recipe import load_recipe
@@ -37,6 +40,8 @@ class Found:
 
     is_finished: bool
     summary: dict[str, Any]
+    fault: str = ""
+    """what is wrong with the final files of a run that had finished"""
 
 
 def needed_bytes(recipe: Recipe) -> int:
@@ -110,20 +115,47 @@ def look(folder: Path) -> Found:
     summary: dict[str, Any] = {}
     if (folder / SUMMARY).is_file():
         try:
-            summary = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise StorageError(f"cannot be read: {error}", where=str(folder / SUMMARY), mend="remove it") from error
-    is_finished = summary.get("status") == "finished" and _has_final_files(folder)
-    return Found(is_finished=is_finished, summary=summary)
+            summary = dict(read_json((folder / SUMMARY).read_bytes()))
+        except (ValueError, TypeError) as error:
+            raise StorageError(
+                f"cannot be read: {error}",
+                where=str(folder / SUMMARY),
+                mend="remove it and give the same command again: it is written anew from the newest checkpoint",
+            ) from error
+    if summary.get("status") != "finished":
+        return Found(is_finished=False, summary=summary)
+    fault = _fault_of_final_files(folder)
+    return Found(is_finished=not fault, summary=summary, fault=fault)
 
 
-def _has_final_files(folder: Path) -> bool:
-    """Whether every file that the finished run listed in its manifest is still there."""
+def _fault_of_final_files(folder: Path) -> str:
+    """The first file of the finished run's manifest that is not what was written; empty where all are."""
     try:
-        listed = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["sha256"]
-    except (OSError, ValueError, KeyError):
-        return False
-    return all((folder / name).is_file() for name in listed)
+        listed = {str(name): digest for name, digest in read_json((folder / MANIFEST).read_bytes())["sha256"].items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return f"{MANIFEST} is missing or damaged"
+    for name, digest in listed.items():
+        if Path(name).name != name or not (folder / name).is_file():
+            return f"{name} is missing"
+        if cache.sha256_of(folder / name) != digest:
+            return f"{name} was changed or damaged (SHA-256 differs)"
+    return ""
+
+
+def tell_fault(folder: Path, found: Found, say: Callable[[str], None]) -> None:
+    """Say what became of the final files of a run that had finished, before they are written again.
+
+    StorageError when there is no checkpoint to write them from: the run would train anew from its beginning.
+    """
+    if not found.fault:
+        return
+    if not list_steps(folder):
+        raise StorageError(
+            f"the run had finished, but {found.fault}, and no checkpoint is left to write it again",
+            where=str(folder),
+            mend="restore the file, or start anew with --fresh (what is there is moved aside)",
+        )
+    say(f"the run had finished, but {found.fault}: the final files are written again from the newest checkpoint")
 
 
 def set_aside(folder: Path) -> Path | None:

@@ -17,8 +17,8 @@ from whet.models.load import LoadedModel
 from whet.parallel.mesh import Layout
 from whet.recipe import dump_recipe, parse_recipe
 from whet.recipe.schema import Recipe
-from whet.train.finish import peak_memory_bytes
 from whet.train.changes import FREE_TO_CHANGE
+from whet.train.finish import peak_memory_bytes
 from whet.train.memory_plan import job_from
 from whet.train.room import PassSize, unexplained
 from whet.types import RunPlan

@@ -130,6 +130,7 @@ def run_recipe(recipe: Recipe, options: Options | None = None) -> Outcome:
             if env.is_main:
                 remove_leftovers(run_folder)
             found = folder.look(run_folder)
+            folder.tell_fault(run_folder, found, say)
             folder.refuse_other_recipe(run_folder, recipe, is_accepting=options.accept_changes)
             if (other := folder.describe_other_ranks(run_folder, recipe)) is not None:
                 say(other)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -88,8 +89,9 @@ def test_the_set_that_decides_what_is_best_may_not_change_and_others_may(tmp_pat
 
 
 def finish(run: Path) -> None:
-    (run / "adapter_model.safetensors").touch()
-    (run / "manifest.json").write_text(json.dumps({"sha256": {"adapter_model.safetensors": ""}}))
+    (run / "adapter_model.safetensors").write_bytes(b"weights")
+    digest = hashlib.sha256(b"weights").hexdigest()
+    (run / "manifest.json").write_text(json.dumps({"sha256": {"adapter_model.safetensors": digest}}))
     (run / "summary.json").write_text(json.dumps({"status": "finished", "steps": 3}))
 
 
