@@ -100,20 +100,20 @@ def test_each_refusal_of_the_hub_is_told_apart_and_no_token_is_printed(endpoint,
         [f"owner/{name}" for name in ANSWERS], HF_ENDPOINT=endpoint, HF_HOME=str(tmp_path), HF_TOKEN="hf_CANARY"
     )
     assert {name: (kind, code) for name, (kind, code, _) in told.items()} == {
-        f"owner/{name}": ("HubError", 6) for name in ANSWERS
+        f"owner/{name}": ("HubUnreachableError" if name == "broken" else "HubError", 6) for name in ANSWERS
     }
-    assert "not found on the hub" in told["owner/gone"][2]
+    assert "no dataset owner/gone" in told["owner/gone"][2]
     assert "gated" in told["owner/closed"][2]
-    assert "no revision v1" in told["owner/revision"][2]
-    assert "status 403" in told["owner/forbidden"][2] and "token" in told["owner/forbidden"][2]
-    assert "status 500" in told["owner/broken"][2]
+    assert "no revision 'v1'" in told["owner/revision"][2]
+    assert "HTTP 403" in told["owner/forbidden"][2] and "token" in told["owner/forbidden"][2]
+    assert "HTTP 500" in told["owner/broken"][2]
     assert "CANARY" not in json.dumps(told)
 
 
 @pytest.mark.slow
 def test_an_unreachable_hub_and_an_impossible_name_are_told(tmp_path):
     told = _run(["owner/any", "owner/a b"], HF_ENDPOINT="http://127.0.0.1:9", HF_HOME=str(tmp_path))
-    assert "cannot be reached" in told["owner/any"][2]
+    assert "could not be reached" in told["owner/any"][2]
     assert told["owner/a b"][:2] == ["RecipeError", 2]
 
 

@@ -12,7 +12,8 @@ import time
 import pytest
 
 from whet.errors import HubError, RecipeError, StorageError
-from whet.models.hub import HubSettings, fetch_snapshot
+from whet.hub.settings import HubSettings
+from whet.models.hub import fetch_snapshot
 
 pytestmark = pytest.mark.slow
 
@@ -22,7 +23,10 @@ TOKEN = "hf_CANARYcanaryCANARYcanary"
 @pytest.fixture
 def settings(tmp_path):
     def build(**changed):
-        return HubSettings(cache_dir=tmp_path / "hub", **{"request_seconds": 2.0, "listing_seconds": 4.0, **changed})
+        return HubSettings(
+            cache_dir=tmp_path / "hub",
+            **{"request_seconds": 2.0, "listing_seconds": 4.0, "silence_seconds": 5.0, **changed},
+        )
 
     return build
 
