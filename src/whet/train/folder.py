@@ -130,6 +130,8 @@ def look(folder: Path) -> Found:
 
 def _fault_of_final_files(folder: Path) -> str:
     """The first file of the finished run's manifest that is not what was written; empty where all are."""
+    if not (folder / RECIPE).is_file():
+        return f"{RECIPE} is missing"
     try:
         listed = {str(name): digest for name, digest in read_json((folder / MANIFEST).read_bytes())["sha256"].items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):

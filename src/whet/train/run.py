@@ -190,7 +190,7 @@ def _train(recipe: Recipe, options: Options, env: Env, device: torch.device, run
         say(note)
     monitor = on_monitor.Monitor(recipe, run_folder, env=env, say=say)
     acting = chosen(recipe)
-    continued = OnContinue(ignored=ignored, changes=inputs.changes)
+    continued = OnContinue(run_folder, ignored=ignored, changes=inputs.changes)
     guard = Guard(recipe.train.guard, run_folder=run_folder, is_main=env.is_main)
     callbacks = Callbacks(
         [

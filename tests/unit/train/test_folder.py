@@ -89,6 +89,7 @@ def test_the_set_that_decides_what_is_best_may_not_change_and_others_may(tmp_pat
 
 
 def finish(run: Path) -> None:
+    (run / "recipe.yaml").write_text(RECIPE)
     (run / "adapter_model.safetensors").write_bytes(b"weights")
     digest = hashlib.sha256(b"weights").hexdigest()
     (run / "manifest.json").write_text(json.dumps({"sha256": {"adapter_model.safetensors": digest}}))
