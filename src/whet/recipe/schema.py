@@ -199,15 +199,15 @@ class Optim:
 
 @_section
 class Guard:
-    """Go back and pass over samples whose loss or gradient is not finite or a spike, instead of stopping. Off by default:
-    a value that is not finite then ends the run before the update (exit code 4)."""
+    """Go back and pass over samples whose loss or gradient is not finite or a spike, instead of stopping. Off by
+    default: a value that is not finite then ends the run before the update (exit code 4)."""
 
     max_rollbacks: Annotated[int, Field(ge=0)] = 0
     """How often a run may go back to its last snapshot in memory; the next time it ends. 0: off."""
     spike: Annotated[float, Field(gt=0)] = 8.0
-    """A loss or gradient norm is a spike above median + spike x spread of the last steps, the spread being 1.4826 x their
-    median absolute deviation and at least 1 % of the median."""
-    window: Annotated[int, Field(ge=4)] = 50
+    """A loss or gradient norm is a spike above median + spike x spread of the last steps, the spread being 1.4826 x
+    their median absolute deviation and at least 1 % of the median."""
+    window: Annotated[int, Field(ge=10)] = 50
     """Steps that a value is compared with; nothing is a spike before half of them are made."""
     snapshot_every: Positive = 20
     """Optimizer steps between snapshots (weights and moments, in the host's memory): most steps that are made again."""

@@ -92,7 +92,7 @@ class Watch:
     def forward_is_over(self, loss: Tensor) -> None:
         """What runs from now on is the backward pass, which may call modules again."""
         self._is_forward = False
-        if self.place is None and not math.isfinite(float(loss)):
+        if self.place is None and not math.isfinite(float(loss.detach())):
             peak = self._last.input_peak if self._last is not None else None
             dtype = self._last.dtype if self._last is not None else _name(loss.dtype)
             self._found("forward", HEAD, "the loss of its logits", dtype, peak)

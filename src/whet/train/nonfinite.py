@@ -185,7 +185,7 @@ def _is_finite(run: Training, taken: StepRows, batch: PackedBatch, watch: Watch 
     norm = float(torch.nn.utils.get_total_norm(gradients))
     if watch is not None and not math.isfinite(norm):
         watch.backward_is_over()
-    return math.isfinite(float(nll_sum)) and math.isfinite(norm)
+    return math.isfinite(float(nll_sum.detach())) and math.isfinite(norm)
 
 
 def _watched(run: Training, taken: StepRows, batch: PackedBatch) -> Place | None:

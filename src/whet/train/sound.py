@@ -15,7 +15,7 @@ from whet.train.first_bad import broken_names, own_part
 
 
 def state_tensors(trainables: Trainables, optimizer: torch.optim.Optimizer) -> Iterator[tuple[str, Tensor]]:
-    """What trains and the optimizer's state of it, by name, on the run's own memory; of tensors in parts this rank's."""
+    """What trains and the optimizer's state of it, by name, on the run's own memory; this rank's parts."""
     for name, parameter in trainables.named.items():
         yield name, own_part(parameter.detach())
         for key, value in optimizer.state.get(parameter, {}).items():
