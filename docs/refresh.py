@@ -3,8 +3,8 @@
 A page asks for code with `<!-- code: PATH#NAME -->` before a fenced block; the source marks it with
 `# docs: start-NAME` and `# docs: end-NAME`. `<!-- results -->` ... `<!-- end results -->` holds the tables made from
 benchmarks/results, `<!-- speed results -->` those that say what makes the speed, `<!-- gpu results -->` those of a GPU,
-`<!-- recipes -->` the table of recipes/, `<!-- metrics -->` that of the metrics, `<!-- faults -->` those of the fault suite,
-`<!-- scale: NAME -->` those of scale_tables.py; each has its `end` marker.
+`<!-- recipes -->` the table of recipes/, `<!-- metrics -->` that of the metrics, `<!-- faults -->` those of the fault
+suite, `<!-- scale: NAME -->` those of scale_tables.py; each has its `end` marker.
 """
 
 from __future__ import annotations

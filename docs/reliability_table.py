@@ -11,8 +11,8 @@ def fault_tables(result: dict[str, Any]) -> str:
     lines = [
         f"**{result['held']:,} of {result['tries']:,} tries ended as promised.** {machine['processor']}, "
         f"{machine['cores']} cores, {result['date'][:10]}, whet on torch {versions['torch']}; the last column is "
-        f"transformers {versions['transformers']} with PEFT {versions['peft']}, under the same fault, where the suite can "
-        f"run it: `{result['command']}`"
+        f"transformers {versions['transformers']} with PEFT {versions['peft']} under the same fault, where the suite "
+        f"can run it: `{result['command']}`"
     ]
     for group in result["groups"]:
         lines += [

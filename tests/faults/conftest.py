@@ -8,21 +8,41 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 from fault_table import Finding, as_document, as_lines
-from workplace import plant_bombs_fixture, tiny_model, uninterrupted, workplace
+from forked_runs import ForkedRuns
+from workplace import Uninterrupted, environment_of, make_workplace, plant_bombs_fixture, tiny_model, workplace
 
-__all__ = ["plant_bombs_fixture", "tiny_model", "uninterrupted", "workplace"]
+__all__ = ["plant_bombs_fixture", "tiny_model", "workplace"]
 
 FOLDER = Path(__file__).parent
 ROOT = FOLDER.parents[1]
 CLAIM = "every fault that the suite causes ends as promised: nothing lost, nothing silently wrong, nothing let in"
 findings: list[Finding] = []
 failed: list[str] = []
+
+
+@pytest.fixture(scope="session")
+def forked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ForkedRuns]:
+    """Runs of whet at the price of a fork."""
+    folder = tmp_path_factory.mktemp("forked")
+    with ForkedRuns(environment_of(folder), folder) as runs:
+        yield runs
+
+
+@pytest.fixture(scope="session")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, forked: ForkedRuns) -> Uninterrupted:
+    """The standard recipe from beginning to end, forked; what it imports is there for all later runs."""
+    place = make_workplace(tmp_path_factory.mktemp("uninterrupted"), tiny_model)
+    ended = forked.run(
+        "train", str(place.recipe), folder=place.folder, environment=place.environment, learn=True
+    )  # fmt: skip
+    assert ended.code == 0, ended.said
+    return Uninterrupted(run_folder=place.folder / "run", trajectory=place.trajectory(), hashes=place.hashes())
 
 
 @pytest.fixture

@@ -226,7 +226,8 @@ def environment_of(folder: Path) -> dict[str, str]:
 
 
 def make_workplace(folder: Path, model: Path) -> Workplace:
-    """`folder` with the standard recipe in it."""
+    """`folder`, made if it is not there, with the standard recipe in it."""
+    folder.mkdir(exist_ok=True)
     rows_file = model.parent / "rows.jsonl"
     place = Workplace(folder=folder, model=model, rows=rows_file, environment=environment_of(folder))
     place.write_recipe()

@@ -25,7 +25,7 @@ def test_the_document_has_the_sums_and_the_tests_that_failed():
     document = as_document([Finding(fault="SIGKILL", group="kill", tries=4, held=3)], ["b", "a"])
     assert (document["tries"], document["held"], document["failed_tests"]) == (4, 3, ["a", "b"])
     assert [group["title"] for group in document["groups"]] == [GROUPS["kill"]]
-    assert as_lines([Finding(fault="SIGKILL", group="kill", tries=4, held=3)])[1].split() == "3 of 4 SIGKILL".split()
+    assert as_lines([Finding(fault="SIGKILL", group="kill", tries=4, held=3)])[1].split() == ["3", "of", "4", "SIGKILL"]
 
 
 def test_a_line_that_cannot_be_is_refused():

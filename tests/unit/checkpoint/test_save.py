@@ -93,6 +93,7 @@ def test_a_full_disk_is_told_as_such_and_leaves_nothing_behind(save, tmp_path, m
     with pytest.raises(StorageError, match="no space left while saving") as caught:
         save(2)
     assert "older checkpoints are untouched" in caught.value.mend
+    assert "0.0 MB are needed" in caught.value.what and "MB are free" in caught.value.what
     assert [p.name for p in tmp_path.iterdir()] == ["checkpoint-1"]
 
 

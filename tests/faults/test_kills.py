@@ -1,0 +1,118 @@
+"""SIGKILL at random moments of a run, from its start to its last file: the same command ends as if nothing had been.
+
+Compared are SHA-256 of the final adapter and of the last checkpoint's weights and moments, and every step's numbers.
+"""
+
+from __future__ import annotations
+
+import random
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+from forked_runs import ForkedRuns
+from workplace import Uninterrupted, Workplace, make_workplace
+
+from whet.checkpoint.load import newest_checkpoint
+
+pytestmark = pytest.mark.fault
+
+NUM_KILLS, NUM_KILLS_OF_COMMANDS, TOTAL_STEPS = 50, 4, 8
+SAVE_EVERY = (1, 3)
+
+
+def redone_steps(place: Workplace) -> int:
+    """Steps that a killed run had made and its newest whole checkpoint does not have; nothing else may lie there."""
+    checkpoint, notes = newest_checkpoint(place.folder / "run")
+    assert notes == [], "a kill never leaves a checkpoint that looks whole and is not"
+    return place.last_step() - (checkpoint.step if checkpoint else 0)
+
+
+def is_as_never_killed(place: Workplace, uninterrupted: Uninterrupted) -> bool:
+    steps = [record["step"] for record in place.steps()]
+    leftovers = list((place.folder / "run").rglob("*.tmp"))
+    return (
+        steps == list(range(1, TOTAL_STEPS + 1))
+        and place.trajectory() == uninterrupted.trajectory
+        and place.hashes() == uninterrupted.hashes
+        and not leftovers
+    )
+
+
+@pytest.mark.timeout(1500)
+def test_killed_at_any_moment_the_same_command_ends_as_if_never_killed(
+    tmp_path: Path, tiny_model: Path, uninterrupted: Uninterrupted, forked: ForkedRuns, outcome
+):
+    """The moments are spread evenly over a run's processor time, drawn with a seed; one after its end is drawn anew."""
+    first = make_workplace(tmp_path / "first", tiny_model)
+    whole = forked.run("train", str(first.recipe), folder=first.folder, environment=first.environment)
+    assert is_as_never_killed(first, uninterrupted), whole.said
+    draw = random.Random(9)
+    redone: dict[int, list[int]] = {every: [] for every in SAVE_EVERY}
+    reached, broken = [], []
+    while len(reached) < NUM_KILLS:
+        number = len(reached)
+        every = SAVE_EVERY[number % len(SAVE_EVERY)]
+        place = make_workplace(tmp_path / f"try-{number}-{every}", tiny_model)
+        place.write_recipe(train={"save_every": every})
+        moment = draw.uniform(0.0, whole.cpu_seconds)
+        train = ("train", str(place.recipe))
+        killed = forked.run(*train, folder=place.folder, environment=place.environment, die_after=moment)
+        if killed.code == 0:
+            remove(place)
+            continue
+        assert killed.code == -signal.SIGKILL, killed.said
+        reached.append(place.last_step())
+        redone[every].append(redone_steps(place))
+        ended = forked.run(*train, folder=place.folder, environment=place.environment)
+        if ended.code != 0 or not is_as_never_killed(place, uninterrupted):
+            broken.append((moment, ended.code, ended.said))
+        remove(place)
+    most = {every: max(steps) for every, steps in redone.items()}
+    outcome(
+        fault="SIGKILL at a random moment of the run",
+        group="kill",
+        tries=NUM_KILLS,
+        held=NUM_KILLS - len(broken),
+        lost=" and ".join(f"at most {steps} steps with save_every {every}" for every, steps in most.items()),
+        note=f"{reached.count(0)} before the first step, {reached.count(TOTAL_STEPS)} after the last one",
+    )
+    assert not broken, broken[0]
+    assert len(set(reached)) > TOTAL_STEPS // 2, "the kills all came at the same place"
+    # one checkpoint is written while the steps to the next one are made
+    assert all(steps < 2 * every for every, steps in most.items()), most
+
+
+@pytest.mark.timeout(900)
+def test_killed_at_any_moment_the_command_line_itself_goes_on(tmp_path, tiny_model, uninterrupted, outcome):
+    """As above, but for the start of the interpreter and its imports, which are killed too; by the clock."""
+    draw = random.Random(10)
+    whole = make_workplace(tmp_path / "whole", tiny_model)
+    started = time.monotonic()
+    whole.train()
+    assert is_as_never_killed(whole, uninterrupted), "a forked run is not the one of the command line"
+    seconds = time.monotonic() - started
+    held = killed = 0
+    for number in range(NUM_KILLS_OF_COMMANDS):
+        place = make_workplace(tmp_path / f"try-{number}", tiny_model)
+        process = place.start("train", str(place.recipe))
+        try:
+            process.communicate(timeout=draw.uniform(0.0, seconds))
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.communicate()
+        killed += process.returncode == -signal.SIGKILL
+        assert redone_steps(place) <= 1
+        place.train()
+        held += is_as_never_killed(place, uninterrupted)
+    outcome(
+        fault="SIGKILL at a random moment of the run", group="kill", tries=NUM_KILLS_OF_COMMANDS, held=held,
+        note=f"{killed} more at the command line, imports included",
+    )  # fmt: skip
+    assert held == NUM_KILLS_OF_COMMANDS
+
+
+def remove(place: Workplace) -> None:
+    subprocess.run(["rm", "-rf", str(place.folder)], check=True)
