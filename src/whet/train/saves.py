@@ -8,7 +8,8 @@ all have, their reports are exchanged, from the thread that trains, and rank 0 m
     begin(4) ... step 6: no rank writes ... advance: reports ... step 7: no rank writes ... advance: callbacks are told
 
 At most one is in flight. Training waits for it where the next one begins, at the end and when it is stopped; so a run
-that ends or is stopped has no half-written checkpoint behind it, and a crash costs at most the one in flight.
+that ends or is stopped has no half-written checkpoint behind it. A crash costs the steps since the last whole one: at
+most `save_every`, and those that were made while the one in flight was written.
 """
 
 from __future__ import annotations
@@ -67,6 +68,17 @@ class Saves:
         if self._holds:
             self._writer.start(partial(self._write, self._hold(step)))
         self._in_flight = self.begun = step
+
+    def keep_up(self, step: int, *, is_writing: bool, save_every: int) -> None:
+        """After 1-based `step`, before anyone hears of it: advance unless a rank is writing (all know whether one is).
+
+        As long after a checkpoint was begun as the next one is due it is waited for, so that no more steps are done
+        without it. StorageError when it could not be written.
+        """
+        if not is_writing:
+            self.advance()
+        if self._in_flight is not None and step - self._in_flight >= save_every:
+            self.settle()
 
     def is_writing(self) -> bool:
         """Whether this rank is at work on the checkpoint in flight; StorageError when that failed."""
