@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from whet.errors import StorageError
+from whet.json_text import read_json
 
 _log = logging.getLogger(__name__)
 _CHUNK_BYTES = 1 << 22
@@ -42,9 +43,10 @@ def keep_compiled_code_private() -> None:
     It unpickles and runs what it finds there, and its own place is a folder of /tmp whose name anybody could have
     taken. StorageError where the folder is somebody else's.
     """
-    folder = make_folder(cache_folder()) / "inductor"
-    _make_private(folder)
-    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(folder))
+    if "TORCHINDUCTOR_CACHE_DIR" not in os.environ:
+        folder = make_folder(cache_folder()) / "inductor"
+        _make_private(folder)
+        os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(folder)
 
 
 def _make_private(folder: Path) -> None:
@@ -131,7 +133,7 @@ def sha256_of(path: Path) -> str:
     state = [location, status.st_size, status.st_mtime_ns, status.st_ino]
     memo_path = cache_folder() / "sha256" / hashlib.sha256(location.encode()).hexdigest()[:32]
     try:
-        memo = json.loads(memo_path.read_text(encoding="utf-8"))
+        memo = read_json(memo_path.read_bytes())
         if memo["state"] == state:
             return str(memo["sha256"])
     except (OSError, ValueError, KeyError, TypeError):

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 import tiny_runs
-from workplace import Bomb, write_rows
+from canaries import PROGRAM, write_judged_recipe
+from workplace import Bomb
 
-PROGRAM = Path(tiny_runs.__file__).with_name("verbs_under_watch.py")
 PICKLES = (
     "pytorch_model.bin", "adapter_model.bin", "adapter_model.pt", "optimizer.pt", "scheduler.pt", "rng_state.pth",
     "rng_state_0.pth", "training_args.bin", "scaler.pt", "trainer_state.pkl", ".metadata", "model.ckpt",
@@ -53,16 +53,6 @@ def plant(folder: Path, canary: Path, names: tuple[str, ...]) -> list[str]:
 
 def folders_below(*roots: Path) -> list[Path]:
     return [path for root in roots for path in (root, *root.rglob("*")) if path.is_dir() and not path.is_symlink()]
-
-
-def recipe_of(place, **more):
-    rows = [{"question": f"What is {n}?", "answer": f"It is {n}."} for n in range(4)]
-    write_rows(place.folder / "data" / "held.jsonl", rows)
-    held = {"name": "held", "source": {"source": str(place.folder / "data" / "held.jsonl")}, "max_new_tokens": 4}
-    place.write_recipe(
-        evaluate=[held | {"metrics": ["exact_match"]}],
-        train={"epochs": 1, "save_every": 2, "keep": 3, "device": "cpu", "threads": 1}, **more,
-    )  # fmt: skip
 
 
 def verbs(place, exported: Path) -> list[dict]:
@@ -107,10 +97,9 @@ def watched(place, commands: list[dict], traps: list[str], canary: Path) -> list
 @pytest.mark.fault
 @pytest.mark.timeout(1800)
 def test_no_verb_sets_off_a_bomb_in_any_folder_that_it_reads(workplace, outcome):
-    (workplace.folder / "data").mkdir()
     model = shutil.copytree(workplace.model, workplace.folder / "model")
     workplace.model = model
-    recipe_of(workplace, model={"id": str(model)})
+    write_judged_recipe(workplace, model={"id": str(model)})
     workplace.train()
     adapter = workplace.folder / "downloaded"
     adapter.mkdir()
@@ -163,6 +152,19 @@ def test_a_resume_and_a_launch_import_nothing_from_the_folder_of_the_call(workpl
         tries=len(held), held=sum(held), note="resume, and two ranks through torchrun",
     )  # fmt: skip
     assert all(held)
+
+
+def test_the_command_imports_nothing_from_the_folder_of_the_call(workplace, outcome):
+    """The quick part of the one above."""
+    canary = workplace.folder / "canary"
+    plant(workplace.folder, canary, tuple(name for name in MODULES if name != "json.py"))
+    code, said = workplace.run("recipe", "check", str(workplace.recipe))
+    held = code == 0 and not canary.exists()
+    outcome(
+        fault="Modules called torch.py, yaml.py, ... in the folder of the call", group="security", tries=1,
+        held=int(held), note="the command itself",
+    )  # fmt: skip
+    assert held, said
 
 
 def configurations(canary: Path) -> dict[str, dict[str, object]]:

@@ -18,7 +18,7 @@ from whet.launch.docker import Docker, docker_command
 from whet.launch.job import Job, check_job, scheduler_name
 from whet.launch.kubernetes import Kubernetes, kubernetes_manifest
 from whet.launch.skypilot import SkyPilot, skypilot_command, skypilot_task
-from whet.launch.slurm import slurm_node_script
+from whet.launch.slurm import Slurm, slurm_node_script, slurm_settings
 from whet.launch.submit import command_text
 from whet.recipe import dump_recipe, load_recipe, parse_recipe
 from whet.recipe.importers import detect, import_recipe
@@ -193,6 +193,32 @@ def test_the_script_of_a_scheduler_runs_nothing_that_a_recipe_says(tmp_path, inj
         group="security", tries=len(held), held=sum(held),
     )  # fmt: skip
     assert all(held), list(zip([*scripts, "kubernetes", "kubernetes"], held, strict=True))
+
+
+@pytest.mark.parametrize("injection", INJECTIONS)
+def test_what_nemo_run_would_not_quote_is_refused(tmp_path, injection, outcome):
+    """It writes folder, image and mounts into a line of the batch script as they are."""
+    text = injection.format(canary=tmp_path / "canary")
+    jobs = {
+        "--workdir": (hostile_job("a", workdir=f"/tmp/{text}"), Slurm(account="a")),
+        "--image": (hostile_job("a", image=text), Slurm(account="a")),
+        "--mount": (hostile_job("a", mounts=(f"/tmp/{text}:/data",)), Slurm(account="a")),
+        "--folder": (hostile_job("a"), Slurm(account="a", folder=text)),
+        "whet launch slurm": (hostile_job("a"), Slurm(account=f"a\n{text}")),
+    }
+    held = []
+    for where, (job, slurm) in jobs.items():
+        try:
+            slurm_settings(job, slurm)
+            # words without a sign that a shell reads
+            held.append(text in ("-rf", "--config=/etc/passwd", "") and "\n" not in slurm.account)
+        except WhetError as error:
+            held.append(error.where == where)
+    outcome(
+        fault="The same texts as folder, image, mount and account of Slurm's batch script", group="security",
+        tries=len(held), held=sum(held), note="refused: NeMo-Run would not quote them",
+    )  # fmt: skip
+    assert all(held), list(zip(jobs, held, strict=True))
 
 
 @pytest.mark.fault

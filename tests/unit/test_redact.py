@@ -21,7 +21,7 @@ def test_only_what_is_named_like_a_secret_is_one():
     ("text", "shown"),
     [
         (f"401 for Bearer {CANARY}", "401 for Bearer ***"),
-        ("GET https://ada:pass%20word@hub.example/api failed", "GET https://***@hub.example/api failed"),
+        ("GET https://ada:pw@hub.example/api failed", "GET https://***@hub.example/api failed"),
         ("proxy 'http://user@proxy:3128'", "proxy 'http://***@proxy:3128'"),
         (f"https://{CANARY}@hub.example", "https://***@hub.example"),
         ("mail ada@example.org, https://example.org/@ada", "mail ada@example.org, https://example.org/@ada"),

@@ -60,7 +60,8 @@ class Guard:
         """The request for the server behind, unless it is too much, or asks for what is not served."""
         most = most_body_bytes(self._context)
         try:
-            body = await asyncio.wait_for(_read_body(receive, most), MOST_BODY_SECONDS)
+            is_announced = _announced_bytes(scope) <= most
+            body = await asyncio.wait_for(_read_body(receive, most), MOST_BODY_SECONDS) if is_announced else None
         except TimeoutError:
             await _reply(send, 408, _error(f"a request arrives within {MOST_BODY_SECONDS:.0f} s", "too_slow"))
             return
@@ -128,12 +129,20 @@ class Guard:
 
 def _refuse_caller(headers: dict[bytes, bytes]) -> tuple[int, dict[str, Any]] | None:
     """Without a token: a web page may send its reader's browser here, under another name or from another origin."""
-    host = urlsplit(f"//{headers.get(b'host', b'').decode('latin-1')}").hostname
+    host = _host_of(f"//{headers.get(b'host', b'').decode('latin-1')}")
     origin = headers.get(b"origin", b"").decode("latin-1")
-    callers: Iterable[str | None] = [host, urlsplit(origin).hostname] if origin else [host]
+    callers: Iterable[str | None] = [host, _host_of(origin)] if origin else [host]
     if all(is_loopback(caller or "") for caller in callers):
         return None
     return 403, _error("only programs of this machine are served without a token", "forbidden")
+
+
+def _host_of(url: str) -> str | None:
+    """The host that a URL names; None where it is none."""
+    try:
+        return urlsplit(url).hostname
+    except ValueError:
+        return None
 
 
 def is_loopback(host: str) -> bool:
@@ -144,6 +153,12 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def _announced_bytes(scope: MutableMapping[str, Any]) -> int:
+    """What the header says about the size; 0 where it says nothing."""
+    said = [bytes(value) for name, value in scope["headers"] if bytes(name).lower() == b"content-length"]
+    return int(said[0]) if said and said[0].isdigit() else 0
 
 
 async def _read_body(receive: _Receive, most_bytes: int) -> bytes | None:

@@ -119,3 +119,18 @@ def test_a_request_that_trickles_is_given_up(guard, monkeypatch):
     monkeypatch.setattr(serve_guard, "MOST_BODY_SECONDS", 0.2)
     status, _ = answer_of(guard, [{"type": "http.request", "body": b'{"messages": ', "more_body": True}])
     assert status == 408
+
+
+def test_a_size_that_is_announced_is_refused_unread(guard):
+    scope = {"type": "http", "path": "/v1/completions", "method": "POST",
+             "headers": [(b"host", b"localhost"), (b"content-length", b"300000")]}  # fmt: skip
+    sent = []
+
+    async def send(message):
+        sent.append(message)
+
+    async def receive():
+        raise AssertionError("the body was read")
+
+    asyncio.run(guard(scope, receive, send))
+    assert sent[0]["status"] == 413
