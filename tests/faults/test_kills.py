@@ -19,7 +19,7 @@ from whet.checkpoint.load import newest_checkpoint
 
 pytestmark = pytest.mark.fault
 
-NUM_KILLS, NUM_KILLS_OF_COMMANDS, TOTAL_STEPS = 50, 4, 8
+NUM_KILLS, NUM_STOPS, NUM_KILLS_OF_COMMANDS, TOTAL_STEPS = 50, 10, 4, 8
 SAVE_EVERY = (1, 3)
 
 
@@ -83,6 +83,41 @@ def test_killed_at_any_moment_the_same_command_ends_as_if_never_killed(
     assert len(set(reached)) > TOTAL_STEPS // 2, "the kills all came at the same place"
     # one checkpoint is written while the steps to the next one are made
     assert all(steps < 2 * every for every, steps in most.items()), most
+
+
+@pytest.mark.timeout(900)
+def test_asked_to_stop_at_any_moment_a_run_saves_leaves_with_75_and_goes_on(
+    tmp_path, tiny_model, uninterrupted, forked: ForkedRuns, outcome
+):
+    first = make_workplace(tmp_path / "first", tiny_model)
+    whole = forked.run("train", str(first.recipe), folder=first.folder, environment=first.environment)
+    draw = random.Random(11)
+    codes, broken = [], []
+    while len(codes) < NUM_STOPS:
+        place = make_workplace(tmp_path / f"try-{len(codes)}", tiny_model)
+        place.write_recipe(train={"save_every": 3})
+        train, number = ("train", str(place.recipe)), (signal.SIGTERM, signal.SIGINT)[len(codes) % 2]
+        moment = draw.uniform(0.0, whole.cpu_seconds)
+        stopped = forked.run(
+            *train, folder=place.folder, environment=place.environment, die_after=moment, die_of=number
+        )  # fmt: skip
+        if stopped.code == 0:
+            remove(place)
+            continue
+        codes.append(stopped.code)
+        # before the command line listens there is nothing to save
+        is_saved = redone_steps(place) == 0 and (stopped.code == 75 or place.last_step() == 0)
+        ended = forked.run(*train, folder=place.folder, environment=place.environment)
+        if not is_saved or ended.code != 0 or not is_as_never_killed(place, uninterrupted):
+            broken.append((moment, stopped.code, stopped.said, ended.said))
+        remove(place)
+    outcome(
+        fault="SIGTERM or SIGINT at a random moment of the run", group="kill", tries=NUM_STOPS,
+        held=NUM_STOPS - len(broken), lost="nothing",
+        note=f"exit code 75 in {codes.count(75)} tries, the others before the command line listens",
+    )  # fmt: skip
+    assert not broken, broken[0]
+    assert codes.count(75) > NUM_STOPS // 2, codes
 
 
 @pytest.mark.timeout(900)

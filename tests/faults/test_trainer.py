@@ -27,6 +27,7 @@ NUM_KILLS = 12
 ADAPTER = "adapter_model.safetensors"
 STATE_FILES = ("optimizer.pt", "scheduler.pt", "rng_state.pth")
 FILES = (ADAPTER, *STATE_FILES, "trainer_state.json")
+DAMAGED = "one file of a checkpoint truncated, zeroed, one bit flipped, missing, empty, longer, or foreign"
 
 
 class Side:
@@ -139,8 +140,8 @@ def test_a_file_of_the_newest_checkpoint_is_missing(side, whole, outcome, name):
     folder = side.new(whole[0])
     without_end(folder, newest=TOTAL_STEPS - 2)
     (folder / RUN / f"checkpoint-{TOTAL_STEPS - 2}" / name).unlink()
-    peer = f"{name}: {continued(side, folder, whole)}"
-    tell(outcome, "damage", "a file of the newest checkpoint is missing", peer)
+    peer = f"{name} missing: {continued(side, folder, whole)}"
+    tell(outcome, "damage", DAMAGED, peer)
 
 
 def flip_bit(content: bytearray) -> None:
@@ -160,7 +161,7 @@ def test_the_newest_checkpoint_is_damaged(side, whole, outcome, what, damage):
     content = bytearray(path.read_bytes())
     damage(content)
     path.write_bytes(content)
-    tell(outcome, "damage", f"{what} in the newest checkpoint", continued(side, folder, whole))
+    tell(outcome, "damage", DAMAGED, f"{what} in the weights: {continued(side, folder, whole)}")
 
 
 def test_one_batch_is_not_a_number(side, whole, outcome):
@@ -183,14 +184,14 @@ def test_asked_to_stop(side, whole, outcome):
     ended = side.train(folder, {"stop_at": 5})
     saved = sorted(int(path.name.split("-")[1]) for path in (folder / RUN).glob("checkpoint-*"))
     told = f"exit code {ended.code}, newest checkpoint {saved[-1]} of 4 steps; {continued(side, folder, whole)}"
-    tell(outcome, "kill", "SIGTERM during the run", told)
+    tell(outcome, "kill", "SIGTERM or SIGINT at a random moment of the run", told)
 
 
 def test_a_setting_changed_before_the_continuation(side, whole, outcome):
     folder = side.new(whole[0])
     without_end(folder, newest=TOTAL_STEPS - 2)
-    peer = f"goes on: {continued(side, folder, whole, {'learning_rate': 0.001})}"
-    tell(outcome, "changes", "the learning rate changed before the continuation", peer)
+    peer = f"learning rate changed: {continued(side, folder, whole, {'learning_rate': 0.001})}"
+    tell(outcome, "changes", "an input changed before the run is continued", peer)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root to mount a small disk")

@@ -51,10 +51,10 @@ class _Sigevent(ctypes.Structure):
     )
 
 
-def die_after(seconds: float) -> None:
-    """SIGKILL from the kernel when this process has used so much processor time."""
+def signal_after(seconds: float, number: int) -> None:
+    """That signal from the kernel when this process has used so much processor time."""
     libc = ctypes.CDLL(None, use_errno=True)
-    event, timer = _Sigevent(sigev_signo=signal.SIGKILL), ctypes.c_void_p()
+    event, timer = _Sigevent(sigev_signo=number), ctypes.c_void_p()
     value = _Itimerspec(it_value=_Timespec(int(seconds), int(seconds % 1 * 1e9)))
     if libc.timer_create(CLOCK_PROCESS_CPUTIME_ID, ctypes.byref(event), ctypes.byref(timer)) or libc.timer_settime(
         timer, 0, ctypes.byref(value), None
@@ -86,13 +86,14 @@ class ForkedRuns:
 
     def run(
         self, *arguments: str, folder: Path, environment: Mapping[str, str] | None = None,
-        program: str = COMMAND_LINE, die_after: float | None = None, strace: Sequence[str] = (),
-        limits: Mapping[str, int] | None = None, learn: bool = False,
+        program: str = COMMAND_LINE, die_after: float | None = None, die_of: int = signal.SIGKILL,
+        strace: Sequence[str] = (), limits: Mapping[str, int] | None = None, learn: bool = False,
     ) -> Ended:  # fmt: skip
         """One child to its end. `program` is `module:function`, called with `arguments` in sys.argv.
 
-        `die_after`: seconds of processor time; `strace`: its options; `limits`: of setrlimit, by name. With `learn` the
-        process imports whatever this child had imported when it ended, so that later children have it.
+        `die_after`: seconds of processor time, then the signal `die_of`; `strace`: its options; `limits`: of setrlimit,
+        by name. With `learn` the process imports whatever this child had imported when it ended, so that later children
+        have it.
         """
         request = {
             "program": program,
@@ -100,6 +101,7 @@ class ForkedRuns:
             "folder": str(folder),
             "environment": dict(environment or {}),
             "die_after": die_after,
+            "die_of": int(die_of),
             "strace": list(strace),
             "limits": dict(limits or {}),
             "learn": learn,
@@ -165,7 +167,7 @@ def _become(request: Mapping[str, Any]) -> None:
         if request["strace"]:
             os.kill(os.getpid(), signal.SIGSTOP)
         if request["die_after"] is not None:
-            die_after(request["die_after"])
+            signal_after(request["die_after"], request["die_of"])
         module, _, function = request["program"].partition(":")
         try:
             getattr(importlib.import_module(module), function)()
