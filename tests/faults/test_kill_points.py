@@ -103,6 +103,8 @@ def kill_everywhere(scene: Scene, save: Save, scratch: Path, forked: ForkedRuns,
     """Every `every`-th point: (tried, those after which something was lost, kinds of remains, continued wrongly)."""
     lost, kinds, wrong = [], set(), []
     points = save.points(scratch)
+    calls = {call for call, _ in points}
+    assert {"openat", "write", "fsync"} <= calls <= set(CALLS) and {"rename", "renameat"} & calls
     older, newer = (files_of(checkpoint_folder(scratch, step)) for step in (TOTAL_STEPS - 1, TOTAL_STEPS))
     assert save.parts > 1 or newer == files_of(scene.source), "the save is not the one of the run"
     expected = {TOTAL_STEPS - 1: older, TOTAL_STEPS: newer}
@@ -143,8 +145,6 @@ def test_killed_before_any_call_of_a_save_of_all_weights(tmp_path, of_all_weight
 
 
 def tell(outcome, what, points, lost, kinds, wrong) -> None:
-    calls = sorted({call for call, _ in points})
-    assert {"openat", "write", "fsync", "rename"} <= set(calls) <= set(CALLS)
     num_broken = len(lost) + len(wrong)
     outcome(
         fault="SIGKILL before every call by which a checkpoint is written",

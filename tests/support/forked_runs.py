@@ -87,11 +87,13 @@ class ForkedRuns:
     def run(
         self, *arguments: str, folder: Path, environment: Mapping[str, str] | None = None,
         program: str = COMMAND_LINE, die_after: float | None = None, die_of: int = signal.SIGKILL,
-        strace: Sequence[str] = (), limits: Mapping[str, int] | None = None, learn: bool = False,
+        strace: Sequence[str] = (), waits_itself: bool = False, limits: Mapping[str, int] | None = None,
+        learn: bool = False,
     ) -> Ended:  # fmt: skip
         """One child to its end. `program` is `module:function`, called with `arguments` in sys.argv.
 
-        `die_after`: seconds of processor time, then the signal `die_of`; `strace`: its options; `limits`: of setrlimit,
+        `die_after`: seconds of processor time, then the signal `die_of`; `strace`: its options, from the
+        beginning of the program, or from where that stops itself (SIGSTOP) if it `waits_itself`; `limits`: of setrlimit,
         by name. With `learn` the process imports whatever this child had imported when it ended, so that later children
         have it.
         """
@@ -103,6 +105,7 @@ class ForkedRuns:
             "die_after": die_after,
             "die_of": int(die_of),
             "strace": list(strace),
+            "waits_itself": waits_itself,
             "limits": dict(limits or {}),
             "learn": learn,
             "said": str(self._said),
@@ -148,9 +151,11 @@ def _fork(request: Mapping[str, Any]) -> dict[str, Any]:
     return {"code": os.waitstatus_to_exitcode(status), "cpu_seconds": used.ru_utime + used.ru_stime}
 
 
-def _trace(child: int, options: Sequence[str]) -> subprocess.Popen[str]:
-    """strace, attached to `child`, which waited for it and goes on."""
-    os.waitid(os.P_PID, child, os.WSTOPPED | os.WNOWAIT)
+def _trace(child: int, options: Sequence[str]) -> subprocess.Popen[str] | None:
+    """strace, attached to `child`, which waited for it and goes on; None when it ended before it waited."""
+    seen = os.waitid(os.P_PID, child, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
+    if seen is None or seen.si_code != os.CLD_STOPPED:
+        return None
     tracer = subprocess.Popen(["strace", "-f", *options, "-p", str(child)], stderr=subprocess.PIPE, text=True)
     assert tracer.stderr is not None
     first = tracer.stderr.readline()
@@ -164,7 +169,7 @@ def _become(request: Mapping[str, Any]) -> None:
     code = 1
     try:
         _set_the_stage(request)
-        if request["strace"]:
+        if request["strace"] and not request["waits_itself"]:
             os.kill(os.getpid(), signal.SIGSTOP)
         if request["die_after"] is not None:
             signal_after(request["die_after"], request["die_of"])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -41,6 +42,7 @@ def save() -> None:
     state = (source / STATE).read_text(encoding="utf-8")
     saver = _saver(source, run_folder, keep=wanted["keep"])
     step = json.loads(state)["global_step"]
+    os.kill(os.getpid(), signal.SIGSTOP)  # what follows is the save alone, and strace may look on
     leave_by_exit_code(
         lambda: (
             saver._write(step, state, wanted["is_best"], tensors)

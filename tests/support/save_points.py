@@ -54,7 +54,7 @@ class Save:
         shutil.rmtree(scratch, ignore_errors=True)
         shutil.copytree(self.before, scratch)
         wanted = order(self.source, scratch, parts=self.parts, is_best=self.is_best)
-        return self.forked.run(folder=scratch, environment=wanted, program=PROGRAM, strace=strace)
+        return self.forked.run(folder=scratch, environment=wanted, program=PROGRAM, strace=strace, waits_itself=True)
 
 
 def _names() -> str:
