@@ -28,7 +28,7 @@ RECIPE = "recipe.yaml"
 WEIGHTS = ("adapter_model.safetensors", "model.safetensors")
 
 
-def order(source: Path, run_folder: Path, *, parts: int = 1, is_best: bool = False, keep: int = 2) -> dict[str, str]:
+def order(source: Path, run_folder: Path, *, parts: int = 1, is_best: bool = False, keep: int = 1) -> dict[str, str]:
     """The environment variable that orders it."""
     value = {"source": str(source), "run": str(run_folder), "parts": parts, "is_best": is_best, "keep": keep}
     return {"SAVE_AGAIN": json.dumps(value)}
