@@ -92,10 +92,9 @@ class ForkedRuns:
     ) -> Ended:  # fmt: skip
         """One child to its end. `program` is `module:function`, called with `arguments` in sys.argv.
 
-        `die_after`: seconds of processor time, then the signal `die_of`; `strace`: its options, from the
-        beginning of the program, or from where that stops itself (SIGSTOP) if it `waits_itself`; `limits`: of
-        setrlimit, by name. With `learn` the process imports whatever this child had imported when it ended, so that later children
-        have it.
+        `die_after`: seconds of processor time, then the signal `die_of`. `strace`: its options, from the beginning of
+        the program, or from where that stops itself (SIGSTOP) if it `waits_itself`. `limits`: of setrlimit, by name.
+        `learn`: the process imports whatever this child had imported when it ended, so that later children have it.
         """
         request = {
             "program": program,
