@@ -106,6 +106,35 @@ def test_finished_means_said_so_and_all_files_there(tmp_path):
     assert not folder.look(tmp_path).is_finished
 
 
+def test_a_finished_run_with_a_damaged_file_is_not_finished_and_says_which(tmp_path):
+    finish(tmp_path)
+    (tmp_path / "adapter_model.safetensors").write_bytes(b"weighty")
+    found = folder.look(tmp_path)
+    assert (found.is_finished, found.fault) == (
+        False, "adapter_model.safetensors was changed or damaged (SHA-256 differs)",
+    )  # fmt: skip
+    with pytest.raises(StorageError, match="no checkpoint is left to write it again"):
+        folder.tell_fault(tmp_path, found, print)
+    (tmp_path / "checkpoint-3").mkdir()
+    said: list[str] = []
+    folder.tell_fault(tmp_path, found, said.append)
+    assert "written again from the newest checkpoint" in said[0]
+
+
+@pytest.mark.parametrize("text", ["", "{", "3", "[1]"])
+def test_a_summary_that_cannot_be_read_is_refused_with_how_to_mend_it(tmp_path, text):
+    finish(tmp_path)
+    (tmp_path / "summary.json").write_text(text)
+    with pytest.raises(StorageError, match=r"(?s)cannot be read.*remove it"):
+        folder.look(tmp_path)
+
+
+def test_a_recipe_of_the_run_that_cannot_be_read_is_refused_with_how_to_mend_it(tmp_path):
+    (tmp_path / "recipe.yaml").write_text("name: [")
+    with pytest.raises(StorageError, match=r"(?s)cannot be read.*from the run's newest checkpoint"):
+        folder.refuse_other_recipe(tmp_path, recipe())
+
+
 def test_a_run_that_begins_again_is_not_finished(tmp_path):
     finish(tmp_path)
     folder.begin(tmp_path, RECIPE)

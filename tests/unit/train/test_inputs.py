@@ -100,7 +100,7 @@ def test_other_files_and_versions_are_told_together(place, checkpoint, monkeypat
 
 
 def test_an_added_validation_set_is_never_accepted(place, checkpoint):
-    with pytest.raises(RecipeError, match="rows validation.*what is best so far was measured otherwise"):
+    with pytest.raises(RecipeError, match=r"rows validation.*what is best so far was measured otherwise"):
         look(Inputs(checkpoint, is_accepting=True), place, validation="d" * 64)
 
 
