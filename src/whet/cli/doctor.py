@@ -1,4 +1,4 @@
-"""`whet doctor`: what ranks will meet on this machine (--dist), or whether a recipe keeps the laws of training (--math)."""
+"""`whet doctor`: what ranks will meet on this machine (--dist), or whether a recipe keeps the laws (--math)."""
 
 from __future__ import annotations
 
@@ -51,7 +51,9 @@ def doctor(
     from whet.errors import RecipeError
 
     if not dist:
-        raise RecipeError("there is nothing to look at", where="whet doctor", mend="whet doctor --dist, or --math RECIPE")
+        raise RecipeError(
+            "there is nothing to look at", where="whet doctor", mend="whet doctor --dist, or --math RECIPE"
+        )
     among = libraries()
     set_here = [variable.name for variable in VARIABLES if variable.name in os.environ]
     findings = check_distributed(

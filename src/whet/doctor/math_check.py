@@ -1,4 +1,4 @@
-"""All laws of `whet doctor --math`, one after the other, while two processes make the step that is compared with one's."""
+"""All laws of `whet doctor --math`, one after the other, while two processes make the step of one."""
 
 from __future__ import annotations
 
@@ -52,7 +52,8 @@ def try_laws(recipe: Recipe, *, with_ranks: bool = True) -> Tried:
     method = "all weights" if adapter.method == "none" else f"{adapter.method} ({adapter.init} start)"
     return Tried(
         laws=tuple(laws),
-        problem=f"{len(problem.samples)} of the first rows ({num_tokens} tokens), 2 layers, hidden 64, float64, {method}",
+        problem=f"{len(problem.samples)} of the first rows ({num_tokens} tokens), 2 layers, hidden 64, float64, "
+        f"{method}",
         seconds=time.monotonic() - started,
     )
 

@@ -6,7 +6,7 @@ differ. In float64 rounding is far below every bound: transformers' norms comput
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -195,8 +195,8 @@ def labels_are_answers(problem: Problem, rows: FirstRows) -> Law:
     wrong["the labels of the pack"] = float(labels != packed or any(label != IGNORED for label in firsts))
     return Law(
         name="labels",
-        compared=f"taught tokens of {len(rows.samples)} rows, decoded, against their answers and an end of turn; labels "
-        "against the next tokens",
+        compared=f"taught tokens of {len(rows.samples)} rows, decoded, against their answers and an end of turn; "
+        "labels against the next tokens",
         difference=sum(wrong.values()),
         bound=0.0,
         unit="rows",
@@ -212,7 +212,8 @@ def merged_is_live(problem: Problem) -> Law:
     broken = "what is exported is another model than the one that was trained and evaluated"
     training = _ready(problem)
     if not training.trainables.is_adapter:
-        return Law(name="merged = live", compared="all weights train: nothing to merge", difference=None, bound=ROUNDING)
+        nothing = "all weights train: nothing to merge"
+        return Law(name="merged = live", compared=nothing, difference=None, bound=ROUNDING)
     live = _logits(training, problem.samples)
     merged = load_small(problem).model
     merge_adapter(merged, _config_of(training), training.trainables.tensors())
