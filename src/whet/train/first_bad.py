@@ -67,7 +67,7 @@ class Watch:
         self.place: Place | None = None
         self._names = {module: _plain(name) for name, module in model.named_modules() if name}
         trained = ((name, p) for name, p in model.named_parameters() if p.requires_grad)
-        self._owners = {p: _plain(name.rpartition(".")[0]) for name, p in trained}
+        self._owners: dict[Tensor, str] = {p: _plain(name.rpartition(".")[0]) for name, p in trained}
         self._handles: list[RemovableHandle] = []
         self._frames: list[_Frame] = []
         self._seen: dict[int, _Seen] = {}

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from whet.atomic import write_text
 from whet.data.step_rows import StepRows
 from whet.errors import NonFiniteError
+from whet.parallel.reduce import any_over_ranks
 from whet.recipe import schema
 from whet.train import nonfinite
 from whet.train.callbacks import QuietCallback, Requests
@@ -98,8 +99,9 @@ class Guard(QuietCallback):
             raise nonfinite.error_of(taken, reason, nonfinite.find(run, taken))
         if not is_finite:
             raise _SetbackError(taken, reason, "step")
-        if (spike := self._window.spike(loss, grad_norm)) is not None:
-            raise _SetbackError(taken, spike, "spike")
+        spike = self._window.spike(loss, grad_norm)
+        if any_over_ranks(spike is not None):  # rounding on unlike processors must not part them
+            raise _SetbackError(taken, spike or "a spike on another rank", "spike")
         self._window.add(loss, grad_norm)
 
     def step(
@@ -144,7 +146,7 @@ class Guard(QuietCallback):
     def _keep(self, run: Training, step: int, rows: Prefetch) -> None:
         """A snapshot where one is due; of a state that is not finite none is made."""
         last = self._snapshot.step
-        if last is not None and step - last < self._settings.snapshot_every:
+        if last is not None and 0 <= step - last < self._settings.snapshot_every:
             return
         if name := first_broken(run.trainables, run.optimizer):
             raise _SetbackError(rows(step), f"after step {step} {name} held NaN or infinity", "state")
@@ -159,9 +161,11 @@ class Guard(QuietCallback):
         start = self._snapshot.put_back(run)
         self.load_state(counters | {"window": self.state()["window"]})
         first = taken.step + 1 - verdict.num_steps_back
-        entries = ({"sample_id": each, "step": first, "reason": verdict.reason} for each in verdict.sample_ids)
+        new: dict[str, dict[str, Any]] = {
+            each: {"sample_id": each, "step": first, "reason": verdict.reason} for each in verdict.sample_ids
+        }
         # another dictionary: the thread that reads ahead may be looking at this one
-        self._quarantine = self._quarantine | {entry["sample_id"]: entry for entry in entries}
+        self._quarantine = self._quarantine | new
         rows.go_to(range(start, run.plan.total_steps))
         self._write_quarantine()
         self._tell(run, taken, verdict, start)

@@ -59,7 +59,7 @@ def find(run: Training, taken: StepRows) -> Finding:
     tensors: tuple[str, ...] = ()
     for kind in ("base", "weights"):
         if not tensors and (names := tuple(dict.fromkeys(n for found in said for n in found[kind]))):
-            blame, tensors = kind, names  # type: ignore[assignment]
+            blame, tensors = kind, names
     place = ""
     if places:
         rank, found_there = places[0]
