@@ -95,7 +95,7 @@ def ask(names: list[str], home: Path, endpoint: str, *, then: str = "", **variab
     environment = clean | {"HF_HOME": str(home), "HOME": str(home), "HF_ENDPOINT": endpoint} | variables
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM, ",".join(names), then], env=environment, capture_output=True, text=True,
-        timeout=500,
+        timeout=1500,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     told = [json.loads(line) for line in done.stdout.splitlines()]

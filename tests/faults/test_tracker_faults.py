@@ -35,6 +35,11 @@ def tracked(workplace):
     return workplace
 
 
+@pytest.fixture(autouse=True)
+def patience(monkeypatch) -> None:
+    monkeypatch.setattr("workplace.TIMEOUT_SECONDS", 600)
+
+
 def train_with(workplace, kind: str, **environment: str) -> str:
     """The run to its end with an odd tracker; what it said."""
     workplace.environment |= environment

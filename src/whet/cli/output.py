@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from whet.cli import verbosity
+from whet.streams import point_at_nothing
 from whet.visible import spelled_out
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ def complain(sentence: str) -> None:
     try:
         typer.echo(spelled_out(sentence), err=True)
     except OSError:
-        _point_at_nothing(sys.stderr.fileno())
+        point_at_nothing(sys.stderr.fileno())
 
 
 def put(text: str) -> None:
@@ -35,7 +36,7 @@ def put(text: str) -> None:
     try:
         typer.echo(text, nl=False)
     except OSError:
-        _point_at_nothing(sys.stdout.fileno())
+        point_at_nothing(sys.stdout.fileno())
 
 
 def put_text(text: str) -> None:
@@ -53,13 +54,6 @@ def say_on_main(sentence: str = "") -> None:
     """`note` by one of several processes; knows its rank from the launcher's variables alone, without torch."""
     if os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")) == "0":
         note(sentence)
-
-
-def _point_at_nothing(descriptor: int) -> None:
-    # the bytes that could not be written are still buffered and would fail again when Python exits
-    nothing = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nothing, descriptor)
-    os.close(nothing)
 
 
 def tell(comparison: Comparison) -> None:

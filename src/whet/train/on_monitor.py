@@ -6,11 +6,12 @@ import sys
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO, cast
 
 from whet.errors import StorageError
 from whet.parallel.env import Env
 from whet.recipe.schema import Recipe
+from whet.streams import Lasting
 from whet.tracking import TrackedRun, TrackerGroup
 from whet.train.best import Best
 from whet.train.callbacks import EvalRecord, QuietCallback, Requests
@@ -120,7 +121,7 @@ class _Bar:
 
         self._bar = Progress(
             TextColumn("training"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"),
-            console=Console(stderr=True),
+            console=Console(file=cast("TextIO", Lasting())),
         )  # fmt: skip
         self._task = self._bar.add_task("", total=None)
 
