@@ -140,6 +140,7 @@ def serve() -> None:
 
 
 def _fork(request: Mapping[str, Any]) -> dict[str, Any]:
+    importlib.import_module(request["program"].partition(":")[0])
     child = os.fork()
     if child == 0:
         _become(request)
