@@ -85,18 +85,19 @@ def all_in_parallel(
 
 def _wait(futures: Sequence[Future[_T]], folder: Path, silence_seconds: float, complaints: list[str]) -> None:
     """Return when all have ended or one has failed."""
-    sizes, changed = _sizes(folder), time.monotonic()
+    sizes, changed, num_before = _sizes(folder), time.monotonic(), 0
     while wait(futures, _POLL_SECONDS, return_when=FIRST_EXCEPTION).not_done:
         if any(future.done() and future.exception() for future in futures):
             return
         if (now := _sizes(folder)) != sizes:
             sizes, changed = now, time.monotonic()
-            complaints.clear()
+            del complaints[:num_before]  # what was said since the last look may be about what came after the change
         elif time.monotonic() - changed > silence_seconds:
             is_receiving = any(name.endswith(_UNFINISHED) for name in sizes)
             if complaints or not is_receiving:
                 codes = [found[1] for complaint in complaints if (found := _STATUS.search(complaint))]
                 raise SilentHubError(int(codes[-1]) if codes else None)
+        num_before = len(complaints)
 
 
 def _sizes(folder: Path) -> dict[str, int]:
