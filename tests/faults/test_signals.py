@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import signal
-import time
-from pathlib import Path
-
 import pytest
-from altered_programs import PHASE_FILE
-from forked_runs import ForkedRuns
+from altered_programs import SIGNALS
+from forked_runs import Ended, ForkedRuns
 from test_after_training import with_questions
 from workplace import Uninterrupted, Workplace
 
@@ -17,7 +13,6 @@ from whet.checkpoint.load import newest_checkpoint
 pytestmark = [pytest.mark.fault, pytest.mark.timeout(900)]
 
 AT_ONCE = "stopped at once as asked"
-ALTERED = "import altered_programs; altered_programs.{}()"
 PROMISE = {
     "fault": "SIGTERM or SIGINT, once or twice, in any phase",
     "group": "kill",
@@ -26,21 +21,12 @@ PROMISE = {
 }
 
 
-def signalled(
-    place: Workplace, paused: str, *signals: signal.Signals, arguments: tuple[str, ...] = ()
-) -> tuple[int, str]:
-    """The command in its own process, with `signals` sent where it pauses: (exit code, what it said)."""
-    phase = place.folder / f"phase-{paused}"
-    place.environment[PHASE_FILE] = str(phase)
-    place.environment["PYTHONPATH"] += f":{Path(__file__).parents[1] / 'support'}"
-    process = place.start(*(arguments or ("train", str(place.recipe))), program=("-c", ALTERED.format(paused)))
-    place.wait_until(phase.exists, process)
-    for number in signals:
-        process.send_signal(number)
-        time.sleep(0.5)  # a handler runs before the next one comes; signals that wait together may be merged
-    said, _ = process.communicate(timeout=600)
-    phase.unlink()
-    return process.returncode, said
+def signalled(forked: ForkedRuns, place: Workplace, program: str, signals: str, *arguments: str) -> Ended:
+    """The command, to which `signals` come where `program` says."""
+    return forked.run(
+        *(arguments or ("train", str(place.recipe))), program=f"altered_programs:{program}", folder=place.folder,
+        environment=place.environment | {SIGNALS: signals},
+    )  # fmt: skip
 
 
 def goes_on(forked: ForkedRuns, place: Workplace, uninterrupted: Uninterrupted) -> bool:
@@ -49,67 +35,63 @@ def goes_on(forked: ForkedRuns, place: Workplace, uninterrupted: Uninterrupted) 
     return ended.code == 0 and is_equal and not list((place.folder / "run").glob(".*.tmp"))
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_while_tokenizing_nothing_is_half_written(workplace, uninterrupted, forked, outcome, number):
-    code, said = signalled(workplace, "paused_while_tokenizing", number)
+def left_at_once(ended: Ended) -> bool:
+    return ended.code == 75 and AT_ONCE in ended.said and "Traceback" not in ended.said
+
+
+def test_before_the_first_step_nothing_is_half_written(workplace, uninterrupted, forked, outcome):
+    first = signalled(forked, workplace, "signalled_at_the_start", "SIGTERM")
+    second = signalled(forked, workplace, "signalled_while_tokenizing", "SIGINT")
     drafts = list((workplace.folder / "cache" / "tokens").glob("*.draft"))
-    held = code == 75 and AT_ONCE in said and "Traceback" not in said and not drafts
-    held = held and goes_on(forked, workplace, uninterrupted)
-    outcome(tries=1, held=int(held), **PROMISE)
-    assert held, said
+    held = left_at_once(first) and left_at_once(second) and not drafts and goes_on(forked, workplace, uninterrupted)
+    outcome(tries=2, held=2 * held, **PROMISE)
+    assert held, first.said + second.said
 
 
 def test_in_the_first_step_one_signal_lets_it_end_and_saves_it_and_two_leave_at_once(
     workplace, uninterrupted, forked, outcome
 ):
-    code, said = signalled(workplace, "paused_in_the_first_step", signal.SIGTERM, signal.SIGINT)
-    at_once = code == 75 and AT_ONCE in said and "Traceback" not in said and workplace.last_step() == 0
-    code, said = signalled(workplace, "paused_in_the_first_step", signal.SIGTERM)
+    twice = signalled(forked, workplace, "signalled_in_the_first_step", "SIGTERM,SIGINT")
+    is_at_once = left_at_once(twice) and workplace.last_step() == 0
+    once = signalled(forked, workplace, "signalled_in_the_first_step", "SIGTERM")
     checkpoint, notes = newest_checkpoint(workplace.folder / "run")
-    is_saved = code == 75 and checkpoint is not None and (checkpoint.step, notes) == (workplace.last_step(), [])
-    held = at_once and is_saved and goes_on(forked, workplace, uninterrupted)
+    is_saved = once.code == 75 and "the state is saved" in once.said and checkpoint is not None
+    is_saved = is_saved and (checkpoint.step, workplace.last_step(), notes) == (1, 1, [])
+    held = is_at_once and is_saved and goes_on(forked, workplace, uninterrupted)
     outcome(tries=2, held=2 * held, **PROMISE)
-    assert held, said
+    assert held, twice.said + once.said
 
 
-@pytest.mark.parametrize("twice", [False, True])
-def test_while_a_checkpoint_is_written_it_is_whole_afterwards(workplace, uninterrupted, forked, outcome, twice):
-    signals = [signal.SIGTERM, signal.SIGTERM] if twice else [signal.SIGTERM]
-    code, said = signalled(workplace, "paused_in_a_checkpoint", *signals)
+@pytest.mark.parametrize("signals", ["SIGTERM", "SIGTERM,SIGTERM"])
+def test_while_a_checkpoint_is_written_it_is_whole_or_absent_afterwards(
+    workplace, uninterrupted, forked, outcome, signals
+):
+    ended = signalled(forked, workplace, "signalled_in_a_checkpoint", signals)
     checkpoint, notes = newest_checkpoint(workplace.folder / "run")
-    is_whole = checkpoint is not None and notes == [] and (twice or checkpoint.step == workplace.last_step())
-    held = code == 75 and is_whole and "Traceback" not in said and goes_on(forked, workplace, uninterrupted)
+    is_whole = notes == [] and checkpoint is not None
+    is_whole = is_whole and ("," in signals or checkpoint.step == workplace.last_step())
+    held = ended.code == 75 and is_whole and "Traceback" not in ended.said and goes_on(forked, workplace, uninterrupted)
     outcome(tries=1, held=int(held), **PROMISE)
-    assert held, said
+    assert held, ended.said
 
 
 def test_in_an_evaluation_the_answers_stay(workplace, uninterrupted, forked, outcome):
     run = with_questions(workplace, uninterrupted)
     before = (run / "metrics.jsonl").read_bytes()
-    code, said = signalled(workplace, "paused_in_an_evaluation", signal.SIGTERM)
-    is_told = code == 75 and AT_ONCE in said and "training is finished and its weights are in" in said
+    ended = signalled(forked, workplace, "signalled_in_an_evaluation", "SIGTERM")
+    is_told = left_at_once(ended) and "training is finished and its weights are in" in ended.said
     again = forked.run("train", str(workplace.recipe), folder=workplace.folder, environment=workplace.environment)
-    is_whole = again.code == 0 and "12 rows before" in again.said and (run / "metrics.jsonl").read_bytes() == before
-    outcome(tries=1, held=int(is_told and is_whole), **PROMISE)
-    assert is_told, said
-    assert is_whole, again.said
+    is_whole = again.code == 0 and "sums: tuned answered before" in again.said
+    held = is_told and is_whole and (run / "metrics.jsonl").read_bytes() == before
+    outcome(tries=1, held=int(held), **PROMISE)
+    assert held, ended.said + again.said
 
 
-def test_in_an_export_nothing_is_left(workplace, uninterrupted, outcome):
+def test_in_an_export_nothing_is_left(workplace, uninterrupted, forked, outcome):
     run = uninterrupted.copy_to(workplace, is_finished=True)
     target = workplace.folder / "out"
     arguments = ("export", str(run), "--to", "adapter", "--output", str(target))
-    code, said = signalled(workplace, "paused_in_an_export", signal.SIGTERM, arguments=arguments)
-    held = code == 75 and AT_ONCE in said and not target.exists() and not list(workplace.folder.glob(".out.*"))
+    ended = signalled(forked, workplace, "signalled_in_an_export", "SIGTERM", *arguments)
+    held = left_at_once(ended) and not target.exists() and not list(workplace.folder.glob(".out.*"))
     outcome(tries=1, held=int(held), **PROMISE)
-    assert held, said
-
-
-def test_at_the_start_a_signal_leaves_with_75(workplace, uninterrupted, forked, outcome):
-    """Before the rows are read; earlier, while Python itself starts, there is nothing yet to save."""
-    process = workplace.train_until(lambda: (workplace.folder / "run" / ".lock").exists())
-    process.send_signal(signal.SIGTERM)
-    said, _ = process.communicate(timeout=600)
-    held = process.returncode == 75 and "Traceback" not in said and goes_on(forked, workplace, uninterrupted)
-    outcome(tries=1, held=int(held), **PROMISE)
-    assert held, said
+    assert held, ended.said

@@ -78,8 +78,11 @@ def test_of_two_starts_at_the_same_moment_one_wins(tmp_path: Path, outcome):
 def test_a_stopped_owner_keeps_its_folder_and_a_killed_one_loses_it(
     workplace: Workplace, uninterrupted: Uninterrupted, forked: ForkedRuns, outcome
 ):
-    run = workplace.folder / "run"
-    first = workplace.train_until(lambda: workplace.last_step() >= 2)
+    """The owner holds the folder as a run does; it does nothing else, so that nothing has to be waited for."""
+    run = uninterrupted.copy_to(workplace)
+    first = workplace.start(str(run), program=("-c", RACER), stdin=subprocess.PIPE)
+    tell(first)
+    assert hear(first) == "won"
     first.send_signal(signal.SIGSTOP)
     second = forked.run("train", str(workplace.recipe), folder=workplace.folder, environment=workplace.environment)
     was_refused = second.code == 5 and f"another run is working in this folder (process {first.pid} on" in second.said
@@ -90,6 +93,8 @@ def test_a_stopped_owner_keeps_its_folder_and_a_killed_one_loses_it(
     first.kill()
     os.waitid(os.P_PID, first.pid, os.WEXITED | os.WNOWAIT)  # dead, and nobody has asked after it
     assert json.loads((run / ".lock").read_text())["process"] == first.pid
+    assert first.stdin is not None
+    first.stdin.close()
     third = forked.run("train", str(workplace.recipe), folder=workplace.folder, environment=workplace.environment)
     was_taken_over = (
         third.code == 0

@@ -1,6 +1,6 @@
 """The command line with one thing altered, for tests that start it by name: `altered_programs:FUNCTION`.
 
-What is altered is the surroundings (a version, a clock) or a place where a test wants a failure or a pause; each
+What is altered is the surroundings (a version, a clock) or a place where a test wants a failure or a signal; each
 function then goes through `whet.cli.main.main` to the exit code.
 """
 
@@ -11,14 +11,13 @@ import os
 import signal
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from whet.cli.main import main
 
 DAY_SECONDS = 86_400.0
-PHASE_FILE = "WHET_TEST_PHASE"
-"""variable with the file in which a paused program says where it is"""
+SIGNALS = "WHET_TEST_SIGNALS"
+"""variable with the names of the signals that a program gets, divided by commas"""
 
 
 def other_torch() -> None:
@@ -103,54 +102,63 @@ def killed_at_export() -> None:
     main()
 
 
-def paused_while_tokenizing() -> None:
+def signalled_at_the_start() -> None:
+    """Signals of WHET_TEST_SIGNALS reach the process when it looks into its run folder."""
+    from whet.train import folder
+
+    folder.look = _signalling(folder.look)
+    main()
+
+
+def signalled_while_tokenizing() -> None:
     from whet.data import source_tokens
 
-    source_tokens.tokenize_stream = _pausing("tokenizing", source_tokens.tokenize_stream)
+    source_tokens.tokenize_stream = _signalling(source_tokens.tokenize_stream)
     main()
 
 
-def paused_in_the_first_step() -> None:
+def signalled_in_the_first_step() -> None:
     from whet.train import loop
 
-    loop._one_pass = _pausing("first step", loop._one_pass)
+    loop._one_pass = _signalling(loop._one_pass)
     main()
 
 
-def paused_in_a_checkpoint() -> None:
-    """In the thread that writes it: the signal reaches the one that trains."""
+def signalled_in_a_checkpoint() -> None:
+    """While the thread that writes it is at work: signals reach the one that trains."""
     from whet.checkpoint import save
 
-    save.write_manifest = _pausing("checkpoint", save.write_manifest, seconds=3.0)
+    save.write_manifest = _signalling(save.write_manifest)
     main()
 
 
-def paused_in_an_evaluation() -> None:
+def signalled_in_an_evaluation() -> None:
     from whet.evaluation import run
 
-    run.compare = _pausing("evaluation", run.compare)
+    run.compare = _signalling(run.compare)
     main()
 
 
-def paused_in_an_export() -> None:
+def signalled_in_an_export() -> None:
     from whet.export import adapter
 
-    adapter.write_proof = _pausing("export", adapter.write_proof)
+    adapter.write_proof = _signalling(adapter.write_proof)
     main()
 
 
-def _pausing(phase: str, real: Callable[..., Any], *, seconds: float = 60.0) -> Callable[..., Any]:
-    """`real`, which at its first call says that the phase was reached, and waits; a signal ends the waiting."""
+def _signalling(real: Callable[..., Any]) -> Callable[..., Any]:
+    """`real`, at whose first call the signals come, one after the other."""
     calls = [0]
 
-    def paused(*arguments: Any, **named: Any) -> Any:
+    def signalled(*arguments: Any, **named: Any) -> Any:
         calls[0] += 1
         if calls[0] == 1:
-            Path(os.environ[PHASE_FILE]).write_text(phase, encoding="utf-8")
-            time.sleep(seconds)
+            for name in os.environ[SIGNALS].split(","):
+                os.kill(os.getpid(), getattr(signal, name))
+                time.sleep(0.3)  # a handler has run before the next one comes: those that wait together may be merged
         return real(*arguments, **named)
 
-    return paused
+    return signalled
 
 
 def _raising(error: BaseException) -> Callable[..., Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -57,7 +57,7 @@ def write(place: Path, inputs: Inputs, *, step: int, more: str = "") -> Checkpoi
     folder.mkdir()
     (folder / "recipe.yaml").write_text(dump_recipe(recipe(more)))
     (folder / "inputs.json").write_text(json.dumps(inputs.document()))
-    (folder / "run_plan.json").write_text(json.dumps({"num_samples": 8, "global_batch": 2, "device": "cpu"}))
+    (folder / "run_plan.json").write_text(json.dumps(asdict(PLAN)))
     return Checkpoint(folder=folder, step=step)
 
 
@@ -127,7 +127,9 @@ def test_a_changed_run_that_would_end_before_its_checkpoint_is_refused(place, ch
 
 def test_a_checkpoint_of_an_earlier_whet_is_compared_by_what_it_says(place, checkpoint):
     (checkpoint.folder / "inputs.json").unlink()
-    state = {"base": {"weights_sha256": "a" * 64}, "data_fingerprint": "b" * 64}
+    best = {"best_step": None, "best_metric": None}
+    base = {"id": "tiny", "weights_sha256": "a" * 64}
+    state = {"global_step": 4, "base": base, "data_fingerprint": "b" * 64, "callbacks": {}, **best}
     (checkpoint.folder / "trainer_state.json").write_text(json.dumps(state))
     (place / "model" / "tokenizer.json").write_text("other")
     look(Inputs(checkpoint, is_accepting=False), place)
