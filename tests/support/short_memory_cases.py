@@ -139,7 +139,7 @@ def draw_planned(case: Case, seed: int) -> list[Planned]:
 
 
 RANK_CASES = ("lora with dropout", "all weights", "a shared prefix")
-NUM_RANDOM = 4
+NUM_RANDOM = 2
 ALONE = "one rank alone"
 BOTH = "every rank"
 
