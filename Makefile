@@ -3,12 +3,15 @@
 #   VENV=.venv             where the environment lives
 #   PIP_ARGS="..."         passed to every pip install, e.g. an index with CPU or CUDA builds of torch
 #   WORKERS=2              test processes side by side
-.PHONY: help demo test unit faults check audit sbom bench bench-gpu studies test-all mutants clean-venv
+.PHONY: help demo test unit faults fuzz soak check audit sbom bench bench-gpu studies test-all mutants clean-venv
 
 VENV     ?= .venv
 BIN       = $(VENV)/bin
 PIP_ARGS ?=
 WORKERS  ?= 2
+SECONDS  ?= 600
+SEED     ?= 0
+STEPS    ?= 20000
 # The first of these that runs, is new enough and can make environments (a name on PATH may be a shim that fails).
 PYTHON   ?= $(shell for name in python3.13 python3.12 python3.11 python3; do \
 	$$name -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 \
@@ -47,6 +50,12 @@ check: $(VENV)/.dev-installed ## format, lint, types, import rules, then the tes
 	$(BIN)/lint-imports
 	$(MAKE) test
 
+fuzz: $(VENV)/.fuzz-installed ## a million damaged inputs for everything that reads files (SECONDS=600, SEED=0)
+	$(BIN)/python tests/fuzz/run.py --seconds $(SECONDS) --seed $(SEED) --workers $(WORKERS)
+
+soak: $(VENV)/.dev-installed ## train STEPS=20000 tiny steps with kills and continuations; does anything grow?
+	OMP_NUM_THREADS=1 $(BIN)/python tests/faults/soak.py --steps $(STEPS)
+
 audit: $(VENV)/.audit-installed ## security rules, secrets in the tree, container files, known vulnerabilities
 	$(BIN)/python audit/audit.py
 
@@ -82,6 +91,10 @@ $(VENV)/.demo-installed: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "Installing whet and $(TORCH) into $(VENV) (a few minutes the first time)"
 	@$(PIP) $(TORCH)
 	@$(PIP) -e ".[demo]"
+	@touch $@
+
+$(VENV)/.fuzz-installed: $(VENV)/.dev-installed
+	@$(PIP) atheris || echo "atheris has no build for this Python: make fuzz goes without it"
 	@touch $@
 
 $(VENV)/.audit-installed: $(VENV)/.dev-installed
