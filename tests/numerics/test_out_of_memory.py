@@ -16,6 +16,7 @@ from short_memory_cases import (
     BOTH,
     CASES,
     GLOBAL_BATCH,
+    NUM_DRAWN,
     NUM_RANDOM,
     NUM_STEPS,
     RANK_CASES,
@@ -30,20 +31,25 @@ from whet.errors import OutOfMemoryError
 from whet.train.loop import train
 from whet.train.signals import StopRequest
 
-NUM_SEEDS = 6
+NUM_SEEDS = 2
 LOSS = {torch.float64: 1e-10, torch.float32: 1e-6}
 # a step of Adam turns the last digits of small gradients into digits of the update
 UPDATE = {torch.float64: 1e-10, torch.float32: 1e-3}
 
 
 def assert_equal_runs(found, calm, case):
-    """Within decision 21's tolerances; which samples a step has, exactly."""
+    """Within decision 21's tolerances; which samples a step has, exactly.
+
+    How much of their beginning samples share depends on who is in the pass: their gradients are added up in another
+    order, which Adam turns into digits of the update.
+    """
+    update = 1e-8 if case.shares_prefix else UPDATE[case.dtype]
     for step, expected in zip(found.steps, calm.steps, strict=True):
         for name in ("step", "lr", "batch_hash", "num_taught"):
             assert step[name] == expected[name]
         for name in ("loss", "grad_norm"):
             assert step[name] == pytest.approx(expected[name], rel=LOSS[case.dtype])
-    assert distance(found.moved, calm.moved) < UPDATE[case.dtype]
+    assert distance(found.moved, calm.moved) < update
 
 
 def assert_same_samples_and_masks(memory, calm):
@@ -71,7 +77,7 @@ def test_a_run_that_runs_out_at_random_points_equals_one_that_never_does(calm, n
         assert bool(found.incidents) == bool(found.memory.raised)
         assert_equal_runs(found, calm[name], case)
         assert_same_samples_and_masks(found.memory, calm[name].memory)
-    assert num_raised >= NUM_SEEDS
+    assert num_raised
 
 
 @pytest.mark.parametrize("name", ["lora with dropout", "two lanes", "packs"])
@@ -154,6 +160,7 @@ def test_two_ranks_of_which_one_or_both_run_out_equal_two_that_do_not_and_one(tw
     assert numbers[key]["steps"] == others[key]["steps"] and torch.equal(moved[key], moved_there[key])
     assert numbers[key]["cuts"] == others[key]["cuts"] != []
     assert numbers[key]["raised"] or others[key]["raised"]
+    assert numbers[key]["largest"][-1] == others[key]["largest"][-1], "one rank cut its passes and the other did not"
     if kind == ALONE:
         assert not numbers[key]["raised"] and set(map(tuple, numbers[key]["ranks"])) == {(1,)}
     for step, expected, alone in zip(
@@ -164,7 +171,8 @@ def test_two_ranks_of_which_one_or_both_run_out_equal_two_that_do_not_and_one(tw
         for quantity in ("loss", "grad_norm"):
             assert step[quantity] == pytest.approx(expected[quantity], rel=1e-10)
             assert step[quantity] == pytest.approx(alone[quantity], rel=1e-10)
-    assert distance(moved[key], moved[undisturbed]) < 1e-10 and distance(moved[key], calm[name].moved) < 1e-10
+    update = 1e-8 if CASES[name].shares_prefix else 1e-10
+    assert distance(moved[key], moved[undisturbed]) < update and distance(moved[key], calm[name].moved) < update
     for rank, documents in enumerate((numbers, others)):
         assert documents[key]["samples"] == documents[undisturbed]["samples"], f"rank {rank} took other samples"
 
@@ -176,7 +184,7 @@ def test_where_one_rank_has_no_memory_for_a_sample_all_end_with_the_same_words(t
 
 
 def test_the_planned_shortages_meet_every_step_and_point():
-    drawn = [each for seed in range(NUM_SEEDS) for each in draw_planned(CASES["lora with dropout"], seed)]
+    drawn = [each for seed in range(NUM_DRAWN) for each in draw_planned(CASES["lora with dropout"], seed)]
     assert {each.point for each in drawn} == set(CASES["lora with dropout"].points)
     assert {each.step for each in drawn} == set(range(NUM_STEPS))
     assert {each.place % GLOBAL_BATCH for each in drawn} - {0}

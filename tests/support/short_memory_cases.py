@@ -140,6 +140,8 @@ def draw_planned(case: Case, seed: int) -> list[Planned]:
 
 RANK_CASES = ("lora with dropout", "all weights", "a shared prefix")
 NUM_RANDOM = 2
+NUM_DRAWN = 8
+"""seeds of shortages in one process"""
 ALONE = "one rank alone"
 BOTH = "every rank"
 
@@ -165,6 +167,7 @@ def rank_results(env: Env) -> tuple[dict[str, Any], dict[str, Tensor]]:
                 "cuts": [incident.facts["cut"] for incident in found.incidents],
                 "ranks": [incident.facts["ranks"] for incident in found.incidents],
                 "raised": found.memory.raised,
+                "largest": [max(len(p.sample_ids) for p in found.memory.of_step(n)) for n in range(NUM_STEPS)],
                 "samples": [sorted(s for p in found.memory.of_step(n) for s in p.sample_ids) for n in range(NUM_STEPS)],
                 "masks": [sorted(m for p in found.memory.of_step(n) for m in p.mask_rows) for n in range(NUM_STEPS)],
             }

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Literal
 
 import torch
@@ -25,7 +24,7 @@ from whet.types import RunPlan
 
 NUM_SAID = 3
 LEAST_SHARE = 0.01
-"""of the predicted peak: less is not worth saying"""
+"""of the predicted peak without the process itself: less is not worth saying"""
 _ROUND_LENGTH = 32
 _BITS = {"nf4": 4.0 + 32 / 64, "int8": 8.0, "fp8": 8.0}
 """of a rounded weight, with the scale of each block of 64"""
@@ -56,7 +55,7 @@ class Saving:
     @property
     def words(self) -> str:
         """`data.max_length=512 saves 1.20 GB`"""
-        size = f"{self.num_bytes / 1e9:.2f} GB" if self.num_bytes >= 1e8 else f"{self.num_bytes / 1e6:.1f} MB"
+        size = f"{self.num_bytes / 1e9:.2f} GB" if self.num_bytes >= 1e8 else f"{self.num_bytes / 1e6:.2g} MB"
         return f"{self.change} saves {size}" + (" (this run can go on with it)" if self.is_free else "")
 
 
@@ -92,7 +91,8 @@ def savings(recipe: Recipe, setting: Setting, size: PassSize) -> list[Saving]:
 
     Those that the recipe's checks refuse are left out.
     """
-    now = predicted_bytes(recipe, setting, size)
+    parts = predicted_parts(recipe, setting, size)
+    now = sum(parts.values())
     text = dump_recipe(recipe)
     found = []
     for change in _changes(recipe, setting, size):
@@ -104,12 +104,17 @@ def savings(recipe: Recipe, setting: Setting, size: PassSize) -> list[Saving]:
         key = change.partition("=")[0]
         is_free = any(key == free or key.startswith(f"{free}.") for free in FREE_TO_CHANGE)
         found.append(Saving(change=change, num_bytes=saved, is_free=is_free))
-    worthwhile = [saving for saving in found if saving.num_bytes >= LEAST_SHARE * now]
+    worthwhile = [saving for saving in found if saving.num_bytes >= LEAST_SHARE * (now - parts["process"])]
     return sorted(worthwhile, key=lambda saving: -saving.num_bytes)
 
 
 def predicted_bytes(recipe: Recipe, setting: Setting, size: PassSize) -> int:
     """Peak of a rank that trains as `recipe` says, with no larger pass than `size`."""
+    return sum(predicted_parts(recipe, setting, size).values())
+
+
+def predicted_parts(recipe: Recipe, setting: Setting, size: PassSize) -> dict[str, int]:
+    """The same in bytes of each part, as estimate.memory names them."""
     plan, layout = setting.plan, setting.layout
     lengths = [min(length, recipe.data.max_length) for length in size.lengths]
     if recipe.batch.micro_size == 1 and recipe.batch.unit == "samples":
@@ -121,12 +126,13 @@ def predicted_bytes(recipe: Recipe, setting: Setting, size: PassSize) -> int:
     )
     recompute: Recompute = plan.recompute if recipe.train.recompute == "auto" else recipe.train.recompute
     is_spread = recipe.parallel.strategy == "fsdp" and layout.num_shards == 1
-    parts = partial(
-        shared_memory_parts,
+    return shared_memory_parts(
+        _job(recipe, setting),
+        one_pass,
+        recompute,
         num_shards=layout.num_data_ranks if is_spread else layout.num_shards,
         num_ranks=layout.num_tensor_ranks,
     )
-    return sum(parts(_job(recipe, setting), one_pass, recompute).values())
 
 
 def _job(recipe: Recipe, setting: Setting) -> Job:
