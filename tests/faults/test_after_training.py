@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import json
 import signal
-from pathlib import Path
 
 import pytest
 from forked_runs import Ended, ForkedRuns
-from workplace import Uninterrupted, Workplace, write_rows
+from questioned_runs import with_questions
+from workplace import Uninterrupted, Workplace
 
 pytestmark = [pytest.mark.fault, pytest.mark.timeout(900)]
-
-EVALUATE = {"name": "sums", "max_new_tokens": 4, "batch_rows": 4, "metrics": ["exact_match"]}
-QUESTIONS = [{"question": f"Add {n} to {n * 7}.", "answer": f"It is {n * 8}."} for n in range(30, 42)]
 
 
 def train(forked: ForkedRuns, place: Workplace, program: str = "") -> Ended:
@@ -23,15 +20,6 @@ def train(forked: ForkedRuns, place: Workplace, program: str = "") -> Ended:
 
 def log_of(place: Workplace) -> bytes:
     return (place.folder / "run" / "metrics.jsonl").read_bytes()
-
-
-def with_questions(place: Workplace, uninterrupted: Uninterrupted) -> Path:
-    """The finished run with an evaluation set in its recipe, which may be added later."""
-    write_rows(place.folder / "sums.jsonl", QUESTIONS)
-    place.write_recipe(evaluate=[EVALUATE | {"source": {"source": str(place.folder / "sums.jsonl")}}])
-    run = uninterrupted.copy_to(place, is_finished=True)
-    (run / "recipe.yaml").write_text(place.recipe.read_text())
-    return run
 
 
 def says_what_next(ended: Ended, command: str) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from altered_programs import SIGNALS
 from forked_runs import Ended, ForkedRuns
-from test_after_training import with_questions
+from questioned_runs import with_questions
 from workplace import Uninterrupted, Workplace
 
 from whet.checkpoint.load import newest_checkpoint

@@ -11,13 +11,12 @@ from typing import Any, Literal
 
 import torch
 
-from whet.checkpoint.load import Checkpoint
 from whet.checkpoint.lock import locked
 from whet.checkpoint.retention import remove_leftovers
 from whet.data.pipeline import PreparedData, prepare
 from whet.data.sampler import Order, describe_packing, order_of
 from whet.data.shared_prefix import pays
-from whet.errors import InterruptedRunError, RecipeError, StorageError
+from whet.errors import InterruptedRunError
 from whet.evaluation.live import live_sets
 from whet.models.load import LoadedModel
 from whet.models.tokenizer import load_tokenizer
@@ -61,7 +60,7 @@ from whet.train.spread import spread_of
 from whet.train.startup import Startup
 from whet.train.state import INPUTS, Saver
 from whet.train.switch_point import with_switch_point
-from whet.train.together import newest_together, open_together
+from whet.train.together import choose_checkpoint
 from whet.train.verify import verify_resume
 from whet.train.witness import Witness
 from whet.types import RunPlan
@@ -164,7 +163,7 @@ def _train(recipe: Recipe, options: Options, env: Env, device: torch.device, run
     startup = Startup(say, started=options.started)
     network = smoke_test(device, say)
     num_threads = preflight.set_threads(recipe.train.threads, env, device, say)
-    checkpoint, ignored = _choose_checkpoint(run_folder, options, env, say)
+    checkpoint, ignored = choose_checkpoint(run_folder, options.resume, env, say)
     preflight.refuse_other_start(checkpoint, env)
     inputs = Inputs(checkpoint, is_accepting=options.accept_changes, say=say)
     torch.manual_seed(recipe.seed)  # torch's own first seed is another one in every process
@@ -332,24 +331,6 @@ def _loop_and_finish(
             mend="give the same command again to continue",
         )
     return done
-
-
-def _choose_checkpoint(
-    run_folder: Path, options: Options, env: Env, say: Say
-) -> tuple[Checkpoint | None, list[str]]:  # fmt: skip
-    """The checkpoint to continue from, None to start at the beginning; and what was said of those passed over."""
-    if options.resume not in (None, "auto"):
-        return open_together(Path(options.resume), env), []
-    checkpoint, notes = newest_together(run_folder, env)
-    for note in notes:
-        say(note)
-    if checkpoint is None and notes:
-        raise StorageError("none of its checkpoints is whole", where=str(run_folder), mend="start anew with --fresh")
-    if checkpoint is None and options.resume == "auto":
-        raise RecipeError(
-            "there is no checkpoint to resume from", where=str(run_folder), mend="leave --resume out to start"
-        )
-    return checkpoint, notes
 
 
 def _fit(recipe: Recipe, training: Training) -> RunPlan:
