@@ -7,7 +7,7 @@ from typing import Any
 
 
 def read_json(text: str | bytes) -> Any:
-    """The value of a JSON text in UTF-8; ValueError for every text that is none, also for values nested too deeply to be read.
+    """The value of a JSON text in UTF-8; ValueError for every text that is none, also where values nest too deeply.
 
     The library's own function raises RecursionError there, which a caller that expects damaged files easily forgets.
     """
