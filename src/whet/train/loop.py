@@ -163,7 +163,6 @@ def train_step(
     is global; so loss and gradient do not depend on the micro-batch split or on the number of ranks. `rows` gives
     what a step trains on; without it they are read now. A GPU is waited for once, for all numbers before the update.
     Where a rank runs out of memory, all begin the step anew with smaller passes; `started`: when they first began it.
-    A step that has lost all of its samples is passed over: no record, and nothing that was asked for is agreed on.
     """
     started, laps = started or time.monotonic(), run.laps
     plan, parameters = run.plan, run.trainables.with_gradients
@@ -171,7 +170,7 @@ def train_step(
         taken = (rows or run.rows)(step)
         if taken.num_parts != run.room.at(step).num_parts:
             taken = run.rows(step)  # they were read ahead, before memory ran out
-    if not taken.num_taught:
+    if not taken.num_taught:  # the guard has left out all of its samples: the step is passed over
         return None, Requests(is_writing=True)
 
     nll, shortage = _add_up_passes(run, taken, parameters)
