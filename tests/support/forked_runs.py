@@ -203,7 +203,8 @@ def _set_the_stage(request: Mapping[str, Any]) -> None:
 
 
 def _import_all(names: Path) -> None:
-    for name in names.read_text(encoding="utf-8").split():
+    learnt = names.read_text(encoding="utf-8").split() if names.is_file() else []  # the child may have been killed
+    for name in learnt:
         # some are made at run time and cannot be imported
         with suppress(ImportError, AttributeError):
             importlib.import_module(name)
