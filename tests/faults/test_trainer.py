@@ -90,7 +90,7 @@ def without_end(folder: Path, *, newest: int = TOTAL_STEPS) -> None:
 
 
 def end_of(said: str) -> str:
-    """The last error of a text (its last line if there is none), short enough for a table and without this machine's folders."""
+    """The last error of a text, else its last line: short enough for a table, without this machine's folders."""
     lines = [line for line in said.strip().splitlines() if line.strip()]
     lines = [line for line in lines if re.match(r"[\w.]*(Error|Exception)\b", line)] or lines
     text = re.sub(r"/[^\s'\"]*/", "", lines[-1]) if lines else "nothing said"
