@@ -37,6 +37,8 @@ from whet.types import PackedBatch, TokenizedSample
 ROUNDING = 1e-6
 """relative: a hundred times what float32 norms leave, a thousandth of what the mildest known fault makes"""
 _NEW_TOKENS = 12
+_MORE_STOPS = 7
+"""every so many ids end an answer"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -188,11 +190,8 @@ def labels_are_answers(problem: Problem, rows: FirstRows) -> Law:
         wrong[f"row {example.origin or example.id}"] = float(
             not ends or len(spans) != len(answers) or [t.strip() for t in texts] != [a.strip() for a in answers]
         )
-    batch = pack(problem.samples)
-    labels = [int(token) for s in problem.samples for t, token in enumerate(s.ids) if t > 0 and s.taught[t]]
-    packed = [int(label) for label in batch.labels_T if label != IGNORED]
-    firsts = [int(batch.labels_T[int(end) - 1]) for end in batch.offsets_D[1:]]
-    wrong["the labels of the pack"] = float(labels != packed or any(label != IGNORED for label in firsts))
+    expected = [label for sample in problem.samples for label in _next_tokens(sample)]
+    wrong["the labels of the pack"] = float(pack(problem.samples).labels_T.tolist() != expected)
     return Law(
         name="labels",
         compared=f"taught tokens of {len(rows.samples)} rows, decoded, against their answers and an end of turn; "
@@ -258,8 +257,9 @@ def saved_is_loaded(problem: Problem) -> Law:
 def batched_is_single(problem: Problem) -> Law:
     """Answers written side by side, with a cache, are those written alone, without one."""
     training = _ready(problem)
-    prompts = [s.ids[: int(np.flatnonzero(s.taught)[0])].tolist() or [0] for s in problem.samples[:5]]
-    stops = frozenset(problem.stop_ids)
+    prompts = [s.ids[: int(np.flatnonzero(s.taught)[0])].tolist() or [0] for s in problem.samples]
+    # some more, so that answers end at different times and rows take the places of others
+    stops = frozenset(problem.stop_ids) | frozenset(range(0, int(problem.config["vocab_size"]), _MORE_STOPS))
     decoding = Decoding(max_new_tokens=_NEW_TOKENS, batch_rows=3)
     together = generate(training.model, prompts, stop_ids=stops, decoding=decoding)
     num_different = {
@@ -378,6 +378,12 @@ def _config_of(training: Training) -> dict[str, Any]:
 
 def _relative(found: Tensor, expected: Tensor) -> float:
     return float((found - expected).abs().max() / expected.abs().max())
+
+
+def _next_tokens(sample: TokenizedSample) -> list[int]:
+    """At each position the next token where that one is taught: a plain loop."""
+    last = sample.num_tokens - 1
+    return [int(sample.ids[t + 1]) if t < last and sample.taught[t + 1] else IGNORED for t in range(last + 1)]
 
 
 def _spans(taught: np.ndarray) -> list[tuple[int, int]]:

@@ -30,7 +30,7 @@ from whet.train.room import KIND as OUT_OF_MEMORY
 from whet.train.run import Options, run_recipe
 from whet.train.state import INPUTS
 from whet.train.step_bits import Difference, bits_of_record, first_difference
-from whet.train.witness import Testimony, facts_now, read_testimony, witnessed
+from whet.train.witness import KnownSteps, facts_now, read_testimony, witnessed
 from whet.types import StepRecord
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ class RecordedRun:
     model: Mapping[str, Any]
     inputs: Mapping[str, Any]
     """inputs.json; empty for a run of an earlier whet"""
-    testimony: Testimony
+    testimony: KnownSteps
     is_finished: bool
 
     @property

@@ -27,7 +27,7 @@ from whet.train.signals import StopRequest
 from whet.train.state import Saver
 from whet.train.step_bits import Difference, StepBits, bits_from, bits_of_state, first_difference
 from whet.train.together import open_together
-from whet.train.witness import Testimony, facts_now, read_testimony, witnessed
+from whet.train.witness import KnownSteps, facts_now, read_testimony, witnessed
 
 Say = Callable[[str], None]
 _WORDS = ("batch", "rows", "loss", "gradient norm", "weights", "moments")
@@ -69,7 +69,7 @@ def verify_resume(
     say(f"verified: {sentence}")
 
 
-def _known(run_folder: Path, step: int, *, is_main: bool) -> Testimony:
+def _known(run_folder: Path, step: int, *, is_main: bool) -> KnownSteps:
     """What rank 0 knows of the steps around 1-based `step`, on all ranks."""
     told = None
     if is_main:
@@ -77,7 +77,7 @@ def _known(run_folder: Path, step: int, *, is_main: bool) -> Testimony:
         told = json.dumps({"steps": [asdict(each) for each in whole.steps.values()], "sessions": whole.sessions})
     heard = json.loads(broadcast_text(told))
     steps = [bits for each in heard["steps"] if (bits := bits_from(each)) is not None]
-    return Testimony(
+    return KnownSteps(
         steps={bits.step: bits for bits in steps if bits.step <= step + 1},
         sessions=[(int(first), facts) for first, facts in heard["sessions"]],
     )
@@ -95,7 +95,7 @@ def _checkpoint_before(run: Training, run_folder: Path, step: int) -> Checkpoint
 
 
 def _redo(
-    run: Training, saver: Saver, start: Checkpoint, known: Testimony, *, first: int, last: int
+    run: Training, saver: Saver, start: Checkpoint, known: KnownSteps, *, first: int, last: int
 ) -> str:  # fmt: skip
     """Make 0-based steps `first` to `last` - 1 from `start`; GateError where one is not as it is known."""
     run.callbacks.on_start(run, first)
@@ -115,7 +115,7 @@ def _redo(
     return f"{which} made again from {start.folder.name} gave {what}"
 
 
-def _arrive(run: Training, saver: Saver, older: Checkpoint, newest: Checkpoint, known: Testimony) -> str:
+def _arrive(run: Training, saver: Saver, older: Checkpoint, newest: Checkpoint, known: KnownSteps) -> str:
     """Make the steps between two checkpoints again; GateError where they do not end in the newer one's state."""
     expected = bits_of_state(run)
     saver.restore(older)

@@ -77,7 +77,7 @@ def witnessed(run: Training, record: StepRecord) -> StepBits:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Testimony:
+class KnownSteps:
     """What is known of steps that a run has made."""
 
     steps: Mapping[int, StepBits] = field(default_factory=dict)
@@ -90,7 +90,7 @@ class Testimony:
         return next((facts for first, facts in reversed(self.sessions) if first < step), {})
 
 
-def read_testimony(run_folder: Path) -> Testimony:
+def read_testimony(run_folder: Path) -> KnownSteps:
     """witness.jsonl and, of steps that are not in it, metrics.jsonl; lines that cannot be read are left out."""
     steps: dict[int, StepBits] = {}
     sessions: list[tuple[int, Mapping[str, Any]]] = []
@@ -105,7 +105,7 @@ def read_testimony(run_folder: Path) -> Testimony:
     for line in _lines(run_folder / "metrics.jsonl"):
         if line.get("kind") == "step" and (bits := bits_from(line)) is not None and bits.step not in steps:
             steps[bits.step] = bits
-    return Testimony(steps=steps, sessions=tuple(sessions))
+    return KnownSteps(steps=steps, sessions=tuple(sessions))
 
 
 def _lines(path: Path) -> list[dict[str, Any]]:

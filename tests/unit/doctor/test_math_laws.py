@@ -32,6 +32,7 @@ optim: {{lr: 0.01}}
 """
 LORA = "{rank: 8, alpha: 16, dropout: 0.2}"
 PISSA = "{rank: 8, alpha: 16, init: pissa, rslora: true, ranks: {q_proj: 16}}"
+DORA = "{method: dora, rank: 4}"
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +59,9 @@ def problem(folder, rows) -> Problem:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("adapter", [LORA, PISSA, "{method: dora, rank: 4}", "{method: none}"])
+@pytest.mark.parametrize(
+    "adapter", [LORA, PISSA, *(pytest.param(each, marks=pytest.mark.fault) for each in (DORA, "{method: none}"))]
+)
 def test_every_law_holds_on_an_honest_recipe(folder, adapter):
     tried = try_laws(recipe_of(folder, adapter), with_ranks=False)
     assert tried.is_sound, [law for law in tried.laws if not law.is_kept]

@@ -10,7 +10,7 @@ from whet.train import reproduce
 from whet.train.machine_facts import differences, facts_of
 from whet.train.reproduce import Comparison, read_recorded
 from whet.train.step_bits import StepBits
-from whet.train.witness import Testimony
+from whet.train.witness import KnownSteps
 
 HERE = {"threads": 1, "cpu": "one"}
 
@@ -32,7 +32,7 @@ def comparison(tmp_path, monkeypatch):
     def make(facts=HERE, *, last_step=None, said=lambda _: None):
         recorded = reproduce.RecordedRun(
             folder=tmp_path, recipe=None, plan={"total_steps": 3}, environment={}, data={}, model={}, inputs={},
-            testimony=Testimony(steps={n: step(n) for n in (1, 2, 3)}, sessions=((0, facts),)), is_finished=True,
+            testimony=KnownSteps(steps={n: step(n) for n in (1, 2, 3)}, sessions=((0, facts),)), is_finished=True,
         )  # fmt: skip
         made = Comparison(recorded, Path("new"), last_step=last_step, say=said)
         made.on_start(SimpleNamespace(env=SimpleNamespace(is_main=True)), 0)
