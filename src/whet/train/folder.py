@@ -110,18 +110,23 @@ def refuse_no_room(folder: Path, *, on: Path, needed_bytes: int) -> None:
         )
 
 
+def read_summary(folder: Path) -> dict[str, Any]:
+    """summary.json, empty where there is none yet; StorageError when it is damaged."""
+    if not (folder / SUMMARY).is_file():
+        return {}
+    try:
+        return dict(read_json((folder / SUMMARY).read_bytes()))
+    except (OSError, ValueError, TypeError) as error:
+        raise StorageError(
+            f"cannot be read: {error}",
+            where=str(folder / SUMMARY),
+            mend="remove it and give the same command again: it is written anew from the newest checkpoint",
+        ) from error
+
+
 def look(folder: Path) -> Found:
-    """What an earlier run left in `folder`."""
-    summary: dict[str, Any] = {}
-    if (folder / SUMMARY).is_file():
-        try:
-            summary = dict(read_json((folder / SUMMARY).read_bytes()))
-        except (ValueError, TypeError) as error:
-            raise StorageError(
-                f"cannot be read: {error}",
-                where=str(folder / SUMMARY),
-                mend="remove it and give the same command again: it is written anew from the newest checkpoint",
-            ) from error
+    """What an earlier run left in `folder`, its final files held against their sums."""
+    summary = read_summary(folder)
     if summary.get("status") != "finished":
         return Found(is_finished=False, summary=summary)
     fault = _fault_of_final_files(folder)

@@ -142,7 +142,7 @@ def run_recipe(recipe: Recipe, options: Options | None = None) -> Outcome:
             else:
                 steps, was_finished = _train(recipe, options, env, device, run_folder, say), False
             if env.is_main:
-                for sentence in folder.look(run_folder).summary.get("sentences", ()):
+                for sentence in folder.read_summary(run_folder).get("sentences", ()):
                     say(sentence)
     except RuntimeError as error:
         raise_if_lost(error)
