@@ -117,7 +117,7 @@ def read_advisories(output: str, errors: str) -> Result:
     ]
     # a package that the index does not know is in the list, with the reason and without an answer
     num_answered = sum("skip_reason" not in package for package in packages)
-    note = f"{num_answered} of {len(packages)} packages"
+    note = f"the index answered for {num_answered} of {len(packages)} packages"
     return Result(findings=findings, is_checked=num_answered > 0, note=note)
 
 

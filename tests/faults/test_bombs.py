@@ -88,7 +88,7 @@ def watched(place, commands: list[dict], traps: list[str], canary: Path) -> list
     request, answer = place.folder / "request.json", place.folder / "answer.json"
     request.write_text(json.dumps({"commands": commands, "traps": traps, "canary": str(canary)}), encoding="utf-8")
     process = place.start(str(request), str(answer), program=("-P", str(PROGRAM)))
-    said, _ = process.communicate(timeout=900)
+    said, _ = process.communicate(timeout=1700)
     answers = json.loads(answer.read_text(encoding="utf-8")) if answer.exists() else []
     assert len(answers) == len(commands), said
     return answers

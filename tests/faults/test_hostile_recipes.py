@@ -200,18 +200,18 @@ def test_what_nemo_run_would_not_quote_is_refused(tmp_path, injection, outcome):
     """It writes folder, image and mounts into a line of the batch script as they are."""
     text = injection.format(canary=tmp_path / "canary")
     jobs = {
-        "--workdir": (hostile_job("a", workdir=f"/tmp/{text}"), Slurm(account="a")),
-        "--image": (hostile_job("a", image=text), Slurm(account="a")),
-        "--mount": (hostile_job("a", mounts=(f"/tmp/{text}:/data",)), Slurm(account="a")),
-        "--folder": (hostile_job("a"), Slurm(account="a", folder=text)),
-        "whet launch slurm": (hostile_job("a"), Slurm(account=f"a\n{text}")),
+        "--workdir": ({"workdir": f"/tmp/{text}"}, {}),
+        "--image": ({"image": text}, {}),
+        "--mount": ({"mounts": (f"/tmp/{text}:/data",)}, {}),
+        "--folder": ({}, {"folder": text}),
+        "whet launch slurm": ({}, {"account": f"a\n{text}"}),
     }
     held = []
-    for where, (job, slurm) in jobs.items():
+    for where, (of_job, of_cluster) in jobs.items():
         try:
-            slurm_settings(job, slurm)
+            slurm_settings(hostile_job("a", **of_job), Slurm(**{"account": "a"} | of_cluster))
             # words without a sign that a shell reads
-            held.append(text in ("-rf", "--config=/etc/passwd", "") and "\n" not in slurm.account)
+            held.append(text in ("-rf", "--config=/etc/passwd", "") and "account" not in of_cluster)
         except WhetError as error:
             held.append(error.where == where)
     outcome(

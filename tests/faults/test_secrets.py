@@ -109,7 +109,7 @@ def test_no_secret_of_the_environment_is_written_said_or_listed(secretive, outco
         process = place.start(
             str(place.folder / "request.json"), str(place.folder / "answer.json"), program=("-P", str(PROGRAM))
         )
-        said["the other verbs"] = process.communicate(timeout=1200)[0]
+        said["the other verbs"] = process.communicate(timeout=1700)[0]
         answers = json.loads((place.folder / "answer.json").read_text())
         assert any(CANARIES["HF_TOKEN"] in each for each in hub.heard), "the hub was sent the token"
     codes = {" ".join(each["arguments"][:3]): each["code"] for each in answers}
@@ -123,7 +123,7 @@ def test_no_secret_of_the_environment_is_written_said_or_listed(secretive, outco
         note=f"every file and every output; {processes.num_looks} looks at all processes; the hub says the token back",
     )  # fmt: skip
     assert not found, found
-    assert processes.num_looks > 20
+    assert processes.num_looks > 5
 
 
 @pytest.mark.parametrize("kind", ["RuntimeError", "whet.errors.StorageError", "whet.errors.RecipeError"])
@@ -158,7 +158,7 @@ def test_the_environment_of_a_run_is_an_allow_list(monkeypatch, outcome):
     plan = object.__new__(RunPlan)
     for name, value in {"num_threads": 1, "world_size": 1}.items():
         object.__setattr__(plan, name, value)
-    recorded = preflight._environment(plan, torch.device("cpu"))
+    recorded = preflight.environment(plan, torch.device("cpu"))
     held = not leaks(json.dumps(recorded, default=str)) and not leaks(str(sys.flags))
     outcome(fault="Variables of the environment in the run's manifest", group="security", tries=1, held=int(held))
     assert held

@@ -18,7 +18,7 @@ from whet.recipe.schema import Adapter
 
 TOKEN = CANARIES["MY_SERVE_TOKEN"]
 NUM_SLOW = 200
-TIMEOUT_SECONDS = 400
+TIMEOUT_SECONDS = 900
 
 
 def ask(port: int, path: str, body: object = None, **headers: str) -> tuple[int, dict[str, str], str]:
@@ -33,7 +33,7 @@ def ask(port: int, path: str, body: object = None, **headers: str) -> tuple[int,
 
 
 @pytest.mark.fault
-@pytest.mark.timeout(1200)
+@pytest.mark.timeout(1800)
 def test_a_server_stays_up_bounded_and_closed_to_strangers(workplace, outcome):
     workplace.environment |= CANARIES
     base = tiny_runs.write_base(workplace.folder / "base")

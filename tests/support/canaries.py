@@ -43,7 +43,7 @@ class Processes:
         self._thread = threading.Thread(target=self._look)
 
     def _look(self) -> None:
-        while not self._end.wait(0.05):
+        while not self._end.wait(0.5):
             self.num_looks += 1
             for path in Path("/proc").glob("[0-9]*/cmdline"):
                 try:

@@ -72,7 +72,7 @@ def test_a_known_vulnerability_is_told_apart_from_a_lost_network(audit):
     found = audit[0].read_advisories(json.dumps({"dependencies": packages}), "")
     assert found.findings == ["a 1.0: PYSEC-1, fixed in 2.0"] and found.is_checked
     unknown = audit[0].read_advisories(json.dumps({"dependencies": [{"name": "a", "skip_reason": "not found"}]}), "")
-    assert not unknown.is_checked and unknown.note == "0 of 1 packages"
+    assert not unknown.is_checked and unknown.note == "the index answered for 0 of 1 packages"
     lost = audit[0].read_advisories("", "requests.exceptions.ConnectionError: Max retries exceeded with url")
     assert not lost.is_checked and "cannot be reached" in lost.note
     assert audit[0].read_advisories("", "something else").note == "something else"
