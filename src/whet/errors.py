@@ -85,7 +85,7 @@ class OutOfMemoryError(WhetError, MemoryError):
 
 
 class PeerOutOfMemoryError(PeerLostError):
-    """Another rank ran out of memory in a pass in which all take part, so the run ends for that reason on this one too."""
+    """Another rank ran out of memory in a pass in which all take part, so this one ends for that reason too."""
 
     exit_code = OutOfMemoryError.exit_code
 

@@ -297,9 +297,7 @@ def _open_decoder(
     return _Decoder(model, prompts, names, stop_ids, decoding, decode, is_streamed)
 
 
-def _write_all(
-    decoder: _Decoder, finished: dict[int, Completion], on_finished: Callable[[int, int], None]
-) -> None:
+def _write_all(decoder: _Decoder, finished: dict[int, Completion], on_finished: Callable[[int, int], None]) -> None:
     """Write what is not in `finished` yet, into it."""
     prompts = decoder.prompts
     waiting = sorted((i for i in range(len(prompts)) if i not in finished), key=lambda i: (-len(prompts[i]), i))

@@ -1,4 +1,4 @@
-"""What would help most where memory ran out: single changes of the recipe, by what the estimate says that each saves."""
+"""What would help most where memory ran out: single changes of the recipe, by what the estimate says each saves."""
 
 from __future__ import annotations
 
