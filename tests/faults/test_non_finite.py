@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from workplace import TIMEOUT_SECONDS, Workplace
 
 from whet.checkpoint.names import list_steps
+from whet.errors import WhetError
 
 pytestmark = pytest.mark.fault
 
@@ -175,8 +176,10 @@ def test_a_rare_token_that_overflows_is_found_by_its_row(workplace, outcome):
 
 
 @pytest.mark.timeout(900)
-def test_no_way_out_of_a_run_lets_a_number_pass_that_is_not_finite(workplace, outcome):
+def test_no_way_out_of_a_run_lets_a_number_pass_that_is_not_finite(workplace, outcome, monkeypatch):
     """A finished run whose file was broken afterwards, or whose numbers are too large for the format that is asked."""
+    from whet.export import EXPORTS, Request
+
     workplace.train()
     run = workplace.folder / "run"
     broken, large = (shutil.copytree(run, workplace.folder / name) for name in ("broken", "large"))
@@ -185,7 +188,7 @@ def test_no_way_out_of_a_run_lets_a_number_pass_that_is_not_finite(workplace, ou
         next(tensor for name, tensor in sorted(weights.items()) if "lora_B" in name)[0, 0] = value
         save_file(weights, folder / "adapter_model.safetensors", metadata={"format": "pt"})
         (folder / "manifest.json").unlink()  # else its sum alone would refuse it
-    asked = [(broken, to, "auto") for to in ("hf", "adapter", "gguf", "gguf-lora")]
+    asked: list[tuple[Path, str, Any]] = [(broken, to, "auto") for to in ("hf", "adapter", "gguf", "gguf-lora")]
     # bfloat16 ends a little earlier than float32, and the merged product is larger still
     asked += [
         (large, "adapter", "bfloat16"),
@@ -194,12 +197,14 @@ def test_no_way_out_of_a_run_lets_a_number_pass_that_is_not_finite(workplace, ou
         (large, "gguf", "q8_0"),
     ]
     results = []
+    monkeypatch.chdir(workplace.folder)
     for number, (folder, to, dtype) in enumerate(asked):
         target = workplace.folder / f"out-{number}"
-        code, said = workplace.run(
-            "export", str(folder), "--to", to, "--dtype", dtype, "--output", str(target), "--no-proof"
-        )  # fmt: skip
-        results.append((code, target.exists(), said))
+        said: list[str] = []
+        request = Request(run_folder=folder, output=target, dtype=dtype, is_proved=False, say=said.append)
+        with pytest.raises(WhetError) as caught:
+            EXPORTS[to](request)
+        results.append((caught.value.exit_code, target.exists(), str(caught.value)))
     # the same of checkpoints: none of a state that is not finite can be made, as tests/unit/train/test_sound.py shows
     held = [code in (4, 5) and not exists and "NaN or infinity" in said for code, exists, said in results]
     outcome(

@@ -105,3 +105,25 @@ def test_filled_turns_count_the_parts_of_every_rank():
             for rank in range(2)
         ]
         assert counts[0] == counts[1] >= 1
+
+
+@pytest.mark.parametrize("world_size", [1, 2])
+def test_samples_that_are_left_out_are_missing_and_the_others_stay_in_their_passes(world_size):
+    plan = make_plan(len(SAMPLES), micro_batch=1, global_batch=4, world_size=world_size)
+    gone = SAMPLES[int(ORDER.step(plan, 0).indices[1])].id
+    for rank in range(world_size):
+        whole, rest = (
+            read_step(SAMPLES, NUM_TAUGHT, ORDER, plan, 0, rank=rank, left_out=left_out) for left_out in ((), {gone})
+        )
+        assert rest.sample_ids == tuple(id_ for id_ in whole.sample_ids if id_ != gone)
+        left = [SAMPLES[int(id_.removeprefix("sample-"))] for id_ in rest.sample_ids]
+        assert (rest.num_taught, rest.num_tokens) == (sum(s.num_taught for s in left), sum(s.num_tokens for s in left))
+        passes = [tuple(id_ for id_ in batch.sample_ids if id_ != gone) for batch in whole.batches]
+        assert [batch.sample_ids for batch in rest.batches] == [ids for ids in passes if ids]
+
+
+def test_a_step_that_loses_all_of_its_samples_is_empty():
+    plan = make_plan(len(SAMPLES), micro_batch=1, global_batch=4)
+    all_ids = {sample.id for sample in SAMPLES}
+    rows = read_step(SAMPLES, NUM_TAUGHT, ORDER, plan, 0, rank=0, left_out=all_ids, fills_turns=True)
+    assert (rows.batches, rows.sample_ids, rows.num_taught, rows.num_tokens) == ((), (), 0, 0)
