@@ -35,7 +35,7 @@ MOST_MB_PER_1000_STEPS = 1.0
 _LOOK_SECONDS = 0.25
 _UNDISTURBED_SHARE = 0.4
 """of the steps, at the end: a long stretch without a kill"""
-_STUCK_SECONDS = 300.0
+_STUCK_SECONDS = 900.0
 _TAIL_BYTES = 1 << 14
 _NUM_ROWS = 2000
 """an epoch of 1,000 steps: each is saved at its end"""
