@@ -50,7 +50,7 @@ check: $(VENV)/.dev-installed ## format, lint, types, import rules, then the tes
 	$(BIN)/lint-imports
 	$(MAKE) test
 
-fuzz: $(VENV)/.fuzz-installed ## a million damaged inputs for everything that reads files (SECONDS=600, SEED=0)
+fuzz: $(VENV)/.fuzz-installed ## damaged inputs for everything that reads files (SECONDS=600, SEED=0)
 	$(BIN)/python tests/fuzz/run.py --seconds $(SECONDS) --seed $(SEED) --workers $(WORKERS)
 
 soak: $(VENV)/.dev-installed ## train STEPS=20000 tiny steps with kills and continuations; does anything grow?
