@@ -14,7 +14,7 @@ from whet.cli.output import say
 
 if TYPE_CHECKING:
     from whet.doctor.finding import Finding
-    from whet.doctor.math_laws import Law
+    from whet.doctor.law import Law
 
 _MARKS = {"good": "ok   ", "note": "note ", "fault": "FAULT"}
 

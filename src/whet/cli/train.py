@@ -16,6 +16,24 @@ if TYPE_CHECKING:
     from whet.recipe.schema import Recipe
 
 
+_AcceptChanges = Annotated[
+    bool,
+    typer.Option(
+        "--accept-changes",
+        help="Go on although recipe, data, tokenizer, base or versions are not those the run was begun with; what "
+        "changed is recorded in every later checkpoint and in the report.",
+    ),
+]
+_Verify = Annotated[
+    bool,
+    typer.Option(
+        "--verify",
+        help="Before an interrupted run goes on, make a step again that it has made already; exit code 8 unless "
+        "it comes out the same, bit for bit.",
+    ),
+]
+
+
 def train(
     recipe: Annotated[Path, typer.Argument(help="Recipe (YAML), or the YAML of another tool.", metavar="RECIPE")],
     overrides: Annotated[
@@ -30,22 +48,8 @@ def train(
             metavar="[PATH]",
         ),
     ] = None,
-    accept_changes: Annotated[
-        bool,
-        typer.Option(
-            "--accept-changes",
-            help="Go on although recipe, data, tokenizer, base or versions are not those the run was begun with; what "
-            "changed is recorded in every later checkpoint and in the report.",
-        ),
-    ] = False,
-    verify: Annotated[
-        bool,
-        typer.Option(
-            "--verify",
-            help="Before an interrupted run goes on, make a step again that it has made already; exit code 8 unless "
-            "it comes out the same, bit for bit.",
-        ),
-    ] = False,
+    accept_changes: _AcceptChanges = False,
+    verify: _Verify = False,
     evaluate: Annotated[
         bool,
         typer.Option("--evaluate/--no-evaluate", help="Answer the evaluation sets with base and tuned afterwards."),

@@ -12,9 +12,9 @@ from tempfile import TemporaryDirectory
 import torch
 
 from whet.doctor import math_laws
-from whet.doctor.math_laws import Law
+from whet.doctor.law import Law
 from whet.doctor.math_ranks import Ranks
-from whet.doctor.small_problem import read_first_rows, shrink
+from whet.doctor.small_problem import FirstRows, Problem, read_first_rows, shrink
 from whet.recipe.schema import Recipe
 
 
@@ -58,7 +58,7 @@ def try_laws(recipe: Recipe, *, with_ranks: bool = True) -> Tried:
     )
 
 
-def _alone(problem: math_laws.Problem, rows: math_laws.FirstRows) -> Iterator[Callable[[], Law]]:
+def _alone(problem: Problem, rows: FirstRows) -> Iterator[Callable[[], Law]]:
     """The laws that one process tries."""
     yield partial(math_laws.packed_is_separate, problem)
     yield partial(math_laws.edits_stay_inside, problem)

@@ -14,12 +14,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from whet.checkpoint.load import open_checkpoint
 from whet.checkpoint.names import checkpoint_folder
 from whet.checkpoint.save import write_files
 from whet.data.packing import IGNORED, pack
+from whet.doctor.law import Law, most_in, worst
 from whet.doctor.small_problem import IDENTITY, FirstRows, Problem, build, load_small, num_units
 from whet.inference.engine import Decoding, generate
 from whet.kernels import select
@@ -39,28 +41,6 @@ ROUNDING = 1e-6
 _NEW_TOKENS = 12
 _MORE_STOPS = 7
 """every so many ids end an answer"""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Law:
-    """One law and how the recipe keeps it."""
-
-    name: str
-    compared: str
-    """the two ways, in words"""
-    difference: float | None
-    """the largest; None: the recipe has nothing to compare"""
-    bound: float
-    unit: str = "relative"
-    where: str = ""
-    """which of several comparisons differs most"""
-    broken: str = ""
-    """what it means for a run when the law is broken"""
-
-    @property
-    def is_kept(self) -> bool:
-        """A difference that is not a number breaks the law."""
-        return self.difference is None or self.difference <= self.bound
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,9 +86,9 @@ def one_gradient(problem: Problem) -> tuple[Law, StepOutcome]:
     law = Law(
         name="one gradient",
         compared=f"loss and gradient of a step of {units} {problem.recipe.batch.unit}: {first} against {_list(others)}",
-        difference=_worst(found.values()),
+        difference=worst(found.values()),
         bound=ROUNDING,
-        where=_where(found),
+        where=most_in(found),
         broken="micro-batch and accumulation change what is learnt: long and short answers count otherwise",
     )
     return law, ways[first]
@@ -140,9 +120,9 @@ def packed_is_separate(problem: Problem) -> Law:
         name="packed = separate",
         compared=f"hidden states of {len(found)} documents: packed, by whet's functions, against each alone, by "
         "transformers' and PEFT's",
-        difference=_worst(found.values()),
+        difference=worst(found.values()),
         bound=ROUNDING,
-        where=_where(found),
+        where=most_in(found),
         broken="documents of a pack see each other, or whet's functions compute another model",
     )
 
@@ -171,10 +151,10 @@ def edits_stay_inside(problem: Problem) -> Law:
     return Law(
         name="edit probe",
         compared="hidden states of a pack before and after one of its documents is edited: those of all others",
-        difference=_worst(found.values()),
+        difference=worst(found.values()),
         bound=0.0,
         unit="absolute",
-        where=_where(found),
+        where=most_in(found),
         broken="documents of a pack see each other",
     )
 
@@ -199,7 +179,7 @@ def labels_are_answers(problem: Problem, rows: FirstRows) -> Law:
         difference=sum(wrong.values()),
         bound=0.0,
         unit="rows",
-        where=_where(wrong),
+        where=most_in(wrong),
         broken="the model learns prompts, or never learns to stop",
     )
 
@@ -218,8 +198,8 @@ def merged_is_live(problem: Problem) -> Law:
     merge_adapter(merged, _config_of(training), training.trainables.tensors())
     found = _compare(problem.samples, live, merged)
     return Law(
-        name="merged = live", compared=compared, difference=_worst(found.values()), bound=ROUNDING,
-        where=_where(found), broken=broken,
+        name="merged = live", compared=compared, difference=worst(found.values()), bound=ROUNDING,
+        where=most_in(found), broken=broken,
     )  # fmt: skip
 
 
@@ -233,23 +213,22 @@ def saved_is_loaded(problem: Problem) -> Law:
         write_files(
             folder, tensors={trainables.weights_file: trainables.tensors()}, documents=trainables.documents, files={}
         )
-        loaded: nn.Module = load_small(problem).model
+        base = load_small(problem).model
+        loaded: nn.Module = base
         if trainables.is_adapter:
             adapter = read_adapter_folder(folder)
-            update = parse_adapter(adapter.config, adapter.tensors, loaded.config.to_dict())
+            update = parse_adapter(adapter.config, adapter.tensors, base.config.to_dict())
             loaded, reader = attach_live(loaded, adapter, update), "PEFT"
         else:
-            from safetensors.torch import load_file
-
             loaded.load_state_dict(load_file(folder / trainables.weights_file), strict=False)
             reader = "transformers"
     found = _compare(problem.samples, live, loaded)
     return Law(
         name="saved = loaded",
         compared=f"logits of the rows: as it trains against what {reader} reads from {trainables.weights_file}",
-        difference=_worst(found.values()),
+        difference=worst(found.values()),
         bound=ROUNDING,
-        where=_where(found),
+        where=most_in(found),
         broken="a tool that loads the result gets another model",
     )
 
@@ -273,7 +252,7 @@ def batched_is_single(problem: Problem) -> Law:
         difference=sum(num_different.values()),
         bound=0.0,
         unit="answers",
-        where=_where(num_different),
+        where=most_in(num_different),
         broken="evaluation measures something else than the model",
     )
 
@@ -298,10 +277,10 @@ def resumed_is_not_stopped(problem: Problem) -> Law:
     return Law(
         name="resume = not stopped",
         compared=f"{len(found)} weights and moments after 4 steps against 2 steps, a checkpoint and 2 more",
-        difference=_worst(found.values()),
+        difference=worst(found.values()),
         bound=0.0,
         unit="absolute",
-        where=_where(found),
+        where=most_in(found),
         broken="a run that was interrupted is another run",
     )
 
@@ -395,16 +374,6 @@ def _spans(taught: np.ndarray) -> list[tuple[int, int]]:
 def _text(rows: FirstRows, ids: np.ndarray) -> str:
     text: str = rows.template.tokenizer.decode(ids[:-1].tolist(), clean_up_tokenization_spaces=False)
     return text
-
-
-def _worst(values: Any) -> float | None:
-    """The largest; NaN where there is one, which `max` may lose; None of nothing."""
-    found = list(values)
-    return float(np.max(found)) if found else None
-
-
-def _where(found: dict[str, float]) -> str:
-    return max(found, key=lambda name: (np.isnan(found[name]), found[name])) if found else ""
 
 
 def _list(names: Sequence[str]) -> str:

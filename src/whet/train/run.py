@@ -191,18 +191,8 @@ def _train(recipe: Recipe, options: Options, env: Env, device: torch.device, run
     acting = chosen(recipe)
     continued = OnContinue(run_folder, ignored=ignored, changes=inputs.changes)
     guard = Guard(recipe.train.guard, run_folder=run_folder, is_main=env.is_main)
-    callbacks = Callbacks(
-        [
-            startup,
-            monitor,
-            OnWatch(options.files),
-            Witness(run_folder, env),
-            continued,
-            guard,
-            *options.callbacks,
-            *acting,
-        ]
-    )
+    told = (startup, monitor, OnWatch(options.files), Witness(run_folder, env), continued, guard)
+    callbacks = Callbacks([*told, *options.callbacks, *acting])
     training = build_training(
         recipe, plan, env, layout, device, loaded, data, order, callbacks, is_restored=checkpoint is not None
     )

@@ -12,6 +12,7 @@ from whet.cli import verbs
 from whet.cli.main import app
 from whet.data import packing
 from whet.doctor import math_laws, small_problem
+from whet.doctor.law import Law, most_in, worst
 from whet.doctor.math_check import try_laws
 from whet.doctor.small_problem import Problem, parse_problem, read_first_rows, shrink
 from whet.errors import DataError
@@ -136,9 +137,9 @@ def test_a_prompt_that_is_taught_breaks_the_labels(problem, rows):
 
 
 def test_a_difference_that_is_no_number_breaks_a_law():
-    law = math_laws.Law(name="x", compared="", difference=math_laws._worst([0.0, float("nan"), 1.0]), bound=1.0)
+    law = Law(name="x", compared="", difference=worst([0.0, float("nan"), 1.0]), bound=1.0)
     assert not law.is_kept
-    assert math_laws._where({"good": 0.5, "bad": float("nan")}) == "bad"
+    assert most_in({"good": 0.5, "bad": float("nan")}) == "bad"
 
 
 def test_the_problem_travels_as_text(problem):
