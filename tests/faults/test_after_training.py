@@ -10,7 +10,7 @@ from forked_runs import Ended, ForkedRuns
 from questioned_runs import with_questions
 from workplace import Uninterrupted, Workplace
 
-pytestmark = [pytest.mark.fault, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.fault, pytest.mark.timeout(1500)]
 
 
 def train(forked: ForkedRuns, place: Workplace, program: str = "") -> Ended:

@@ -148,7 +148,7 @@ def was_recorded(run: Path, line: str) -> bool:
     )
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1500)
 @pytest.mark.parametrize("name", CHANGES)
 def test_what_was_changed_is_refused_with_the_difference_and_accepted_only_on_request(
     stopped: Path, tmp_path: Path, forked: ForkedRuns, outcome, name: str
@@ -188,7 +188,7 @@ NEVER = {
 }
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1500)
 def test_what_no_checkpoint_can_be_continued_with_is_refused_also_on_request(
     stopped: Path, tmp_path: Path, forked: ForkedRuns, outcome
 ):
@@ -210,7 +210,7 @@ def test_what_no_checkpoint_can_be_continued_with_is_refused_also_on_request(
     assert held == tries, ended.said
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1500)
 def test_several_changes_are_told_at_once_and_what_was_accepted_before_stays_told(
     stopped: Path, tmp_path: Path, forked: ForkedRuns
 ):

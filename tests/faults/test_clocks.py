@@ -43,7 +43,7 @@ def test_the_clock_of_the_wall_is_asked_for_stamps_alone(outcome):
 
 
 @pytest.mark.fault
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1500)
 def test_a_clock_that_jumps_by_a_day_at_every_look_changes_stamps_alone(
     workplace: Workplace, uninterrupted: Uninterrupted, forked: ForkedRuns, outcome
 ):

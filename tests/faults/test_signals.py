@@ -10,7 +10,7 @@ from workplace import Uninterrupted, Workplace
 
 from whet.checkpoint.load import newest_checkpoint
 
-pytestmark = [pytest.mark.fault, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.fault, pytest.mark.timeout(1500)]
 
 AT_ONCE = "stopped at once as asked"
 PROMISE = {

@@ -44,7 +44,7 @@ def hear(process: subprocess.Popen[str]) -> str:
     return process.stdout.readline().strip()
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(600)
 def test_of_two_starts_at_the_same_moment_one_wins(tmp_path: Path, outcome):
     command = [sys.executable, "-c", RACER, str(tmp_path)]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
@@ -74,7 +74,7 @@ def test_of_two_starts_at_the_same_moment_one_wins(tmp_path: Path, outcome):
 
 
 @pytest.mark.fault
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1500)
 def test_a_stopped_owner_keeps_its_folder_and_a_killed_one_loses_it(
     workplace: Workplace, uninterrupted: Uninterrupted, forked: ForkedRuns, outcome
 ):
@@ -116,7 +116,7 @@ def test_a_stopped_owner_keeps_its_folder_and_a_killed_one_loses_it(
 
 
 @pytest.mark.fault
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(1500)
 def test_a_claim_of_another_machine_is_refused_until_it_is_removed(
     workplace: Workplace, uninterrupted: Uninterrupted, forked: ForkedRuns, outcome
 ):
