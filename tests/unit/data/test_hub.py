@@ -121,3 +121,40 @@ def test_an_unreachable_hub_and_an_impossible_name_are_told(tmp_path):
 def test_offline_without_a_copy_is_a_hub_error(tmp_path):
     told = _run(["owner/any"], HF_HUB_OFFLINE="1", HF_HOME=str(tmp_path))
     assert told["owner/any"][:2] == ["HubError", 6]
+
+
+class _Damaging(LoopbackHub):
+    """Changes a byte of the rows the first time."""
+
+    num_sent = 0
+
+    def send_body(self, body):
+        if body == self.rows and not _Damaging.num_sent:
+            _Damaging.num_sent += 1
+            body = body.replace(b"2+2", b"2+3")
+        super().send_body(body)
+
+
+@pytest.mark.slow
+def test_a_damaged_file_is_refused_and_fetched_anew(tmp_path):
+    _Damaging.num_sent = 0
+    with serving(_Damaging) as address:
+        refused, told = (
+            _run(["owner/open"], HF_ENDPOINT=address, HF_HOME=str(tmp_path))["owner/open"] for _ in range(2)
+        )
+    assert refused[:2] == ["HubError", 6] and "train.jsonl of owner/open is damaged" in refused[2]
+    assert told[3][1] == {"question": "2+2?", "answer": "4"}
+
+
+@pytest.mark.parametrize(
+    ("version", "is_refused"), [("3.6.0", True), ("2.14.5", True), ("4.0.0", False), ("5.2", False)]
+)
+def test_a_library_that_can_run_a_dataset_s_own_code_is_refused(version, is_refused):
+    from whet.data import hub
+    from whet.errors import RecipeError
+
+    if not is_refused:
+        hub._refuse_loading_scripts(version)
+        return
+    with pytest.raises(RecipeError, match="can run code that comes with a dataset"):
+        hub._refuse_loading_scripts(version)
