@@ -34,7 +34,7 @@ FOUND = HERE / "found"
 CLAIM = "no input makes a parser crash, hang, fill the memory or run anything"
 _SHARES = {"mutation": 0.5, "hypothesis": 0.15, "atheris": 0.35}
 """of the time of a target; without atheris its share is mutation's"""
-_PATIENCE_SECONDS = 120.0
+_PATIENCE_SECONDS = 300.0
 """that a worker may take beside its own time: it starts, imports torch, and waits for a processor"""
 
 

@@ -28,6 +28,7 @@ FOUND = {
     "state nested too deeply": ("trainer-state", DEEP),
     "state that is a list": ("trainer-state", b"[]"),
     "override at an endless position": ("overrides", b"data.train." + LONG + b".rows=1"),
+    "override of an endless key": ("overrides", b"data" + b".a" * 20_000 + b"=1"),
     "split with an endless number": ("overrides", b"data.train.0.split=train[" + LONG + b":]"),
     "number beyond every float": (
         "foreign-recipe", b"base_model: a/b\ndatasets: [{path: c}]\nmicro_batch_size: 1" + LONG[:400],

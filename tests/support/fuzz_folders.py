@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import weakref
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -185,4 +186,5 @@ def request(scratch: Path) -> Parser:
         said.clear()
         loop.run_until_complete(guard(scope, receive, send))
 
+    weakref.finalize(parse, loop.close)
     return parse

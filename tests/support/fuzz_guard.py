@@ -72,10 +72,11 @@ class Guard:
 
 
 def _is_importing() -> bool:
-    """Whether a module is being imported: named tuples and dataclasses execute text of their own then."""
+    """Whether a module is being imported, or its annotations are read: Python executes text of its own then."""
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
-        if frame.f_code.co_filename.startswith("<frozen importlib"):
+        name = frame.f_code.co_filename
+        if name.startswith("<frozen importlib") or name.endswith(("/typing.py", "/dataclasses.py")):
             return True
         frame = frame.f_back
     return False
