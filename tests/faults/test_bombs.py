@@ -73,7 +73,7 @@ def verbs(place, exported: Path) -> list[dict]:
         ["diff", run, recipe], ["diff", run, run], ["runs", "list", str(place.folder)], ["runs", "show", run],
         ["runs", "clean", str(place.folder)],
         ["explain", recipe], ["recipe", "show", recipe], ["recipe", "check", recipe],
-        ["init", "--data", str(place.folder / "data" / "held.jsonl"), "--model", model, "--yes", "--dry-run"],
+        ["init", "--data", str(place.rows), "--model", model, "--yes", "--dry-run"],
         ["push", str(place.folder / "merged"), "ada/tuned", "--dry-run"],
         ["launch", "docker", recipe, "--dry-run"],
         ["launch", "kubernetes", recipe, "--image", "i", "--claim", "c", "--dry-run"],
