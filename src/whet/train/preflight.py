@@ -27,6 +27,7 @@ from whet.models.load import LoadedModel
 from whet.parallel.env import Env
 from whet.parallel.reduce import broadcast_text
 from whet.parallel.smoke import Smoke
+from whet.recipe.measured import chosen_on_verdict_rows
 from whet.recipe.resolve import derive_accumulation, fixed_micro_batch
 from whet.recipe.schema import Data, Recipe
 from whet.train import memory_plan
@@ -67,6 +68,15 @@ def refuse_other_start(checkpoint: Checkpoint | None, env: Env) -> None:
         raise StorageError(
             f"rank {env.rank} would continue after step {step}, rank 0 after step {of_main}",
             mend="put `output` on storage that all ranks share",
+        )
+
+
+def say_if_flattered(recipe: Recipe, say: Callable[[str], None]) -> None:
+    """Say so when the rows that carry the verdict choose the weights too."""
+    if (name := chosen_on_verdict_rows(recipe)) is not None:
+        say(
+            f"{name}: its rows choose the weights and carry the verdict too, which so flatters; choose by a set of its "
+            "own, with role: other"
         )
 
 

@@ -29,8 +29,6 @@ from whet.parallel.rank_files import RankFiles, begin, voice
 from whet.parallel.reduce import barrier, broadcast_text
 from whet.parallel.smoke import smoke_test
 from whet.parallel.status import is_relaunch
-from whet.recipe import dump_recipe
-from whet.recipe.measured import chosen_on_verdict_rows
 from whet.recipe.resolve import resolve
 from whet.recipe.schema import Recipe
 from whet.shortage import told_as_error
@@ -53,10 +51,9 @@ from whet.train.pace import Pace
 from whet.train.placement import choose_layout
 from whet.train.room import Room
 from whet.train.saved_documents import read_plan
+from whet.train.savers import saver_of, saves_of
 from whet.train.saves import Saves
 from whet.train.signals import listening
-from whet.train.sound import refuse_broken
-from whet.train.spread import spread_of
 from whet.train.startup import Startup
 from whet.train.state import INPUTS, Saver
 from whet.train.switch_point import with_switch_point
@@ -179,10 +176,7 @@ def _train(recipe: Recipe, options: Options, env: Env, device: torch.device, run
     loaded = preflight.follow_template(load_base(recipe, place), recipe.data, data.template)
     startup.reached("model")
     order = order_of(recipe, data.train)
-    if (flattered := chosen_on_verdict_rows(recipe)) is not None:
-        say(f"{flattered}: its rows choose the weights and carry the verdict too, which so flatters; choose by a set "
-            "of its own, with role: other")  # fmt: skip
-
+    preflight.say_if_flattered(recipe, say)
     saved = read_plan(checkpoint) if checkpoint else options.plan
     plan = _plan(recipe, env, layout, device, loaded, data, order, saved, inputs, num_threads=num_threads, say=say)
     for note in (*data.notes, describe_packing(order, plan.micro_batch, shares_prefix=plan.share_prefix)):
@@ -204,12 +198,8 @@ def _train(recipe: Recipe, options: Options, env: Env, device: torch.device, run
     if recipe.train.fit_seconds is not None and saved is None:
         plan = _fit(recipe, training)
         say(f"{plan.measured_seconds_per_step:.2f} s per step: {plan.total_steps} steps fit the time budget")
-    saver = _saver(recipe, run_folder, training, plan, loaded, data, inputs)
-    saves = Saves(
-        saver.hold, run_folder=run_folder, env=env, callbacks=callbacks, is_spread=saver.spread is not None,
-        join=saver.join if saver.is_sharded else None,
-        check=partial(refuse_broken, training.trainables, training.optimizer, run_folder),
-    )  # fmt: skip
+    saver = saver_of(recipe, run_folder, training, plan, loaded, data, inputs)
+    saves = saves_of(saver, training)
     training = replace(training, plan=plan, saves=saves, live=live, guard=guard, startup_seconds=startup.seconds)
     training.room.recall(run_folder, plan, is_main=env.is_main)
     first_step = saver.restore(checkpoint) if checkpoint else 0
@@ -220,8 +210,8 @@ def _train(recipe: Recipe, options: Options, env: Env, device: torch.device, run
         folder.begin(run_folder, saver.recipe_yaml)
         preflight.write_facts(run_folder, plan, data, loaded, device, network)
         folder.write_json(run_folder / INPUTS, saver.inputs)
-    if env.is_main and checkpoint is not None:
-        saver.go_on_from(checkpoint, say)
+        if checkpoint is not None:
+            saver.go_on_from(checkpoint, say)
     say(f"{'continuing after' if first_step else 'training from'} step {first_step} of {plan.total_steps}")
     return _loop_and_finish(training, first_step, run_folder, loaded, saver, final=recipe.train.final)
 
@@ -338,29 +328,6 @@ def _fit(recipe: Recipe, training: Training) -> RunPlan:
     )
     lengths = {name: getattr(cut, name) for name in preflight.FOLLOWS_LENGTH}
     return replace(old, **lengths, measured_seconds_per_step=seconds)
-
-
-def _saver(
-    recipe: Recipe, run_folder: Path, training: Training, plan: RunPlan, loaded: LoadedModel, data: PreparedData,
-    inputs: Inputs,
-) -> Saver:  # fmt: skip
-    return Saver(
-        run_folder=run_folder,
-        plan=plan,
-        keep=recipe.train.keep,
-        trainables=training.trainables,
-        optimizer=training.optimizer,
-        callbacks=training.callbacks,
-        best=training.best,
-        identity=loaded.identity,
-        data_fingerprint=data.train.fingerprint,
-        recipe_yaml=dump_recipe(recipe),
-        inputs=inputs.document(),
-        files=finish.tokenizer_files(loaded.tokenizer, run_folder) if training.env.is_main else {},
-        env=training.env,
-        spread=spread_of(training.trainables, training.layout),
-        room=training.room,
-    )
 
 
 def _not_saved(_step: int) -> Callable[[], None]:
