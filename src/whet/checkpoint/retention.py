@@ -20,17 +20,17 @@ def prune(run_folder: Path, *, keep: int) -> list[int]:
     the newest is whole at every instant.
     """
     removed = []
-    for step in list_steps(run_folder)[keep:]:
-        folder = checkpoint_folder(run_folder, step)
-        try:
+    folder = run_folder
+    try:
+        for step in list_steps(run_folder)[keep:]:
+            folder = checkpoint_folder(run_folder, step)
             remove_checkpoint(folder)
-        except OSError as error:
-            if isinstance(error, StorageError):
-                raise
-            # the newer ones are whole: no reason to stop a run, and the next save tries again
-            _log.warning("%s could not be removed and takes up room: %s", folder, error.strerror or error)
-        else:
             removed.append(step)
+    except OSError as error:
+        if isinstance(error, StorageError):
+            raise
+        # the newer ones are whole: no reason to stop a run, and the next save tries again
+        _log.warning("%s could not be removed and takes up room: %s", folder, error.strerror or error)
     return removed
 
 

@@ -53,10 +53,11 @@ def save_checkpoint(
     documents: Mapping[str, Any],
     files: Mapping[str, bytes],
 ) -> Path:
-    """Write checkpoint-`step`. A crash at any instant leaves the older checkpoints untouched."""
+    """Write checkpoint-`step`, after the lines that tell of steps. A crash leaves the older checkpoints untouched."""
     target = checkpoint_folder(run_folder, step)
     temporary = run_folder / f".{target.name}.{os.getpid()}.tmp"
     try:
+        sync_lines(run_folder)
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir()
         write_files(temporary, tensors=tensors, documents=documents, files=files)
@@ -66,6 +67,12 @@ def save_checkpoint(
         shutil.rmtree(temporary, ignore_errors=True)  # so that what is free is what the next try will have
         raise storage_error(error, target, needed_bytes=_num_bytes(tensors, files)) from error
     return target
+
+
+def sync_lines(run_folder: Path) -> None:
+    """What the run told of its steps, line by line, is on the disk: a power loss must not take it from a checkpoint."""
+    for path in sorted(run_folder.glob("*.jsonl")):
+        sync_file(path)
 
 
 def _num_bytes(tensors: Mapping[str, Mapping[str, Tensor]], files: Mapping[str, bytes]) -> int:
