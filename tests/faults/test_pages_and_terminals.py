@@ -20,7 +20,8 @@ HOSTILE = (
     "javascript:alert(1)", "' onmouseover='alert(1)", "]]><svg onload=alert(1)>", "\u202egpj.exe", "{{7*7}}{% raw %}",
     "</style><style>*{background:url(//evil.example)}</style>", "<base href=//evil.example>", "<!--",
     "&lt;b&gt;",
-    "<iframe srcdoc='<script>alert(1)</script>'>", "\x1b]52;c;cm0gLXJm\x07", "\x1b[2J\x1b]0;title\x07", "\r\x08\x7f\x9b31m",
+    "<iframe srcdoc='<script>alert(1)</script>'>", "\x1b]52;c;cm0gLXJm\x07", "\x1b[2J\x1b]0;title\x07",
+    "\r\x08\x7f\x9b31m",
 )  # fmt: skip
 ALLOWED_ATTRIBUTES = re.compile(r"^(?!on)[a-z][a-z0-9:-]*$", re.IGNORECASE)
 STEERING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
@@ -165,15 +166,11 @@ def test_what_a_model_wrote_reaches_a_file_as_it_is(monkeypatch):
 
 def test_no_table_is_written_that_a_spreadsheet_would_compute(outcome):
     """whet reads CSV and writes none; a writer that comes needs cells that begin with = + - @ in quotes."""
-    import ast
-
     import whet
 
-    writers = []
-    for path in Path(whet.__file__).parent.rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Attribute) and node.attr in ("writer", "DictWriter", "to_csv", "to_excel"):
-                writers.append(f"{path.name}:{node.lineno}")
+    computed = re.compile(r"csv\.(writer|DictWriter)|\.to_(csv|excel)\(|import openpyxl")
+    sources = Path(whet.__file__).parent.rglob("*.py")
+    writers = [path.name for path in sources if computed.search(path.read_text(encoding="utf-8"))]
     outcome(fault="Cells that a spreadsheet computes (= + - @)", group="security", tries=1, held=int(not writers),
             note="whet writes no CSV")  # fmt: skip
     assert not writers
