@@ -200,7 +200,7 @@ def test_shortages_at_random_points_of_random_steps_change_no_number(name, outco
     if case.dtype == torch.float32:
         loss, update = 1e-6, 1e-3
     else:
-        loss = update = 1e-8 if case.shares_prefix else 1e-10  # norms round to float32
+        loss = update = 1e-10
     calm = short_memory_cases.result(case)
     tries, held = 0, 0
     for seed in range(short_memory_cases.NUM_DRAWN):

@@ -44,12 +44,8 @@ UPDATE = {torch.float64: 1e-10, torch.float32: 1e-3}
 
 
 def assert_equal_runs(found, calm, case):
-    """Within decision 21's tolerances; which samples a step has, exactly.
-
-    How much of their beginning samples share depends on who is in the pass, and norms round to float32 what is added up
-    for them.
-    """
-    loss, update = (1e-8, 1e-8) if case.shares_prefix else (LOSS[case.dtype], UPDATE[case.dtype])
+    """Within decision 21's tolerances; which samples a step has, exactly."""
+    loss, update = LOSS[case.dtype], UPDATE[case.dtype]
     for step, expected in zip(found.steps, calm.steps, strict=True):
         for name in ("step", "lr", "batch_hash", "num_taught"):
             assert step[name] == expected[name]
@@ -169,7 +165,7 @@ def test_two_ranks_of_which_one_or_both_run_out_equal_two_that_do_not_and_one(tw
     assert numbers[key]["largest"][-1] == others[key]["largest"][-1], "one rank cut its passes and the other did not"
     if kind == ALONE:
         assert not numbers[key]["raised"] and set(map(tuple, numbers[key]["ranks"])) == {(1,)}
-    tolerance = 1e-8 if CASES[name].shares_prefix else 1e-10
+    tolerance = 1e-10
     for step, expected, alone in zip(
         numbers[key]["steps"], numbers[undisturbed]["steps"], calm[name].steps, strict=True
     ):

@@ -95,12 +95,12 @@ def make_training(case: Case, env: Env | None = None, *, told: Told | None = Non
         world_size=env.world_size, total_steps=NUM_STEPS,
     )  # fmt: skip
     model = tiny_llama(case.dtype)
-    if case.shares_prefix:
-        widen_norms(model)
     training = build_training(
         model, samples, replace(plan, share_prefix=case.shares_prefix), adapter=case.adapter, optim=OPTIM, env=env,
         order=order, recompute_level=case.recompute, callbacks=[told] if told else [],
     )  # fmt: skip
+    if case.shares_prefix:  # norms round to float32 what is added up for a prefix, in whatever order
+        widen_norms(model)
     return replace(training, lanes=Lanes(case.num_lanes, case.num_lanes) if case.num_lanes > 1 else None)
 
 
