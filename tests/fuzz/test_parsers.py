@@ -12,8 +12,8 @@ from fuzz_targets import TARGETS, open_target
 from hypothesis import HealthCheck, Phase, given, settings
 
 NUM_DAMAGED, NUM_DRAWN = 60, 20
-NUM_IN_CHILD = 4
-"""what goes through a child process or a library of its own is slower"""
+NUM_OF_SLOW = 3
+"""for what goes through a child process, or renders a whole report"""
 
 
 def test_every_target_has_a_corpus_and_every_corpus_a_target():
@@ -36,11 +36,12 @@ def test_a_parser_ends_in_a_result_or_in_an_error_of_its_own(name: str, tmp_path
         except target.raises:
             return
 
-    few = NUM_IN_CHILD if target.uses_child else NUM_DAMAGED
+    is_slow = target.uses_child or name == "run-folder"
+    few = NUM_OF_SLOW if is_slow else NUM_DAMAGED
     for data in [*entries, *(mutated(random.choice(entries), entries, WORDS, random) for _ in range(few))]:
         read(data)
 
-    @settings(max_examples=NUM_IN_CHILD if target.uses_child else NUM_DRAWN, derandomize=True, database=None,
+    @settings(max_examples=NUM_OF_SLOW if is_slow else NUM_DRAWN, derandomize=True, database=None,
               deadline=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck))  # fmt: skip
     @given(documents(name))
     def drawn(data: bytes) -> None:

@@ -32,6 +32,10 @@ _NOTE_SECONDS = 1.0
 _LARGEST = 4 * MAX_BYTES
 
 
+class OutOfTime(KeyboardInterrupt):
+    """The time of this worker is over; hypothesis lets nothing else through at once."""
+
+
 class Worker:
     """Reads inputs with one parser and keeps the account."""
 
@@ -55,12 +59,16 @@ class Worker:
         for entry in corpus_of(name):  # imports what is imported late, before the guard watches
             self.read(entry)
         self._guard.watch()
-        self.ends = time.monotonic() + seconds
-        self._noted = 0.0
+        self._seconds, self._noted = seconds, 0.0
+        self.begin()
+
+    def begin(self) -> None:
+        """The time of this worker begins; again where an engine had to start first."""
+        self._ends = time.monotonic() + self._seconds
 
     @property
     def is_over(self) -> bool:
-        return time.monotonic() >= self.ends or len(self.faults) >= _MAX_FAULTS
+        return time.monotonic() >= self._ends or len(self.faults) >= _MAX_FAULTS
 
     def read(self, data: bytes) -> None:
         """One input through the parser."""
@@ -142,24 +150,31 @@ def by_mutation(worker: Worker, seed: int) -> None:
 
 
 def by_hypothesis(worker: Worker, seed: int) -> None:
-    """Documents drawn by hypothesis, in rounds of a thousand."""
+    """Documents drawn by hypothesis, in rounds of two hundred."""
     from fuzz_documents import documents
     from hypothesis import HealthCheck, Phase, given, settings
     from hypothesis import seed as seeded
 
+    num_before = worker.num_inputs
     for number in range(1_000_000):
-        if worker.is_over:
+        if worker.is_over and worker.num_inputs > num_before:
             return
 
         @seeded(1_000_000 * seed + number)
-        @settings(max_examples=1000, database=None, deadline=None, phases=[Phase.generate],
+        @settings(max_examples=200, database=None, deadline=None, phases=[Phase.generate],
                   suppress_health_check=list(HealthCheck))  # fmt: skip
         @given(documents(worker.name))
         def read(data: bytes) -> None:
-            if not worker.is_over:
-                worker.read(data)
+            if worker.num_inputs == num_before:
+                worker.begin()  # hypothesis first looks for constants in the source of every module
+            if worker.is_over:
+                raise OutOfTime
+            worker.read(data)
 
-        read()
+        try:
+            read()
+        except OutOfTime:
+            return
 
 
 def by_atheris(worker_of: Callable[[], Worker], seed: int) -> None:
@@ -197,6 +212,7 @@ def by_atheris(worker_of: Callable[[], Worker], seed: int) -> None:
         "-verbosity=0",
     ]
     atheris.Setup([*arguments, str(folder)], read, custom_mutator=change)
+    worker.begin()
     atheris.Fuzz()
 
 

@@ -63,12 +63,11 @@ class Guard:
                 roots = self._writable if isinstance(flags, int) and flags & _WRITES else self._roots
                 if name.startswith("/") and not name.startswith(roots):
                     self.seen.append(f"open {name[:200]}")
-        elif event in ("exec", "compile"):
-            code = details[0] if event == "exec" else details[1]
-            name = getattr(code, "co_filename", code)
+        elif event == "exec":
+            name = getattr(details[0], "co_filename", None)
             is_made_up = isinstance(name, str) and name.startswith("<") and not name.startswith("<frozen")
             if is_made_up and not _is_importing():
-                self.seen.append(f"{event} {name[:100]}")
+                self.seen.append(f"exec {name[:100]}")
 
 
 def _is_importing() -> bool:
