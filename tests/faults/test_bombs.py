@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import tiny_runs
 from canaries import PROGRAM, write_judged_recipe
-from workplace import Bomb
+from workplace import Bomb, write_rows
 
 PICKLES = (
     "pytorch_model.bin", "adapter_model.bin", "adapter_model.pt", "optimizer.pt", "scheduler.pt", "rng_state.pth",
@@ -73,7 +73,7 @@ def verbs(place, exported: Path) -> list[dict]:
         ["diff", run, recipe], ["diff", run, run], ["runs", "list", str(place.folder)], ["runs", "show", run],
         ["runs", "clean", str(place.folder)],
         ["explain", recipe], ["recipe", "show", recipe], ["recipe", "check", recipe],
-        ["init", "--data", str(place.rows), "--model", model, "--yes", "--dry-run"],
+        ["init", "--data", str(place.folder / "many.jsonl"), "--model", model, "--yes", "--dry-run"],
         ["push", str(place.folder / "merged"), "ada/tuned", "--dry-run"],
         ["launch", "docker", recipe, "--dry-run"],
         ["launch", "kubernetes", recipe, "--image", "i", "--claim", "c", "--dry-run"],
@@ -101,6 +101,8 @@ def test_no_verb_sets_off_a_bomb_in_any_folder_that_it_reads(workplace, outcome)
     workplace.model = model
     write_judged_recipe(workplace, model={"id": str(model)})
     workplace.train()
+    many = [{"question": f"What is {n} and {n}?", "answer": str(2 * n)} for n in range(40)]
+    write_rows(workplace.folder / "many.jsonl", many)
     adapter = workplace.folder / "downloaded"
     adapter.mkdir()
     for name in ("adapter_model.safetensors", "adapter_config.json"):
