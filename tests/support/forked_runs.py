@@ -122,7 +122,11 @@ class ForkedRuns:
     def __exit__(self, *_: object) -> None:
         assert self._process.stdin is not None and self._process.stdout is not None
         self._process.stdin.close()
-        self._process.wait(timeout=60)
+        try:
+            self._process.wait(timeout=60)
+        except subprocess.TimeoutExpired:  # a test gave up while a child was at work
+            self._process.kill()
+            self._process.wait()
         self._process.stdout.close()
 
 
