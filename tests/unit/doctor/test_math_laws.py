@@ -16,7 +16,6 @@ from whet.doctor.law import Law, most_in, worst
 from whet.doctor.math_check import try_laws
 from whet.doctor.small_problem import Problem, parse_problem, read_first_rows, shrink
 from whet.errors import DataError
-from whet.inference.row_cache import RowCache
 from whet.kernels.attention import DocumentLayout
 from whet.models import adapter_file, merge
 from whet.recipe import parse_recipe
@@ -103,7 +102,6 @@ BUGS = {
         [(adapter_file.FileForm, "to_file", half_of_b)],
         "saved = loaded",
     ),
-    "moved rows keep another's cache": ([(RowCache, "move", lambda *_: None)], "batched = single"),
     "moments are not restored": ([(state, "load_moments", lambda *_: None)], "resume = not stopped"),
 }
 LAWS = {
