@@ -20,6 +20,7 @@ from workplace import TIMEOUT_SECONDS, Uninterrupted, Workplace
 
 from whet.train.incidents import read_incidents
 
+pytestmark = pytest.mark.timeout(1500)
 SCRIPT = str(Path(short_memory_run.__file__))
 SUPPORT = str(Path(SCRIPT).parent)
 NEVER_MIND = ("step", "lr", "batch_hash", "num_taught", "num_tokens")
@@ -192,7 +193,6 @@ def test_a_process_that_really_runs_out_goes_on(workplace, tmp_path, outcome):
 
 
 @pytest.mark.fault
-@pytest.mark.timeout(1500)
 @pytest.mark.parametrize("name", short_memory_cases.CASES)
 def test_shortages_at_random_points_of_random_steps_change_no_number(name, outcome):
     """What tests/numerics/test_out_of_memory.py tries twice."""
