@@ -3,12 +3,15 @@
 #   VENV=.venv             where the environment lives
 #   PIP_ARGS="..."         passed to every pip install, e.g. an index with CPU or CUDA builds of torch
 #   WORKERS=2              test processes side by side
-.PHONY: help demo test unit check bench bench-gpu studies test-all mutants clean-venv
+.PHONY: help demo test unit faults fuzz soak check audit sbom bench bench-gpu studies test-all mutants clean-venv
 
 VENV     ?= .venv
 BIN       = $(VENV)/bin
 PIP_ARGS ?=
 WORKERS  ?= 2
+SECONDS  ?= 600
+SEED     ?= 0
+STEPS    ?= 20000
 # The first of these that runs, is new enough and can make environments (a name on PATH may be a shim that fails).
 PYTHON   ?= $(shell for name in python3.13 python3.12 python3.11 python3; do \
 	$$name -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 \
@@ -20,6 +23,8 @@ BENCHMARKS = cpu_vs_trl ranks_vs_threads cpu_ladder cpu_scaling loss_head memory
 BENCHMARKS_GPU = gpu_lora_8b gpu_sft_8b gpu_smollm2
 STUDIES    = verdicts demo_seeds spectral_moments spectral_study extraction_agreement likelihood_parity shared_prefix \
 	fp8_parity adam8bit_parity
+# The fault suite, and files elsewhere that have slow tests of it.
+FAULTS     = tests/faults $(shell grep -rl --include='test_*.py' 'mark\.fault' tests --exclude-dir=faults)
 # One thread per process: the numbers do not depend on the core count, and WORKERS processes do not fight.
 PYTEST    = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
@@ -29,11 +34,14 @@ help: ## print this list
 demo: $(VENV)/.demo-installed ## fine-tune a real model on this machine and show whether it helped
 	$(BIN)/whet train recipes/demo.yaml
 
-test: $(VENV)/.dev-installed ## all tests that need no GPU
-	$(PYTEST) -m "not gpu" tests
+test: $(VENV)/.dev-installed ## all tests that need no GPU, but for the slow ones of the fault suite
+	$(PYTEST) -m "not gpu and not fault" tests
 
 unit: $(VENV)/.dev-installed ## the quick tests alone
 	$(PYTEST) --dist worksteal -m "not gpu and not slow" tests/unit
+
+faults: $(VENV)/.dev-installed ## cause every fault that whet promises to survive (half an hour) and show the table
+	WHET_FAULT_TABLE=1 $(PYTEST) --dist worksteal -m "fault or quick_fault" $(FAULTS)
 
 check: $(VENV)/.dev-installed ## format, lint, types, import rules, then the tests (budgets among them)
 	$(BIN)/ruff format --check .
@@ -41,6 +49,19 @@ check: $(VENV)/.dev-installed ## format, lint, types, import rules, then the tes
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(MAKE) test
+
+fuzz: $(VENV)/.fuzz-installed ## damaged inputs for everything that reads files (SECONDS=600, SEED=0)
+	$(BIN)/python tests/fuzz/run.py --seconds $(SECONDS) --seed $(SEED) --workers $(WORKERS)
+
+soak: $(VENV)/.dev-installed ## train STEPS=20000 tiny steps with kills and continuations; does anything grow?
+	OMP_NUM_THREADS=1 $(BIN)/python tests/faults/soak.py --steps $(STEPS)
+
+audit: $(VENV)/.audit-installed ## security rules, secrets in the tree, container files, known vulnerabilities
+	$(BIN)/python audit/audit.py
+
+sbom: $(VENV)/.audit-installed ## list every installed package as CycloneDX JSON (sbom.cdx.json)
+	$(BIN)/python -m cyclonedx_py environment --pyproject pyproject.toml --output-reproducible --of JSON \
+	  -o sbom.cdx.json $(BIN)/python
 
 bench: $(VENV)/.dev-installed ## measure speed and memory; results go to benchmarks/results
 	@set -e; for name in $(BENCHMARKS); do echo "$$name"; $(BIN)/python "benchmarks/$$name.py"; done
@@ -70,6 +91,14 @@ $(VENV)/.demo-installed: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "Installing whet and $(TORCH) into $(VENV) (a few minutes the first time)"
 	@$(PIP) $(TORCH)
 	@$(PIP) -e ".[demo]"
+	@touch $@
+
+$(VENV)/.fuzz-installed: $(VENV)/.dev-installed
+	@$(PIP) atheris || echo "atheris has no build for this Python: make fuzz goes without it"
+	@touch $@
+
+$(VENV)/.audit-installed: $(VENV)/.dev-installed
+	@$(PIP) -e ".[audit]"
 	@touch $@
 
 $(VENV)/.dev-installed: pyproject.toml constraints.txt | $(BIN)/python

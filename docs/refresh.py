@@ -3,9 +3,9 @@
 A page asks for code with `<!-- code: PATH#NAME -->` before a fenced block; the source marks it with
 `# docs: start-NAME` and `# docs: end-NAME`. `<!-- results -->` ... `<!-- end results -->` holds the tables made from
 benchmarks/results, `<!-- speed results -->` those that say what makes the speed, `<!-- gpu results -->` those of a GPU,
-`<!-- recipes -->` the table of
-recipes/, `<!-- metrics -->` that of the metrics, `<!-- scale: NAME -->` those of scale_tables.py; each has its `end`
-marker.
+`<!-- recipes -->` the table of recipes/, `<!-- metrics -->` that of the metrics, `<!-- faults -->` those of the fault
+suite, `<!-- fuzz -->` and `<!-- soak -->` those of long_tables.py,
+`<!-- scale: NAME -->` those of scale_tables.py; each has its `end` marker.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from long_tables import fuzz_table, soak_table
+from reliability_table import fault_tables
 from scale_tables import TABLES as SCALE_TABLES
 
 from whet.cli.preview import preview_run
@@ -29,6 +31,7 @@ PAGES = (
     "docs/evaluation.md",
     "docs/speed.md",
     "docs/scale.md",
+    "docs/reliability.md",
     "README.md",
     "recipes/README.md",
 )
@@ -37,6 +40,9 @@ _RESULTS = re.compile(r"(<!-- results -->).*?(<!-- end results -->)", re.DOTALL)
 _SPEED = re.compile(r"(<!-- speed results -->).*?(<!-- end speed results -->)", re.DOTALL)
 _GPU = re.compile(r"(<!-- gpu results -->).*?(<!-- end gpu results -->)", re.DOTALL)
 _RECIPES = re.compile(r"(<!-- recipes -->).*?(<!-- end recipes -->)", re.DOTALL)
+_FAULTS = re.compile(r"(<!-- faults -->).*?(<!-- end faults -->)", re.DOTALL)
+_FUZZ = re.compile(r"(<!-- fuzz -->).*?(<!-- end fuzz -->)", re.DOTALL)
+_SOAK = re.compile(r"(<!-- soak -->).*?(<!-- end soak -->)", re.DOTALL)
 _METRICS = re.compile(r"(<!-- metrics -->).*?(<!-- end metrics -->)", re.DOTALL)
 _SCALE = re.compile(r"(<!-- scale: (?P<name>[^>]+?) -->).*?(<!-- end scale -->)", re.DOTALL)
 _BLOCK = re.compile(r"(<!-- code: (?P<path>[^#\s]+)#(?P<name>\S+) -->\n```\w*\n).*?(?=```)", re.DOTALL)
@@ -59,6 +65,9 @@ def refreshed(page: str) -> str:
     text = _SPEED.sub(lambda m: f"{m[1]}\n{result_tables(SPEED_TABLES)}\n{m[2]}", text)
     text = _GPU.sub(lambda m: f"{m[1]}\n{gpu_table()}\n{m[2]}", text)
     text = _SCALE.sub(lambda m: f"{m[1]}\n{scale_table(m['name'])}\n{m[3]}", text)
+    text = _FAULTS.sub(lambda m: f"{m[1]}\n{result_tables({'faults': fault_tables})}\n{m[2]}", text)
+    text = _FUZZ.sub(lambda m: f"{m[1]}\n{result_tables({'fuzz': fuzz_table})}\n{m[2]}", text)
+    text = _SOAK.sub(lambda m: f"{m[1]}\n{result_tables({'soak': soak_table})}\n{m[2]}", text)
     text = _METRICS.sub(lambda m: f"{m[1]}\n{metric_table()}\n{m[2]}", text)
     return _RECIPES.sub(lambda m: f"{m[1]}\n{recipe_table()}\n{m[2]}", text)
 

@@ -100,6 +100,12 @@ def release_memory() -> None:
         trim(0)
 
 
+def trim() -> None:
+    """Give free pages back to the system now; what happens to memory that is freed later stays as it was (glibc)."""
+    if (malloc_trim := _glibc("malloc_trim")) is not None:
+        malloc_trim(0)
+
+
 def return_large_blocks() -> None:
     """From now on every block over a megabyte goes back to the system when it is freed (glibc only).
 

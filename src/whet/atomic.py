@@ -6,8 +6,10 @@ half of one, also after a crash or a power loss (the rename is durable only once
 
 from __future__ import annotations
 
+import errno
 import os
 import tempfile
+from io import BufferedWriter
 from pathlib import Path
 
 from whet.errors import StorageError
@@ -41,11 +43,25 @@ def write_bytes(path: Path, content: bytes) -> None:
 def append_bytes(path: Path, content: bytes) -> None:
     """Add `content` to the end of `path`; on the disk when this returns. A crash may leave a part of it."""
     try:
-        with path.open("ab") as file:
+        with open_to_append(path) as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:
+        if isinstance(error, StorageError):
+            raise
+        raise _storage_error(path, "written", error) from error
+
+
+def open_to_append(path: Path) -> BufferedWriter:
+    """`path` for adding to its end, made if it is not there. StorageError, also where a link has that name: what it
+    points at is somebody's file."""
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        return os.fdopen(os.open(path, flags, 0o666), "ab")
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise StorageError("is a symbolic link: not followed", where=str(path), mend="remove it") from error
         raise _storage_error(path, "written", error) from error
 
 

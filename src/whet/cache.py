@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from whet.errors import StorageError
+from whet.json_text import read_json
 
 _log = logging.getLogger(__name__)
 _CHUNK_BYTES = 1 << 22
@@ -36,13 +37,25 @@ def cache_folder() -> Path:
     return folder
 
 
+def keep_compiled_code_private() -> None:
+    """Give torch's compiler a folder that nobody else may write, unless the user has chosen one.
+
+    It unpickles and runs what it finds there, and its own place is a folder of /tmp whose name anybody could have
+    taken. StorageError where the folder is somebody else's.
+    """
+    if "TORCHINDUCTOR_CACHE_DIR" not in os.environ:
+        folder = make_folder(cache_folder()) / "inductor"
+        _make_private(folder)
+        os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(folder)
+
+
 def _make_private(folder: Path) -> None:
     """Temporary folders are shared: somebody else may have put this name there to feed us files."""
     folder.mkdir(mode=0o700, exist_ok=True)
     status = folder.lstat()
     if folder.is_symlink() or status.st_uid != os.getuid() or status.st_mode & 0o022:
         raise StorageError(
-            "this temporary folder belongs to somebody else or can be written by others",
+            "this folder belongs to somebody else or can be written by others",
             where=str(folder),
             mend="set WHET_CACHE to a folder of your own",
         )
@@ -120,7 +133,7 @@ def sha256_of(path: Path) -> str:
     state = [location, status.st_size, status.st_mtime_ns, status.st_ino]
     memo_path = cache_folder() / "sha256" / hashlib.sha256(location.encode()).hexdigest()[:32]
     try:
-        memo = json.loads(memo_path.read_text(encoding="utf-8"))
+        memo = read_json(memo_path.read_bytes())
         if memo["state"] == state:
             return str(memo["sha256"])
     except (OSError, ValueError, KeyError, TypeError):
@@ -140,10 +153,11 @@ def digest_of(path: Path) -> str:
 
 
 def _remember(memo_path: Path, text: str) -> None:
-    draft = memo_path.with_name(f"{memo_path.name}.{os.getpid()}")
     try:
         memo_path.parent.mkdir(parents=True, exist_ok=True)
-        draft.write_text(text, encoding="utf-8")
-        draft.replace(memo_path)
+        descriptor, draft = tempfile.mkstemp(dir=memo_path.parent, prefix=f"{memo_path.name}.")
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(text)
+        Path(draft).replace(memo_path)
     except OSError as error:
         _log.warning("the SHA-256 of a weight file cannot be remembered in %s (%s)", memo_path.parent, error.strerror)

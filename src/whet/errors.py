@@ -84,6 +84,12 @@ class OutOfMemoryError(WhetError, MemoryError):
     exit_code = 9
 
 
+class PeerOutOfMemoryError(PeerLostError):
+    """Another rank ran out of memory in a pass in which all take part, so this one ends for that reason too."""
+
+    exit_code = OutOfMemoryError.exit_code
+
+
 class InterruptedRunError(WhetError):
     """The run was asked to stop, saved its state, and continues when the same command is given again."""
 

@@ -162,7 +162,7 @@ def test_resume_alone_demands_a_checkpoint(workplace):
 def test_a_checkpoint_of_another_recipe_is_refused(workplace, uninterrupted):
     checkpoint = uninterrupted.run_folder / "checkpoint-6"
     said = workplace.train("--resume", str(checkpoint), "optim.lr=0.001", expect=2)
-    assert "optim.lr: 0.005 then, 0.001 now" in said
+    assert "optim.lr: 0.005 -> 0.001" in said
 
 
 @pytest.mark.timeout(300)

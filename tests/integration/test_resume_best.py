@@ -123,7 +123,7 @@ def test_the_set_that_decides_what_is_best_may_not_change_under_a_run(workplace)
     prepare(workplace, train=train)
     workplace.kill_at(2, "--no-evaluate")
     said = workplace.train("evaluate.0.max_rows=3", "--no-evaluate", expect=2)
-    assert "evaluate.sums.max_rows: 4 then, 3 now" in said
+    assert "evaluate.sums.max_rows: 4 -> 3" in said
     workplace.train("evaluate.0.role=main", "evaluate.0.batch_rows=4", "--no-evaluate")
     assert summary(workplace)["best_metric"] == "eval/answer_accuracy"
 

@@ -198,7 +198,7 @@ def non_finite(env: Env, layout: Layout) -> str:
     try:
         run_steps(training, [0])
     except NonFiniteError as error:
-        return type(error).__name__
+        return f"{type(error).__name__}: {error}".replace(poisoned[first].id, "the poisoned sample")
     return "nothing"
 
 

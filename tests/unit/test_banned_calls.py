@@ -18,6 +18,18 @@ BANNED_CALLS = {
     "torch.save": "pickles",
     "torch.jit.load": "loads code",
     "torch.hub.load": "loads code",
+    "torch.package.PackageImporter": "loads code",
+    "torch.classes.load_library": "loads code",
+    "torch.ops.load_library": "loads code",
+    "torch.distributed.all_gather_object": "pickles",
+    "torch.distributed.gather_object": "pickles",
+    "torch.distributed.scatter_object_list": "pickles",
+    "torch.distributed.broadcast_object_list": "pickles",
+    "torch.distributed.checkpoint.FileSystemReader": "unpickles",
+    "torch.distributed.checkpoint.FileSystemWriter": "pickles",
+    "transformers.pipeline": "loads whatever a folder names",
+    "tempfile.mktemp": "names a file that somebody else may take",
+    "shutil.unpack_archive": "writes where the archive says",
     "pandas.read_pickle": "unpickles",
     "os.system": "runs a shell",
     "os.popen": "runs a shell",
@@ -29,9 +41,13 @@ BANNED_CALLS = {
     "yaml.full_load_all": "constructs more than plain values",
 }
 # keyword -> the only literal it may have
-LITERAL_KEYWORDS = {"trust_remote_code": False, "allow_pickle": False, "shell": False}
-# the default of these classes is to ask the user at the terminal
-AUTO_CLASS = re.compile(r"(^|\.)Auto\w+\.from_pretrained$")
+LITERAL_KEYWORDS = {"trust_remote_code": False, "allow_pickle": False, "shell": False, "local_files_only": True}
+# the default of some classes is to ask the user at the terminal, and that of all is to ask the hub
+LOADS_A_MODEL = re.compile(r"(^|\.)\w+\.from_pretrained$")
+NOT_OF_TRANSFORMERS = {"peft.PeftModel.from_pretrained"}
+"""takes no such keyword; given a folder that whet wrote"""
+SERVERS = ("vllm.LLM", "GuardedServe")
+UNPACKS = {"extractall"}
 BROAD = {"Exception", "BaseException"}
 
 
@@ -76,8 +92,12 @@ def _call_faults(node: ast.Call, names: dict[str, str], safe_loaders: set[str]) 
         loader = keywords.get("Loader") or (node.args[1] if len(node.args) > 1 else None)
         if loader is None or dotted(loader, names) not in safe_loaders:
             found.append(f"{name} without a Safe loader")
-    if AUTO_CLASS.search(name) and "trust_remote_code" not in keywords:
+    if LOADS_A_MODEL.search(name) and name not in NOT_OF_TRANSFORMERS:
+        found += [f"{name} without {key}" for key in ("trust_remote_code", "local_files_only") if key not in keywords]
+    if name in SERVERS and "trust_remote_code" not in keywords:
         found.append(f"{name} without trust_remote_code=False")
+    if isinstance(node.func, ast.Attribute) and node.func.attr in UNPACKS:
+        found.append(f"{node.func.attr} of an archive, which writes where the archive says")
     if name == "contextlib.suppress" and any(dotted(argument, names) in BROAD for argument in node.args):
         found.append("suppresses every exception")
     return found
@@ -163,8 +183,17 @@ def test_src_holds_no_banned_call():
         "f(trust_remote_code=settings.trust)",
         "f(trust_remote_code=None)",
         "options = {'trust_remote_code': True}",
-        "from transformers import AutoConfig\nAutoConfig.from_pretrained(p)",
-        "import transformers\ntransformers.AutoTokenizer.from_pretrained(p)",
+        "from transformers import AutoConfig\nAutoConfig.from_pretrained(p, local_files_only=True)",
+        "import transformers\ntransformers.AutoTokenizer.from_pretrained(p, local_files_only=True)",
+        "from transformers import LlamaForCausalLM as L\nL.from_pretrained(p, local_files_only=True)",
+        "from transformers import AutoConfig\nAutoConfig.from_pretrained(p, trust_remote_code=False)",
+        "from transformers import AutoConfig as C\nC.from_pretrained(p, trust_remote_code=False, local_files_only=x)",
+        "from transformers import pipeline\npipeline('text-generation', model=p)",
+        "from vllm import LLM\nLLM(model=p)",
+        "archive.extractall(p)",
+        "import shutil\nshutil.unpack_archive(a, p)",
+        "import tempfile\ntempfile.mktemp()",
+        "import torch.distributed as dist\ndist.all_gather_object(a, b)",
         "try:\n    f()\nexcept:\n    pass",
         "try:\n    f()\nexcept Exception:\n    log()",
         "try:\n    f()\nexcept (ValueError, BaseException) as e:\n    log(e)",
@@ -187,7 +216,7 @@ def test_each_banned_form_is_seen(source):
         "import subprocess\nsubprocess.run(c, shell=False)",
         "import yaml\nyaml.safe_load(t)\nyaml.load(t, Loader=yaml.CSafeLoader)\nyaml.load(t, yaml.SafeLoader)",
         "import yaml\nclass L(yaml.SafeLoader): pass\nyaml.load(t, Loader=L)",
-        "from transformers import AutoConfig\nAutoConfig.from_pretrained(p, trust_remote_code=False)",
+        "from transformers import AutoConfig as C\nC.from_pretrained(p, trust_remote_code=False, local_files_only=True)",
         "try:\n    f()\nexcept ValueError:\n    pass",
         "try:\n    f()\nexcept Exception as e:\n    clean()\n    raise",
         "try:\n    f()\nexcept BaseException as e:\n    raise RuntimeError('x') from e",

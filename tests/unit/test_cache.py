@@ -64,6 +64,22 @@ def test_a_link_in_place_of_the_temporary_folder_is_refused(no_home, tmp_path):
         cache.cache_folder()
 
 
+def test_compiled_code_is_kept_where_nobody_else_may_write(own_cache, monkeypatch):
+    """torch unpickles what it finds in that folder; its own choice lies in /tmp under a name that anybody can take."""
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "chosen")
+    cache.keep_compiled_code_private()
+    assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == "chosen"
+    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR")
+    cache.keep_compiled_code_private()
+    folder = own_cache / "inductor"
+    assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == str(folder) and folder.stat().st_mode & 0o777 == 0o700
+    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR")
+    folder.chmod(0o777)
+    with pytest.raises(StorageError, match="can be written by others"):
+        cache.keep_compiled_code_private()
+    assert "TORCHINDUCTOR_CACHE_DIR" not in os.environ
+
+
 def test_a_cache_that_cannot_be_made_names_the_variable(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(StorageError, match="set WHET_CACHE"):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from torch import Tensor
 from whet.checkpoint.manifest import verify
 from whet.checkpoint.names import checkpoint_folder, is_sharded, list_steps
 from whet.errors import StorageError
+from whet.json_text import read_json
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +40,7 @@ class Checkpoint:
     def document(self, name: str) -> Any:
         """One JSON file."""
         try:
-            return json.loads((self.folder / name).read_text(encoding="utf-8"))
+            return read_json((self.folder / name).read_bytes())
         except (OSError, ValueError) as error:
             raise StorageError(f"{name} cannot be read: {error}", where=str(self.folder)) from error
 

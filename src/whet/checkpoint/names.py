@@ -3,11 +3,13 @@ milliseconds."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Literal
 
 PREFIX = "checkpoint-"
 BEST = "checkpoint-best"
+_NUMBER = re.compile(r"0|[1-9][0-9]{0,15}")
 SHARDS = "shards.json"
 """there in a checkpoint whose tensors all ranks wrote together, in blocks"""
 
@@ -18,13 +20,22 @@ def checkpoint_folder(run_folder: Path, step: int) -> Path:
 
 
 def list_steps(run_folder: Path) -> list[int]:
-    """Steps of all checkpoint-N folders, newest first, whole or not. Order is by step, never by file time."""
+    """Steps of all checkpoint-N folders, newest first, whole or not. Order is by step, never by file time.
+
+    N is written as whet writes it: `checkpoint-007` and other digits than ASCII's are somebody else's.
+    """
     steps = []
     for path in run_folder.glob(f"{PREFIX}*"):
-        number = path.name.removeprefix(PREFIX)
-        if number.isdigit() and path.is_dir() and not path.is_symlink():
-            steps.append(int(number))
+        step = step_of(path)
+        if step is not None and path.is_dir() and not path.is_symlink():
+            steps.append(step)
     return sorted(steps, reverse=True)
+
+
+def step_of(folder: Path) -> int | None:
+    """The step that a folder is named after; None where its name is no checkpoint's."""
+    number = folder.name.removeprefix(PREFIX)
+    return int(number) if number != folder.name and _NUMBER.fullmatch(number) else None
 
 
 def is_sharded(folder: Path) -> bool:

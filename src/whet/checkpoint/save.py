@@ -53,20 +53,32 @@ def save_checkpoint(
     documents: Mapping[str, Any],
     files: Mapping[str, bytes],
 ) -> Path:
-    """Write checkpoint-`step`. A crash at any instant leaves the older checkpoints untouched."""
+    """Write checkpoint-`step`, after the lines that tell of steps. A crash leaves the older checkpoints untouched."""
     target = checkpoint_folder(run_folder, step)
     temporary = run_folder / f".{target.name}.{os.getpid()}.tmp"
     try:
+        sync_lines(run_folder)
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir()
         write_files(temporary, tensors=tensors, documents=documents, files=files)
         write_manifest(temporary, step=step)
         put_in_place(temporary, target)
     except (OSError, SafetensorError) as error:
-        described = storage_error(error, target)
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise described from error
+        shutil.rmtree(temporary, ignore_errors=True)  # so that what is free is what the next try will have
+        raise storage_error(error, target, needed_bytes=_num_bytes(tensors, files)) from error
     return target
+
+
+def sync_lines(run_folder: Path) -> None:
+    """What the run told of its steps, line by line, is on the disk: a power loss must not take it from a checkpoint."""
+    for path in sorted(run_folder.glob("*.jsonl")):
+        sync_file(path)
+
+
+def _num_bytes(tensors: Mapping[str, Mapping[str, Tensor]], files: Mapping[str, bytes]) -> int:
+    """Of a checkpoint on the disk, but for its documents, which are small."""
+    of_tensors = sum(tensor.nbytes for named in tensors.values() for tensor in named.values())
+    return of_tensors + sum(map(len, files.values()))
 
 
 def put_in_place(draft: Path, target: Path) -> None:
@@ -114,15 +126,20 @@ def remove_checkpoint(folder: Path) -> None:
     shutil.rmtree(folder)
 
 
-def storage_error(error: OSError | SafetensorError, target: Path) -> StorageError:
-    """The error of a write that failed, in words for users."""
+def storage_error(
+    error: OSError | SafetensorError, target: Path, *, needed_bytes: int | None = None
+) -> StorageError:  # fmt: skip
+    """The error of a write that failed, in words for users; `needed_bytes` of all that was to be written."""
     # safetensors reports a full disk as its own error type with the cause in its text
     text = str(error)
     is_full = (isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)) or "No space left" in text
     if is_full:
         free = shutil.disk_usage(target.parent).free
+        needed = f"{needed_bytes / 1e6:,.1f} MB are needed, " if needed_bytes is not None else ""
+        has_room = needed_bytes is not None and free > needed_bytes
+        why = "; a quota is used up, or the disk takes no more files" if has_room else ""
         return StorageError(
-            f"no space left while saving ({free / 1e6:.0f} MB free)",
+            f"no space left while saving ({needed}{free / 1e6:,.1f} MB are free{why})",
             where=str(target),
             mend="free some space and give the same command again; the older checkpoints are untouched",
         )

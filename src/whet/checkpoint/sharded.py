@@ -32,7 +32,7 @@ from whet.atomic import file_mode, sync_file
 from whet.checkpoint.blocks import Block
 from whet.checkpoint.manifest import Manifest, record
 from whet.checkpoint.names import SHARDS, checkpoint_folder, shard_name
-from whet.checkpoint.save import put_in_place, storage_error, write_files
+from whet.checkpoint.save import put_in_place, storage_error, sync_lines, write_files
 from whet.errors import StorageError
 
 Kind = Literal["weights", "optimizer"]
@@ -94,6 +94,7 @@ def make_whole(run_folder: Path, *, step: int, reports: Sequence[str]) -> Path:
     draft, target = _draft(run_folder, step), checkpoint_folder(run_folder, step)
     parts = [json.loads(report) for report in reports]
     try:
+        sync_lines(run_folder)
         _check_files(draft, parts, target)
         _check_sizes(draft, parts, target)
         sums = {name: sum_and_size for part in parts for name, sum_and_size in part["files"].items()}

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import io
 import json
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from whet.cli import chat_screen
-from whet.cli.output import say
+from whet.cli.output import complain, say
 from whet.errors import DataError, StorageError
 
 if TYPE_CHECKING:
@@ -90,8 +89,7 @@ def run_chat(chat: Chat, lines: Iterator[str]) -> None:
 
 def note(sentence: str) -> None:
     """A remark that is no answer."""
-    sys.stderr.write(f"note: {sentence}\n")
-    sys.stderr.flush()
+    complain(f"note: {sentence}")
 
 
 def _greet(chat: Chat) -> None:

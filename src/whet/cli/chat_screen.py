@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from typing import TYPE_CHECKING, Any
 
-from whet.cli.output import put
-from whet.report.visible import visible
+from whet.cli.output import put, put_text
+from whet.visible import spelled_out
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -23,27 +23,22 @@ def show(sides: Sequence[Side], question: str, *, is_terminal: bool) -> None:
 
         show_in_columns(sides, question, Console())
     else:
-        _one_by_one(sides, question, write=_write_visible if sys.stdout.isatty() else put)
+        _one_by_one(sides, question)
 
 
-def _one_by_one(sides: Sequence[Side], question: str, *, write: Callable[[str], None]) -> None:
+def _one_by_one(sides: Sequence[Side], question: str) -> None:
     for side in sides:
         is_labelled = False
         try:
             with closing(side.conversation.ask(question)) as pieces:
                 for piece in pieces:
                     if len(sides) > 1 and not is_labelled:
-                        write(f"{side.name}: ")
+                        put_text(f"{side.name}: ")
                     is_labelled = True
-                    write(piece)
+                    put_text(piece)
         finally:
             if is_labelled:
-                write("\n")
-
-
-def _write_visible(text: str) -> None:
-    """Without control characters: a model may have learnt the sequences that steer a terminal."""
-    put(str(visible(text)))
+                put("\n")
 
 
 def show_in_columns(sides: Sequence[Side], question: str, console: Console) -> None:
@@ -78,5 +73,5 @@ def _table(sides: Sequence[Side], texts: Sequence[str]) -> Any:
     table = Table(expand=True, show_lines=False, box=None, padding=(0, 2, 0, 0))
     for side in sides:
         table.add_column(Text(side.name), ratio=1, overflow="fold")
-    table.add_row(*(Text(str(visible(text))) for text in texts))
+    table.add_row(*(Text(spelled_out(text)) for text in texts))
     return table

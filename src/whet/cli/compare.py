@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from whet.cli.output import put, say
 from whet.cli.run_argument import check_run
 from whet.errors import GateError, RecipeError
 
@@ -65,10 +66,10 @@ def compare(
             write_comparison(runs[0] / "evaluations" / comparison.dataset, comparison)
     result = overall(comparisons)
     if json_file == _STANDARD_OUTPUT:
-        typer.echo(_json(comparisons, result, pairings.notes), nl=False)
+        put(_json(comparisons, result, pairings.notes))
     else:
         _show(comparisons, pairings.notes)
-        typer.echo(f"\n{result.sentence}")
+        say(f"\n{result.sentence}")
     if json_file is not None and json_file != _STANDARD_OUTPUT:
         atomic.write_text(json_file, _json(comparisons, result, pairings.notes))
     if gate and not result.passes_gate:
@@ -100,14 +101,14 @@ def _show(comparisons: Sequence[Comparison], notes: Sequence[str]) -> None:
     from whet.cli.comparison_tables import metrics_table, sets_table
 
     for note in notes:
-        typer.echo(note)
-    typer.echo(sets_table(comparisons))
+        say(note)
+    say(sets_table(comparisons))
     for comparison in comparisons:
-        typer.echo(f"\n{comparison.dataset}")
+        say(f"\n{comparison.dataset}")
         for sentence in comparison.sentences:
-            typer.echo(f"  {sentence}")
+            say(f"  {sentence}")
         if len(comparison.metrics) > 1:
-            typer.echo("\n" + metrics_table(comparison))
+            say("\n" + metrics_table(comparison))
 
 
 def _json(comparisons: Sequence[Comparison], result: Overall, notes: Sequence[str]) -> str:

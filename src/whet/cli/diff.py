@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from whet.cli.output import say
+from whet.cli.output import complain, say
 from whet.cli.run_argument import check_run
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def diff(
         return
     for side in sides:
         for problem in side.problems:
-            typer.echo(f"note: {side.name}: {problem}", err=True)
+            complain(f"note: {side.name}: {problem}")
     say(f"A  {sides[0].name}\nB  {sides[1].name}")
     for group, title in _TITLES.items():
         rows = [(each.name, each.first, each.second) for each in found if each.group == group]
@@ -63,7 +63,7 @@ def _open(path: Path) -> Side:
 
     if path.is_dir():
         return side_of_run(check_run(path))
-    recipe = load_any_recipe(path, (), lambda line: typer.echo(line, err=True))
+    recipe = load_any_recipe(path, (), complain)
     return side_of_recipe(recipe, str(path), plan_before(recipe))
 
 

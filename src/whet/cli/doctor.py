@@ -1,10 +1,11 @@
-"""`whet doctor --dist`: what ranks of several processes or machines will meet here, and what to change."""
+"""`whet doctor`: what ranks will meet on this machine (--dist), or whether a recipe keeps the laws (--math)."""
 
 from __future__ import annotations
 
 import json
 import os
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -13,6 +14,7 @@ from whet.cli.output import say
 
 if TYPE_CHECKING:
     from whet.doctor.finding import Finding
+    from whet.doctor.law import Law
 
 _MARKS = {"good": "ok   ", "note": "note ", "fault": "FAULT"}
 
@@ -24,12 +26,24 @@ def doctor(
     nproc: Annotated[
         int, typer.Option(help="With --dist: let this many processes of this machine meet and time all-reduces.", min=0)
     ] = 0,
+    math: Annotated[
+        Path | None,
+        typer.Option(
+            "--math",
+            help="Try the laws of training on this recipe with a shrunken model: one gradient however a step is cut, "
+            "packed = separate, merged = live, resume = not stopped, ...",
+            metavar="RECIPE",
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document instead of text.")] = False,
 ) -> None:
-    """Look at this machine and say what would go wrong, why, and how to mend it.
+    """Look at this machine, or at a recipe, and say what would go wrong, why, and how to mend it.
 
     Exit code 1 when a fault was found.
     """
+    if math is not None:
+        _try_laws(math, as_json=as_json)
+        return
     from whet.doctor.dist import VARIABLES, check_distributed
     from whet.doctor.local_ranks import try_local_ranks
     from whet.doctor.machine import look_at_machine
@@ -37,7 +51,9 @@ def doctor(
     from whet.errors import RecipeError
 
     if not dist:
-        raise RecipeError("there is nothing to look at", where="whet doctor", mend="whet doctor --dist")
+        raise RecipeError(
+            "there is nothing to look at", where="whet doctor", mend="whet doctor --dist, or --math RECIPE"
+        )
     among = libraries()
     set_here = [variable.name for variable in VARIABLES if variable.name in os.environ]
     findings = check_distributed(
@@ -52,6 +68,39 @@ def doctor(
             _tell(finding)
     if any(finding.state == "fault" for finding in findings):
         raise typer.Exit(1)
+
+
+def _try_laws(path: Path, *, as_json: bool) -> None:
+    from whet.cli.quiet import quiet_libraries
+    from whet.cli.recipe_file import load_any_recipe
+    from whet.doctor.math_check import try_laws
+
+    quiet_libraries()
+    tried = try_laws(load_any_recipe(path, (), lambda line: typer.echo(line, err=True)))
+    if as_json:
+        laws = [asdict(law) | {"is_kept": law.is_kept} for law in tried.laws]
+        say(json.dumps({"problem": tried.problem, "seconds": tried.seconds, "laws": laws}, indent=1))
+    else:
+        say(f"{path}, shrunken: {tried.problem}")
+        for law in tried.laws:
+            _tell_law(law)
+        num_broken = sum(not law.is_kept for law in tried.laws)
+        came_out = f"{num_broken} broken" if num_broken else "all kept"
+        say(f"{len(tried.laws)} laws, {came_out}, in {tried.seconds:.0f} s")
+    if not tried.is_sound:
+        raise typer.Exit(1)
+
+
+def _tell_law(law: Law) -> None:
+    if law.difference is None:
+        say(f"{'-':5} {law.name:23} {law.compared}")
+        return
+    mark = _MARKS["good" if law.is_kept else "fault"]
+    say(f"{mark} {law.name:23} {law.difference:8.1e} of at most {law.bound:7.1e} {law.unit}")
+    say(f"        {law.compared}")
+    if not law.is_kept:
+        say(f"        most in: {law.where}" if law.where else "")
+        say(f"        why: {law.broken}")
 
 
 def _tell(finding: Finding) -> None:

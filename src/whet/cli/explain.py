@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from whet.cli.output import say
+from whet.cli.output import complain, say
 from whet.cli.run_argument import check_run
 from whet.errors import RecipeError
 
@@ -38,7 +38,7 @@ def explain(
     """
     overrides = [change for change in changes or () if "=" in change]
     keys = [change for change in changes or () if "=" not in change]
-    found = list(explain_file(recipe, overrides, lambda line: typer.echo(line, err=True)))
+    found = list(explain_file(recipe, overrides, complain))
     chosen = [each for each in found if not keys or any(_is_below(each.key, key) for key in keys)]
     if missing := [key for key in keys if not any(_is_below(each.key, key) for each in found)]:
         raise RecipeError(f"there is no key {missing[0]}", where=str(recipe), mend=_nearest(missing[0], found))

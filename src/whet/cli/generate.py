@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from whet.cli.output import say
+from whet.cli.output import put_text, say
 from whet.cli.progress import ProgressLine
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def generate(
         )
     if output is None:
         for completion in completions:
-            say(completion.text or "")
+            put_text(f"{completion.text or ''}\n")
     else:
         _write(output, texts, completions)
     num_cut = sum(not completion.has_stopped for completion in completions)

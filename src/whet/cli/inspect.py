@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from whet.cli.output import say
+from whet.cli.output import put, say
 
 if TYPE_CHECKING:
     from whet.inspection import Inspection
@@ -72,7 +72,8 @@ def _print_text(inspection: Inspection, *, with_ids: bool) -> None:
         say(note)
     width = shutil.get_terminal_size().columns if _is_terminal() else _WIDTH_OF_FILES
     with_colour = _is_terminal() and not os.environ.get("NO_COLOR")
-    say(inspection_text(inspection, with_colour=with_colour, with_ids=with_ids, width=width).rstrip("\n"))
+    # with colours; what rows hold was made visible there
+    put(inspection_text(inspection, with_colour=with_colour, with_ids=with_ids, width=width).rstrip("\n") + "\n")
 
 
 def _is_terminal() -> bool:

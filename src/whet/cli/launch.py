@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from whet.cli.output import say
+from whet.cli.output import complain, say
 from whet.errors import RecipeError
 
 if TYPE_CHECKING:
@@ -99,10 +99,10 @@ def local(
         num_ranks=num_ranks,
         num_threads=loaded.train.threads or threads_per_rank(num_ranks, cores),
         max_restarts=max_restarts,
-        say=_complain,
+        say=complain,
     )
     if outcome.exit_code:
-        _complain(f"{outcome.sentence} (exit code {outcome.exit_code})")
+        complain(f"{outcome.sentence} (exit code {outcome.exit_code})")
         raise typer.Exit(outcome.exit_code)
 
 
@@ -307,7 +307,7 @@ def _sbatch_options(options: list[str] | tuple[str, ...]) -> dict[str, str | boo
 
 def _is_dry(asked: bool | None, is_at_hand: bool, why: str) -> bool:
     if asked is None and not is_at_hand:
-        _complain(f"dry run: {why}")
+        complain(f"dry run: {why}")
         return True
     return bool(asked)
 
@@ -315,8 +315,3 @@ def _is_dry(asked: bool | None, is_at_hand: bool, why: str) -> bool:
 def _leave(code: int) -> None:
     if code:
         raise typer.Exit(code)
-
-
-def _complain(sentence: str) -> None:
-    """Beside what is printed for programs."""
-    typer.echo(sentence, err=True)

@@ -7,15 +7,19 @@ typer and each verb module imports what it needs when it is called.
 from __future__ import annotations
 
 import io
-import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from types import TracebackType
 
 import typer
 
-from whet.cli import verbosity
+from whet.cli import surroundings, verbosity
+from whet.cli.output import complain
 from whet.errors import RecipeError, WhetError
+from whet.redact import without_secrets
+from whet.shortage import told_as_error
+from whet.streams import flush_or_leave
 
 app = typer.Typer(
     name="whet",
@@ -41,19 +45,29 @@ def leave_by_exit_code(command: Callable[[], object], *, help_command: str | Non
 
     An error without a mend ends with `help_command`, so that there is always something to type next.
     """
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        # a locale without the letter spells it out instead of stopping the run
-        sys.stdout.reconfigure(errors="backslashreplace")
-    # nothing whet writes may be changed by every user of the machine, whatever the umask
-    os.umask(os.umask(0o077) | 0o002)
+    sys.excepthook = _print_unexpected
     try:
-        command()
+        surroundings.prepare()
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            # a locale without the letter spells it out instead of stopping the run
+            sys.stdout.reconfigure(errors="backslashreplace")
+        with told_as_error():
+            command()
     except WhetError as error:
         if verbosity.is_verbose():
-            traceback.print_exception(error)
+            _print_unexpected(type(error), error, error.__traceback__)
         hint = f"\n  help: {_help_for(error, help_command)}" if error.mend is None and help_command else ""
-        sys.stderr.write(f"error: {error}{hint}\n")
+        complain(without_secrets(f"error: {error}{hint}"))
         sys.exit(error.exit_code)
+    finally:
+        for stream in (sys.stdout, sys.stderr):
+            flush_or_leave(stream)
+
+
+def _print_unexpected(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """A traceback as Python prints it, without the secrets that a library put into its message."""
+    lines = traceback.format_exception(kind, error, trace)
+    complain(without_secrets("".join(lines)).rstrip("\n"))
 
 
 def _help_for(error: WhetError, help_command: str) -> str:

@@ -1,4 +1,5 @@
-"""Sentences on standard output that can never stop a run: a closed pipe or a full log disk only ends the talking."""
+"""Sentences for a terminal: they never stop a run (a closed pipe or a full log disk only ends the talking), and nothing
+in them steers the terminal, whatever rows, models or file names hold."""
 
 from __future__ import annotations
 
@@ -10,6 +11,8 @@ from typing import TYPE_CHECKING
 import typer
 
 from whet.cli import verbosity
+from whet.streams import point_at_nothing
+from whet.visible import spelled_out
 
 if TYPE_CHECKING:
     from whet.types import Comparison
@@ -17,18 +20,28 @@ if TYPE_CHECKING:
 
 def say(sentence: str = "") -> None:
     """Print one line; once nobody can read (`| head`, a full disk), standard output is pointed at nothing."""
+    put(f"{spelled_out(sentence)}\n")
+
+
+def complain(sentence: str) -> None:
+    """One line on standard error, beside what is printed for programs."""
     try:
-        typer.echo(sentence)
+        typer.echo(spelled_out(sentence), err=True)
     except OSError:
-        _point_at_nothing(sys.stdout.fileno())
+        point_at_nothing(sys.stderr.fileno())
 
 
 def put(text: str) -> None:
-    """Write `text` at once, without a line end of its own; like `say` it can never stop a run."""
+    """Write `text` as it is: colours that whet chose, or bytes for a program; like `say` it can never stop a run."""
     try:
         typer.echo(text, nl=False)
     except OSError:
-        _point_at_nothing(sys.stdout.fileno())
+        point_at_nothing(sys.stdout.fileno())
+
+
+def put_text(text: str) -> None:
+    """What a model or another's file says: as it is for a file or a program, spelled out at a terminal."""
+    put(spelled_out(text) if sys.stdout.isatty() else text)
 
 
 def note(sentence: str = "") -> None:
@@ -41,13 +54,6 @@ def say_on_main(sentence: str = "") -> None:
     """`note` by one of several processes; knows its rank from the launcher's variables alone, without torch."""
     if os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")) == "0":
         note(sentence)
-
-
-def _point_at_nothing(descriptor: int) -> None:
-    # the bytes that could not be written are still buffered and would fail again when Python exits
-    nothing = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nothing, descriptor)
-    os.close(nothing)
 
 
 def tell(comparison: Comparison) -> None:

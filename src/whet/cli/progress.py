@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 import time
 
+from whet.visible import spelled_out
+
 _SECONDS_BETWEEN = 0.1
 
 
@@ -26,7 +28,7 @@ class ProgressLine:
         now = time.monotonic()
         if now - self._last >= _SECONDS_BETWEEN or num_done == num_all:
             self._last = now
-            self._write("" if num_done == num_all else f"{what}: {num_done} of {num_all}")
+            self._write("" if num_done == num_all else spelled_out(f"{what}: {num_done} of {num_all}"))
 
     def _write(self, text: str) -> None:
         if not sys.stderr.isatty() or (not text and not self._width):

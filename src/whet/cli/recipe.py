@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from whet.cli.output import complain, put, put_text, say
+
 if TYPE_CHECKING:
     from whet.cli.preview import Preview
 
@@ -30,10 +32,10 @@ def show(
     from whet.cli.preview import preview_json, preview_run
     from whet.cli.recipe_file import load_any_recipe
 
-    loaded = load_any_recipe(recipe, overrides or (), lambda line: typer.echo(line, err=True))
+    loaded = load_any_recipe(recipe, overrides or (), complain)
     preview = preview_run(loaded, world_size=world_size, num_rows=rows)
     if as_json:
-        typer.echo(json.dumps(preview_json(preview), indent=2))
+        put(json.dumps(preview_json(preview), indent=2) + "\n")
     else:
         print_preview(preview)
 
@@ -50,9 +52,9 @@ def check(recipes: Annotated[list[Path], typer.Argument(help="Recipe files (YAML
             load_recipe(path)
         except RecipeError as error:
             num_bad += 1
-            typer.echo(str(error), err=True)
+            complain(str(error))
         else:
-            typer.echo(f"ok  {path}")
+            say(f"ok  {path}")
     if num_bad:
         raise RecipeError(f"{num_bad} of {len(recipes)} recipes cannot be run")
 
@@ -78,12 +80,12 @@ def import_foreign(
 
     imported = import_file(file, world_size=world_size, accelerate_config=accelerate_config)
     for line in imported.lines():
-        typer.echo(line, err=True)
+        complain(line)
     if output is None:
-        typer.echo(imported.text(str(file)), nl=False)
+        put_text(imported.text(str(file)))
         return
     write_text(output, imported.text(str(file)))
-    typer.echo(f"wrote {output}")
+    say(f"wrote {output}")
 
 
 @app.command()
@@ -95,11 +97,11 @@ def reference(
     from whet.atomic import write_text
 
     if output is None:
-        typer.echo(reference_files()[REFERENCE_SCHEMA if schema else REFERENCE_PAGE], nl=False)
+        put(reference_files()[REFERENCE_SCHEMA if schema else REFERENCE_PAGE])
         return
     for name, text in reference_files().items():
         write_text(output / name, text)
-        typer.echo(f"wrote {output / name}")
+        say(f"wrote {output / name}")
 
 
 def reference_files() -> dict[str, str]:
@@ -124,7 +126,7 @@ def print_preview(preview: Preview) -> None:
     if not console.is_terminal:
         width = max(len(label) for label, _ in lines)
         for label, value in lines:
-            typer.echo(f"{label:<{width}}  {value}".rstrip())
+            say(f"{label:<{width}}  {value}".rstrip())
         return
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     table.add_column(style="bold cyan", no_wrap=True)

@@ -7,9 +7,11 @@ from typing import Annotated
 
 import typer
 
+from whet.cli.output import say
+
 
 def report(run: Annotated[Path, typer.Argument(help="Run folder.", metavar="RUN")]) -> None:
     """Write RUN/report.html, one file that needs no network; works while the run is still going."""
     from whet.report import write_report
 
-    typer.echo(f"report: {write_report(run)}")
+    say(f"report: {write_report(run)}")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from whet.cli import diff as diff_verb
-from whet.cli.output import say
+from whet.cli.output import complain, say
 from whet.cli.run_argument import check_run
 
 if TYPE_CHECKING:
@@ -146,9 +146,9 @@ def _remove(found: Sequence[Leftover]) -> list[Leftover]:
                         each.path.unlink(missing_ok=True)
                     removed.append(each)
         except StorageError as error:
-            typer.echo(f"left alone: {error}", err=True)
+            complain(f"left alone: {error}")
         except OSError as error:
-            typer.echo(f"left alone: {run}: {error.strerror or error}", err=True)
+            complain(f"left alone: {run}: {error.strerror or error}")
     return removed
 
 

@@ -47,7 +47,7 @@ def serve(
         serving.run_server(
             _command(chosen, served, address),
             folder=place,
-            environment=serving.server_environment(chosen, served.name, address),
+            environment=serving.server_environment(chosen, served.name, address, context=served.context),
             address=address,
             on_ready=lambda: _tell(served, address),
         )

@@ -16,6 +16,24 @@ if TYPE_CHECKING:
     from whet.recipe.schema import Recipe
 
 
+_AcceptChanges = Annotated[
+    bool,
+    typer.Option(
+        "--accept-changes",
+        help="Go on although recipe, data, tokenizer, base or versions are not those the run was begun with; what "
+        "changed is recorded in every later checkpoint and in the report.",
+    ),
+]
+_Verify = Annotated[
+    bool,
+    typer.Option(
+        "--verify",
+        help="Before an interrupted run goes on, make a step again that it has made already; exit code 8 unless "
+        "it comes out the same, bit for bit.",
+    ),
+]
+
+
 def train(
     recipe: Annotated[Path, typer.Argument(help="Recipe (YAML), or the YAML of another tool.", metavar="RECIPE")],
     overrides: Annotated[
@@ -30,6 +48,8 @@ def train(
             metavar="[PATH]",
         ),
     ] = None,
+    accept_changes: _AcceptChanges = False,
+    verify: _Verify = False,
     evaluate: Annotated[
         bool,
         typer.Option("--evaluate/--no-evaluate", help="Answer the evaluation sets with base and tuned afterwards."),
@@ -55,20 +75,22 @@ def train(
     loaded = load_any_recipe(recipe, overrides or (), say_on_main)
     if is_relaunch(Path(loaded.output)):
         # torchrun repeats the whole command: the ranks continue what this launch began
-        fresh, resume = False, None
+        fresh, resume, verify = False, None, False
     refuse_contradictions(os.environ, loaded, has_gpu=lambda: count_gpus() > 0)
     if dry_run:
-        _rehearse(loaded, fresh=fresh)
+        _rehearse(loaded, fresh=fresh, accept_changes=accept_changes)
         return
     folder.check_writable(Path(loaded.output), needed_bytes=folder.needed_bytes(loaded))
     if not fresh:
-        folder.refuse_other_recipe(Path(loaded.output), loaded)
+        folder.refuse_other_recipe(Path(loaded.output), loaded, is_accepting=accept_changes)
     env = read_env()
     with rank_files(Path(loaded.output), rank=env.rank, world_size=env.world_size) as files, interruptible():
-        _train(loaded, files, fresh=fresh, resume=resume, evaluate=evaluate)
+        _train(
+            loaded, files, fresh=fresh, resume=resume, accept_changes=accept_changes, verify=verify, evaluate=evaluate
+        )  # fmt: skip
 
 
-def _rehearse(recipe: Recipe, *, fresh: bool) -> None:
+def _rehearse(recipe: Recipe, *, fresh: bool, accept_changes: bool) -> None:
     from whet.cli.quiet import quiet_libraries
     from whet.cli.recipe import print_preview
     from whet.cli.rehearsal import rehearse
@@ -78,13 +100,17 @@ def _rehearse(recipe: Recipe, *, fresh: bool) -> None:
     quiet_libraries()
     scoring.require(recipe.evaluate)
     if not fresh:
-        folder.refuse_other_recipe(Path(recipe.output), recipe)
+        folder.refuse_other_recipe(Path(recipe.output), recipe, is_accepting=accept_changes)
     print_preview(rehearse(recipe, say=note, fresh=fresh))
     say("dry run: nothing was trained")
 
 
-def _train(recipe: Recipe, files: RankFiles, *, fresh: bool, resume: str | None, evaluate: bool) -> None:
+def _train(
+    recipe: Recipe, files: RankFiles, *, fresh: bool, resume: str | None, accept_changes: bool, verify: bool,
+    evaluate: bool,
+) -> None:  # fmt: skip
     from whet.allocator import keep_freed_memory, release_memory
+    from whet.cli.after_training import weights_are_safe
     from whet.cli.quiet import quiet_libraries
     from whet.evaluation import scoring
     from whet.evaluation.run import evaluate_run
@@ -96,17 +122,22 @@ def _train(recipe: Recipe, files: RankFiles, *, fresh: bool, resume: str | None,
     say_on_main(keep_freed_memory())
     if evaluate:
         scoring.require(recipe.evaluate)  # before hours of training, not after them
-    outcome = run_recipe(recipe, Options(fresh=fresh, resume=resume, say=note, started=process_start(), files=files))
+    options = Options(
+        fresh=fresh, resume=resume, accept_changes=accept_changes, verify=verify, say=note, started=process_start(),
+        files=files,
+    )  # fmt: skip
+    outcome = run_recipe(recipe, options)
     if outcome.is_main:
         state = "was finished before" if outcome.was_finished_before else f"finished in {outcome.seconds:.0f} s"
         say(f"{recipe.name}: {outcome.steps} steps, {state}")
-    if evaluate and recipe.evaluate:
-        release_memory()
-        # every rank writes its share of the answers; the first one compares
-        tell_all(evaluate_run(outcome.run_folder, say=note))
-    if not outcome.is_main:
-        return
-    report = write_report(outcome.run_folder)
-    say(f"\nreport: {report}")
     was_answered = evaluate and bool(recipe.evaluate)
+    with weights_are_safe(outcome.run_folder, rest=f"whet {'evaluate' if was_answered else 'report'}"):
+        if was_answered:
+            release_memory()
+            # every rank writes its share of the answers; the first one compares
+            tell_all(evaluate_run(outcome.run_folder, say=note))
+        if not outcome.is_main:
+            return
+        report = write_report(outcome.run_folder)
+    say(f"\nreport: {report}")
     say(f"next: whet {'chat' if was_answered else 'evaluate'} {shlex.quote(str(outcome.run_folder))}")

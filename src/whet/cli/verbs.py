@@ -24,27 +24,30 @@ def register(app: typer.Typer) -> None:
         push,
         recipe,
         report,
+        reproduce,
         runs,
         serve,
         train,
         verbosity,
     )
+    from whet.train.signals import interruptible
 
     app.callback()(verbosity.options)
     app.command()(init.init)
     app.add_typer(recipe.app, name="recipe")
     app.command()(explain.explain)
     app.add_typer(launch.app, name="launch")
-    app.command()(prepare.prepare)
+    app.command()(interruptible()(prepare.prepare))
     app.command()(inspect.inspect)
-    app.command()(train.train)
-    app.command()(evaluate.evaluate)
+    app.command()(interruptible()(train.train))
+    app.command()(interruptible()(evaluate.evaluate))
     app.command()(compare.compare)
     app.command()(report.report)
     app.add_typer(runs.app, name="runs")
     app.command()(diff.diff)
-    app.command()(merge.merge)
-    app.command()(export.export)
+    app.command()(reproduce.reproduce)
+    app.command()(interruptible()(merge.merge))
+    app.command()(interruptible()(export.export))
     app.command()(generate.generate)
     app.command()(chat.chat)
     app.command()(serve.serve)

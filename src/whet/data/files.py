@@ -243,7 +243,7 @@ def _read_parquet(path: Path, label: str) -> Iterator[RawRow]:
                         yield _faulty(origin, found, value.object.decode("utf-8", "replace"))
                     else:
                         yield RawRow(origin=origin, value=value)
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:  # the last of a column's name
         what = f"not a readable Parquet file (found {error}, expected rows)"
         raise DataError(what, where=f"{label}:row {row_number + 1}", mend="write the file again") from error
 

@@ -20,6 +20,8 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from whet import cache
+from whet.data import cache_room
+from whet.json_text import read_json
 from whet.types import LedgerRow, TokenizedSample
 
 FORMAT_VERSION = 1
@@ -81,7 +83,7 @@ class TokenWriter:
         self._digests[name].update(content)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, weakref_slot=True)
 class CachedTokens:
     """One source, tokenized. Sample i has tokens ids[start : start + length]."""
 
@@ -119,18 +121,23 @@ class CachedTokens:
 def open_tokens(key: str, write: Callable[[TokenWriter], dict[str, Any]]) -> CachedTokens:
     """The cache folder `key`, written by `write` (which returns facts to keep) if it is not there yet.
 
-    Several processes may ask at once: one writes, the others wait and read. StorageError where the cache folder
-    cannot be written or is full; what `write` raises leaves nothing behind.
+    Several processes may ask at once: one writes, the others wait and read. The folder stays as long as what
+    is returned lives; others make room for new tokens (cache_room.py). StorageError where the cache folder cannot be
+    written or is full, RecipeError where its limit is no number; what `write` raises leaves nothing behind.
     """
+    most_bytes = cache_room.limit_bytes()
     folder = cache.make_folder(cache.cache_folder() / "tokens") / key[:32]
     with cache.one_writer(folder.with_name(f"{folder.name}.lock")):
         found = _open(folder, was_cached=True)
-        if found is not None:
-            return found
-        _build(folder, write)
-        built = _open(folder, was_cached=False)
-        assert built is not None
-        return built
+        if found is None:
+            _build(folder, write)
+            found = _open(folder, was_cached=False)
+            assert found is not None
+        with _writing(folder):
+            cache_room.hold(folder, found)
+            if not found.was_cached:
+                cache_room.make_room(folder.parent, written=folder, most_bytes=most_bytes)
+        return found
 
 
 def _build(folder: Path, write: Callable[[TokenWriter], dict[str, Any]]) -> None:
@@ -163,12 +170,12 @@ def _writing(folder: Path) -> Iterator[None]:
 def _open(folder: Path, *, was_cached: bool) -> CachedTokens | None:
     """None where the folder is missing, of another version, or damaged."""
     try:
-        meta = json.loads((folder / _META).read_text(encoding="utf-8"))
+        meta = read_json((folder / _META).read_bytes())
         sums = meta.pop("sha256")
         is_whole = meta.pop("format_version") == FORMAT_VERSION and all(
             cache.digest_of(folder / name) == sums[name] for name in _FILES
         )
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
     if not is_whole:
         return None

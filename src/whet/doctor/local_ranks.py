@@ -22,7 +22,7 @@ def try_local_ranks(num_ranks: int) -> Finding:
     shared = os.environ | {"WORLD_SIZE": str(num_ranks), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     ranks = [
         subprocess.Popen(
-            [sys.executable, "-m", "whet.doctor.local_ranks"],
+            [sys.executable, "-P", "-m", "whet.doctor.local_ranks"],
             env={**shared, "RANK": str(rank)},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

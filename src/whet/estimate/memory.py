@@ -75,6 +75,8 @@ class Job:
     """of the float32 master of a weight that is not widened"""
     moment_bytes: float = 8.0
     """of both moments of a weight that is not widened"""
+    has_snapshot: bool = False
+    """whether a guard (train.guard) keeps a copy of weights and moments in the host's memory"""
     process_bytes: int = PROCESS_BYTES
     """what the process holds besides weights"""
     device: Literal["cpu", "cuda"] = "cpu"
@@ -138,9 +140,12 @@ def predict(job: Job, one_pass: Pass, recompute: Recompute) -> dict[str, int]:
     kept = job.num_layers * saved_layer_bytes(job, one_pass, recompute)
     activations = kept + 2 * one_pass.tokens * job.hidden * job.stream_bytes
     work = max(_layer_work(job, one_pass, recompute), _head_work(job, one_pass))
+    state = _state_bytes(job)
+    snapshot = {"snapshot": state["checkpoint"]} if job.has_snapshot else {}  # of the same tensors
     return {
         "process": job.process_bytes,
-        **_state_bytes(job),
+        **state,
+        **snapshot,
         "activations": activations,
         "work": work,
         "slack": int(SLACK[job.device] * (activations + work)),

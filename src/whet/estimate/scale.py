@@ -175,7 +175,10 @@ def memory_parts(job: Job, one_pass: Pass, recompute: Recompute, num_shards: int
         held = {"weights": own * narrow + adapter, "gradients": adapter, "moments": 2 * adapter}
         gathered += weights.num_rest * narrow
         reducing = 0
-    return parts | held | {"checkpoint": 0, "gathered": gathered, "reducing": reducing}
+    is_here = job.has_snapshot and job.device == "cpu"
+    # of what trains, and of its two moments
+    snapshot = {"snapshot": 3 * held["moments"] // 2 if is_here else 0} if job.has_snapshot else {}
+    return parts | held | snapshot | {"checkpoint": 0, "gathered": gathered, "reducing": reducing}
 
 
 def operations_per_token(job: Job, rows: Rows, recompute: Recompute) -> float:

@@ -13,7 +13,7 @@ from whet.evaluation.journal import Answers, Journal
 from whet.evaluation.questions import Questions
 from whet.evaluation.time_box import TimeBox
 from whet.inference.decoding import Decoding
-from whet.inference.engine import Completion, generate
+from whet.inference.engine import Completion, generate, warn_of_fewer_rows
 from whet.inference.text import answer_decoder, prompt_text
 from whet.models.load import LoadedModel
 from whet.types import Example, Generation
@@ -82,10 +82,12 @@ def write(
     *,
     stop_ids: frozenset[int],
     progress: Callable[[int], None] = lambda _num_done: None,
+    may_halve: bool = True,
+    on_fewer_rows: Callable[[int], None] = warn_of_fewer_rows,
 ) -> tuple[Generation, ...]:
     """What the model answers to each example; what an example draws when sampling is decided by its id.
 
-    `seconds` of each is its share of the time that all took.
+    `seconds` of each is its share of the time that all took. `may_halve` and `on_fewer_rows` are `generate`'s.
     """
     return as_generations(
         examples,
@@ -99,6 +101,8 @@ def write(
             keys=[example.id for example in examples],
             decode=answer_decoder(loaded.tokenizer),
             on_finished=lambda _index, num_finished: progress(num_finished),
+            may_halve=may_halve,
+            on_fewer_rows=on_fewer_rows,
         ),
     )
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from itertools import chain
 
 import numpy as np
 import torch
@@ -20,6 +22,7 @@ from whet.errors import DataError
 from whet.kernels.attention import DocumentLayout
 from whet.kernels.loss_head import nll_and_correct, share_of
 from whet.models.load import LoadedModel
+from whet.shortage import in_halves
 from whet.types import Example, TokenizedSample
 
 
@@ -42,15 +45,17 @@ def gold_likelihoods(
     *,
     batch_tokens: int = 4096,
     progress: Callable[[int], None] = lambda _num_done: None,
+    may_halve: bool = True,
 ) -> list[GoldLikelihood | None]:
     """Per example its gold answer's likelihood; None where there is no answer, it cannot be rendered, or prompt and
     answer are longer than the model reads.
 
     `loaded.model` has `kernels.attention` installed and is left in evaluation mode; about `batch_tokens` tokens are
-    read at a time. A model whose trained weights are wider than `loaded.compute_dtype` is called under autocast.
+    read at a time, fewer where memory runs out, unless `may_halve` is off (other ranks take part). A model whose
+    trained weights are wider than `loaded.compute_dtype` is called under autocast.
     """
     samples = gold_samples(template, examples)
-    return sample_likelihoods(loaded, samples, batch_tokens=batch_tokens, progress=progress)
+    return sample_likelihoods(loaded, samples, batch_tokens=batch_tokens, progress=progress, may_halve=may_halve)
 
 
 def sample_likelihoods(
@@ -59,6 +64,7 @@ def sample_likelihoods(
     *,
     batch_tokens: int = 4096,
     progress: Callable[[int], None] = lambda _num_done: None,
+    may_halve: bool = True,
 ) -> list[GoldLikelihood | None]:
     """Per sample the likelihood of its taught tokens; None for None and for what is longer than the model reads."""
     loaded.model.eval()
@@ -69,8 +75,9 @@ def sample_likelihoods(
     num_done = len(samples) - len(rows)
     for part in plan_packs(lengths, max([batch_tokens, *lengths.tolist()])):
         members = [rows[index] for index in part.tolist()]
-        measured = _measure(loaded, [_at(samples, row) for row in members])
-        for row, likelihood in zip(members, measured, strict=True):
+        taken = [_at(samples, row) for row in members]
+        measured, _ = in_halves(taken, partial(_measure, loaded), may_halve=may_halve)
+        for row, likelihood in zip(members, chain.from_iterable(measured), strict=True):
             found[row] = likelihood
         num_done += len(members)
         progress(num_done)

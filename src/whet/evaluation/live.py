@@ -32,6 +32,10 @@ Progress = Callable[[str, int, int], None]
 """told (set, rows answered, rows to answer)"""
 
 
+def _quiet(_text: str) -> None:
+    """For those who need not hear of it."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LiveSet:
     """One evaluation set that the model in training answers."""
@@ -50,13 +54,16 @@ class LiveSet:
     """which rows this rank answers"""
     progress: Progress
 
-    def measure(self) -> dict[str, float]:
+    def measure(self, on_shortage: Callable[[str], None] = _quiet) -> dict[str, float]:
         """The mean of each metric by its name, the same on all ranks; without those that no row has a score for.
 
         Weights, gradients and random states stay as they are, and the model goes back to the mode it was in.
+        `on_shortage` is told, on all ranks, what they did when one ran out of memory and went on with fewer rows.
         """
         with _left_as_it_was(self.loaded.model), self.precision():
-            scores = self._answer_all()
+            scores, num_shortages = self._answer_all()
+        if num_shortages:
+            on_shortage(f"{self.questions.name} was answered")
         means = {metric: mean(scores[metric]) for metric in scores}
         return {name: value for name, metric in self.names.items() if (value := means[metric]) is not None}
 
@@ -64,23 +71,29 @@ class LiveSet:
     def _metrics(self) -> tuple[MetricName, ...]:
         return tuple(dict.fromkeys(self.names.values()))
 
-    def _answer_all(self) -> dict[str, list[float | None]]:
-        """All ranks' scores in the order of the rows. Ranks meet after each portion, so that none waits for long."""
+    def _answer_all(self) -> tuple[dict[str, list[float | None]], int]:
+        """All ranks' scores in the order of the rows, and how often memory ran out.
+
+        Ranks meet after each portion, so that none waits for long.
+        """
         whole: dict[str, list[float | None]] = {metric: [] for metric in self._metrics}
         num_ranks, num_rows = self.layout.num_data_ranks, len(self.questions)
         portion = num_ranks * PORTION_BATCHES * self.questions.decoding.batch_rows
+        num_shortages = 0
         for start in range(0, num_rows, portion):
             rows = range(start, min(num_rows, start + portion))
-            own = self._score(rows[self.layout.data_rank :: num_ranks], num_before=start)
+            shortages: list[int] = []
+            own = self._score(rows[self.layout.data_rank :: num_ranks], num_before=start, shortages=shortages)
             # ranks that share each layer have answered the same rows
-            texts = gather_texts(json.dumps(own))[:: self.layout.num_tensor_ranks]
-            of_ranks = [json.loads(text) for text in texts]
+            texts = gather_texts(json.dumps([own, len(shortages)]))[:: self.layout.num_tensor_ranks]
+            of_ranks, counts = zip(*map(json.loads, texts), strict=True)
+            num_shortages += sum(counts)
             for metric, scores in whole.items():
                 scores += [of_ranks[row % num_ranks][metric][row // num_ranks] for row in range(len(rows))]
-        return whole
+        return whole, num_shortages
 
-    def _score(self, rows: Sequence[int], *, num_before: int) -> scoring.Scores:
-        """This rank's answers to `rows`, judged and scored."""
+    def _score(self, rows: Sequence[int], *, num_before: int, shortages: list[int]) -> scoring.Scores:
+        """This rank's answers to `rows`, judged and scored; how many rows fitted is added to `shortages`."""
         examples = [self.questions.examples[row] for row in rows]
         generations = write(
             examples,
@@ -88,6 +101,8 @@ class LiveSet:
             self.loaded,
             self.questions.decoding,
             stop_ids=self.questions.stop_ids,
+            may_halve=self.layout.num_tensor_ranks == 1,
+            on_fewer_rows=shortages.append,
             progress=lambda num_done: self.progress(
                 self.questions.name, num_before + num_done * self.layout.num_data_ranks, len(self.questions)
             ),
@@ -95,7 +110,9 @@ class LiveSet:
         judgements = [judge(example, each.text) for example, each in zip(examples, generations, strict=True)]
         likelihoods = None
         if need_likelihoods(self.names.values()):
-            likelihoods = gold_likelihoods(self.loaded, self.template, examples)
+            likelihoods = gold_likelihoods(
+                self.loaded, self.template, examples, may_halve=self.layout.num_tensor_ranks == 1
+            )
         answered = scoring.answered_rows(examples, generations, judgements, likelihoods)
         return scoring.score_rows(self._metrics, answered)
 

@@ -43,7 +43,8 @@ def plan_documents(run_folder: Path, dataset: str) -> dict[str, dict[str, Any]]:
             documents[file] = result_document(read_eval_report(folder, model))
     if (folder / "comparison.json").is_file():
         documents[COMPARISON] = comparison_document(read_comparison(folder))
-        _add_seconds(documents)
+        if {BASELINE, PEFT} <= documents.keys():
+            _add_seconds(documents)
     return documents
 
 

@@ -17,6 +17,7 @@ from whet.data.pipeline import PreparedData
 from whet.data.sources import BadRow, open_source
 from whet.evaluation.code_version import overlap_version
 from whet.evaluation.questions import Questions
+from whet.json_text import read_json
 from whet.recipe.schema import Recipe
 from whet.types import Example
 
@@ -53,7 +54,7 @@ def training_examples(recipe: Recipe, base_folder: Path) -> Iterator[Example]:
 
 def _read(path: Path, key: dict[str, Any]) -> dict[str, tuple[str, ...]] | None:
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+        document = read_json(path.read_bytes())
         if document["key"] != key:
             return None
         return {name: tuple(map(str, document["seen_in_training"][name])) for name in key["sets"]}

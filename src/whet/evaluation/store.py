@@ -214,7 +214,7 @@ def _read_row(row: dict[str, Any], where: str, seconds: float) -> tuple[Generati
 def _parse(text: str, where: str, fields: dict[str, Any], defaults: dict[str, Any] | None = None) -> dict[str, Any]:
     try:
         value = json.loads(text, parse_constant=_refuse_constant(where))
-    except (json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise _broken(where, f"not JSON ({error})") from error
     return _check({**(defaults or {}), **value} if isinstance(value, dict) else value, where, fields)
 

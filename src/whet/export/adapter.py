@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from whet.errors import RecipeError
+from whet.errors import NonFiniteError, RecipeError
 from whet.export.answers import each_logits
 from whet.export.companions import write_companions, write_readme
 from whet.export.draft import draft_folder, refuse_existing
@@ -90,6 +90,9 @@ def write_adapter(folder: Path, source: Source, update: AdapterUpdate, dtype: st
     factors = {name: t.float() for module, layer in update.layers.items() for name, t in _factors(module, layer)}
     tensors = form.to_file(factors) | {_PREFIX + name: tensor for name, tensor in update.replaced.items()}
     plain = {name: t.detach().to(_DTYPES[dtype]).contiguous() for name, t in sorted(tensors.items())}
+    for name, tensor in plain.items():
+        if not bool(torch.isfinite(tensor).all()):
+            raise NonFiniteError(f"{name} holds NaN or infinity in {dtype}", mend="choose float32, or another run")
     save_file(plain, folder / ADAPTER_WEIGHTS, metadata={"format": "pt"})
     config = {
         "peft_type": "LORA",

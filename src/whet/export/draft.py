@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import shutil
 from collections.abc import Iterator
@@ -21,10 +22,10 @@ def draft_folder(target: Path) -> Iterator[Path]:
     StorageError when something is there already, or when the disk refuses.
     """
     refuse_existing(target)
-    draft = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    draft = target.with_name(f"{_beginning(target)}{os.getpid()}.tmp")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(draft, ignore_errors=True)
+        _remove_left(target)
         draft.mkdir()
         yield draft
         for path in draft.rglob("*"):
@@ -45,6 +46,21 @@ def draft_folder(target: Path) -> Iterator[Path]:
         ) from error
     finally:
         shutil.rmtree(draft, ignore_errors=True)
+
+
+def _beginning(target: Path) -> str:
+    """Of the names of this machine's drafts."""
+    return f".{target.name}.{os.uname().nodename}."
+
+
+def _remove_left(target: Path) -> None:
+    """Remove what exports of this target left that were killed; one that is at work keeps its own."""
+    for left in target.parent.glob(f"{glob.escape(_beginning(target))}*.tmp"):
+        process = left.name.removeprefix(_beginning(target)).removesuffix(".tmp")
+        if not process.isdigit() or (Path(f"/proc/{process}").exists() and int(process) != os.getpid()):
+            continue
+        if left.is_dir() and not left.is_symlink():
+            shutil.rmtree(left)
 
 
 def refuse_existing(target: Path) -> None:

@@ -17,7 +17,7 @@ from typing import Any, Literal
 import numpy as np
 from torch import Tensor
 
-from whet.errors import RecipeError, StorageError
+from whet.errors import NonFiniteError, RecipeError, StorageError
 from whet.export.gguf_tokenizer import add_tokenizer
 from whet.models.families import ModelShape, shape_from_config
 from whet.models.folder import check_folder, weight_files
@@ -28,6 +28,8 @@ from whet.models.weight_files import list_tensors, read_tensor
 Kind = Literal["F32", "BF16", "Q8_0"]
 
 _FILE_TYPES: dict[Kind, int] = {"F32": 0, "Q8_0": 7, "BF16": 32}
+_LARGEST: dict[Kind, float] = {"F32": 3.4028235e38, "BF16": 3.3895314e38, "Q8_0": 127 * 65504.0}
+"""magnitude that each holds; the scale of a block of Q8_0 is a float16"""
 """`general.file_type` of the GGUF specification."""
 _GGUF_LAYER_NAMES = {hf: gguf for gguf, hf in LAYER_NAMES.items()}
 _GGUF_OUTER_NAMES = {hf: gguf for gguf, hf in OUTER_NAMES.items()}
@@ -122,6 +124,16 @@ def write_announced(writer: Any, tensors: Iterable[np.ndarray]) -> None:
             writer.write_tensor_data(tensor)
     finally:
         writer.close()
+
+
+def refuse_not_finite(name: str, values: np.ndarray, kind: Kind) -> None:
+    """NonFiniteError where float32 `values` hold NaN or infinity, or would as numbers of `kind`."""
+    peak = float(np.abs(values).max(initial=0.0))
+    if not peak <= _LARGEST[kind]:
+        raise NonFiniteError(
+            f"{name} holds NaN or infinity in {kind} (its largest magnitude is {peak:.3g})",
+            mend="choose another dtype, or another run",
+        )
 
 
 def require_gguf() -> None:
@@ -254,5 +266,6 @@ def _encode(tensor: _Tensor, read: Callable[[str], Tensor]) -> np.ndarray:
     values = read(tensor.hf_name).float().numpy()
     if tensor.num_heads is not None:
         values = pairs_from_halves(values, tensor.num_heads)
+    refuse_not_finite(tensor.name, values, tensor.kind)
     encoded: np.ndarray = quantize(np.ascontiguousarray(values), GGMLQuantizationType[tensor.kind])
     return encoded

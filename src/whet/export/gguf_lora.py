@@ -13,7 +13,15 @@ import numpy as np
 import torch
 
 from whet.errors import RecipeError, StorageError
-from whet.export.gguf import announce, gguf_name, pairs_from_halves, require_gguf, rotated_heads, write_announced
+from whet.export.gguf import (
+    announce,
+    gguf_name,
+    pairs_from_halves,
+    refuse_not_finite,
+    require_gguf,
+    rotated_heads,
+    write_announced,
+)
 from whet.models.adapter_source import AdapterUpdate, LayerUpdate
 from whet.models.families import ModelShape
 
@@ -67,8 +75,11 @@ def _gguf_name(weight: str) -> str:
 def _factors(layers: dict[str, LayerUpdate], shape: ModelShape, alpha: float) -> Iterator[np.ndarray]:
     """A and B of each layer; the rows of B follow the rows of the weight."""
     for weight, layer in layers.items():
-        yield np.ascontiguousarray(layer.a_RI.float().numpy())
+        a_RI = np.ascontiguousarray(layer.a_RI.float().numpy())
+        refuse_not_finite(f"{weight} (its A)", a_RI, "F32")
+        yield a_RI
         factor = layer.scale * layer.rank / alpha
         b_OR = (layer.b_OR.to(torch.float64) * factor).float().numpy()
+        refuse_not_finite(f"{weight} (its B)", b_OR, "F32")
         num_heads = rotated_heads(gguf_name(weight), shape)
         yield np.ascontiguousarray(b_OR if num_heads is None else pairs_from_halves(b_OR, num_heads))

@@ -9,12 +9,10 @@ from __future__ import annotations
 import html
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePath
 from typing import Any
-
-import yaml
 
 from whet.atomic import write_text
 from whet.errors import StorageError
@@ -28,6 +26,7 @@ from whet.verdict.words import change, short_unit
 NAME = "README.md"
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+", re.ASCII)
+_MOST_HEAD_CHARACTERS = 100_000
 _BOUNDS = ("estimate", "low", "high")
 _COUNTS = ("kept", "bad", "left out", "too long", "duplicate", "truncated")
 _SETTINGS = {
@@ -241,13 +240,12 @@ def _licence(base_folder: Path | None) -> str | None:
     path = None if base_folder is None else base_folder / NAME
     if path is None or not path.is_file():
         return None
-    match = re.match(r"---\r?\n(.*?)\r?\n---", path.read_text(encoding="utf-8", errors="replace"), re.DOTALL)
-    try:
-        stated = yaml.safe_load(match[1]) if match else None
-    except yaml.YAMLError:
-        return None
-    value = stated.get("license") if isinstance(stated, Mapping) else None
-    return value if isinstance(value, str) and re.fullmatch(r"[\w.+-]{1,60}", value, re.ASCII) else None
+    with path.open(encoding="utf-8", errors="replace") as file:
+        head = file.read(_MOST_HEAD_CHARACTERS)
+    front = re.match(r"---\r?\n(.*?)\r?\n---", head, re.DOTALL)
+    # one line of it alone: what a YAML library would make of the rest is the author's choice
+    stated = re.findall(r"^license:[ \t]*(['\"]?)([\w.+-]{1,60})\1[ \t\r]*$", front[1] if front else "", re.M | re.A)
+    return stated[0][1] if len(stated) == 1 else None
 
 
 def _licence_line(licence: str | None) -> str:

@@ -56,6 +56,8 @@ class ServedModel:
     """`cuda` or `cpu`"""
     what: str
     """for people: what became of the weights"""
+    context: int | None
+    """tokens that the model reads, where its configuration says so"""
     base: Path | None = None
     """folder of the base that `adapter` belongs to"""
     base_name: str | None = None
@@ -94,8 +96,9 @@ def write_served(
     generation = read_json(path) if path.is_file() else {}
     _write_companions(folder, tokenizer, read_stop_ids(source.folder, tokenizer), generation, recipe)
     return ServedModel(
-        name=folder.relative_to(place).as_posix(), folder=folder, dtype=dtype, device=device, what="whole model"
-    )
+        name=folder.relative_to(place).as_posix(), folder=folder, dtype=dtype, device=device, what="whole model",
+        context=_context(read_json(source.folder / "config.json")),
+    )  # fmt: skip
 
 
 def _write_adapted(
@@ -104,7 +107,7 @@ def _write_adapted(
     source = open_source(export)
     assert source.update is not None
     folder = _make_folder(place, _served_name(recipe, source.identity, export.run_folder))
-    name = folder.relative_to(place).as_posix()
+    name, context = folder.relative_to(place).as_posix(), _context(source.config)
     why_merged = _why_merged(source) if keeps_adapter else "this server loads no adapters"
     if why_merged is None:
         beside = place / ".adapter"
@@ -112,7 +115,7 @@ def _write_adapted(
         config = write_adapter(beside, source, source.update, "float32")
         _write_companions(folder, source.tokenizer, source.stop_ids, source.generation, recipe)
         return ServedModel(
-            name=name, folder=folder, dtype=str(export.dtype), device=device, what="base and adapter",
+            name=name, folder=folder, dtype=str(export.dtype), device=device, what="base and adapter", context=context,
             base=source.base.folder, base_name=source.identity.id, adapter=beside, adapter_rank=config["r"],
         )  # fmt: skip
     size = sum(file.stat().st_size for file in source.base.weight_files)
@@ -120,7 +123,7 @@ def _write_adapted(
     write_merged(folder, source, export)
     _write_companions(folder, source.tokenizer, source.stop_ids, source.generation, recipe)
     what = f"adapter merged into its base in {export.dtype}, in a folder that is removed at the end ({why_merged})"
-    return ServedModel(name=name, folder=folder, dtype=str(export.dtype), device=device, what=what)
+    return ServedModel(name=name, folder=folder, dtype=str(export.dtype), device=device, what=what, context=context)
 
 
 def _why_merged(source: Source) -> str | None:
@@ -145,6 +148,11 @@ def _write_companions(
     (folder / _GENERATION).write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
     as_served = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
     check_served(as_served, template, system)
+
+
+def _context(config: dict[str, Any]) -> int | None:
+    said = config.get("max_position_embeddings")
+    return said if isinstance(said, int) and said > 0 else None
 
 
 def _make_folder(place: Path, name: str) -> Path:

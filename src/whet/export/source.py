@@ -71,7 +71,7 @@ def open_source(request: Request) -> Source:
     recipe = load_recipe(folder / _RECIPE) if (folder / _RECIPE).is_file() else None
     is_full = _is_full(folder)
     files = _own_files(folder) if is_full else (folder / ADAPTER_WEIGHTS,)
-    _check_manifest(folder, files)
+    _check_manifest(folder, (*files, folder / ("config.json" if is_full else ADAPTER_CONFIG)))
     adapter = None if is_full else read_adapter_folder(folder)
     model = _choose_base(request, recipe, adapter)
     base = find_model(model)
@@ -125,7 +125,7 @@ def _own_files(folder: Path) -> tuple[Path, ...]:
 
 
 def _check_manifest(folder: Path, files: tuple[Path, ...]) -> None:
-    """The weight files are those that the run wrote: safetensors has no checksum of its own."""
+    """The weights and their configuration are those that the run wrote: safetensors has no checksum of its own."""
     path = folder / MANIFEST
     if not path.is_file():
         return

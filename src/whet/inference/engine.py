@@ -6,8 +6,9 @@ leave the batch and waiting prompts take their places, so the batch stays full u
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -22,14 +23,16 @@ from whet.inference.sampling import row_stream, sample
 from whet.kernels.attention import CacheLayout, DocumentLayout
 from whet.kernels.decode_step import build_decode_step
 from whet.kernels.packed_linear import Product
+from whet.shortage import MAYBE_SHORTAGE, is_shortage, release
 
-__all__ = ["Completion", "Decoding", "Ended", "generate", "refuse_long_prompts", "stream"]
+__all__ = ["Completion", "Decoding", "Ended", "generate", "refuse_long_prompts", "stream", "warn_of_fewer_rows"]
 
 Ended = Literal["stop_token", "stop_string", "length"]
 # Packing the weights takes about as long as one step saves a few times over.
 STEPS_WORTH_PACKING = 8
 # Prompts read in one forward pass: enough rows for the matrix products, little enough memory.
 TOKENS_PER_READ = 2048
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -207,6 +210,12 @@ def _num_kv_heads(model: Any) -> int:
     return int(keys.out_features) // _head_dim(model.config)
 
 
+def warn_of_fewer_rows(num_rows: int) -> None:
+    """What is said where nobody else asks to be told."""
+    rows = "one row at a time" if num_rows == 1 else f"{num_rows} rows side by side"
+    _log.warning("out of memory: the rest is written with %s", rows)
+
+
 @torch.inference_mode()
 def generate(
     model: nn.Module,
@@ -217,6 +226,8 @@ def generate(
     keys: Sequence[str] | None = None,
     decode: Decode | None = None,
     on_finished: Callable[[int, int], None] = lambda _index, _num_finished: None,
+    may_halve: bool = True,
+    on_fewer_rows: Callable[[int], None] = warn_of_fewer_rows,
 ) -> list[Completion]:
     """Completions of `prompts` (token ids), in their order.
 
@@ -225,12 +236,26 @@ def generate(
     `on_finished(prompt index, number finished so far)` is told of every row that ends. In float32 each completion
     equals the one the prompt gets alone (up to ties of rounding); the longest prompts go first, so that the cache is
     filled evenly. DataError names a prompt that is empty or leaves no room for an answer.
+
+    Where memory runs out, rows that are not finished are written anew, half as many side by side, down to one, unless
+    `may_halve` is off (other ranks take part); `on_fewer_rows` is told how many.
     """
     if not prompts:
         return []
     assert decode is not None or not decoding.stop_strings, "stop strings are looked for in decoded text"
     names = list(keys) if keys is not None else [str(index) for index in range(len(prompts))]
-    return _write_all(_open_decoder(model, prompts, names, stop_ids, decoding, decode), on_finished)
+    finished: dict[int, Completion] = {}
+    while True:
+        try:
+            _write_all(_open_decoder(model, prompts, names, stop_ids, decoding, decode), finished, on_finished)
+            return [finished[i] for i in range(len(prompts))]
+        except MAYBE_SHORTAGE as error:
+            num_rows = min(decoding.batch_rows, len(prompts) - len(finished)) // 2
+            if not (may_halve and num_rows and is_shortage(error)):
+                raise
+        release()
+        decoding = replace(decoding, batch_rows=num_rows)
+        on_fewer_rows(num_rows)
 
 
 @torch.inference_mode()
@@ -272,10 +297,10 @@ def _open_decoder(
     return _Decoder(model, prompts, names, stop_ids, decoding, decode, is_streamed)
 
 
-def _write_all(decoder: _Decoder, on_finished: Callable[[int, int], None]) -> list[Completion]:
+def _write_all(decoder: _Decoder, finished: dict[int, Completion], on_finished: Callable[[int, int], None]) -> None:
+    """Write what is not in `finished` yet, into it."""
     prompts = decoder.prompts
-    waiting = sorted(range(len(prompts)), key=lambda i: (-len(prompts[i]), i))
-    finished: dict[int, Completion] = {}
+    waiting = sorted((i for i in range(len(prompts)) if i not in finished), key=lambda i: (-len(prompts[i]), i))
     # reading a handful of prompts at once costs little more than reading one
     refill = max(1, decoder.num_slots // 4)
     while waiting or decoder.rows:
@@ -288,7 +313,6 @@ def _write_all(decoder: _Decoder, on_finished: Callable[[int, int], None]) -> li
         for index, completion in decoder.collect():
             finished[index] = completion
             on_finished(index, len(finished))
-    return [finished[i] for i in range(len(prompts))]
 
 
 def refuse_long_prompts(prompts: Sequence[Sequence[int]], keys: Sequence[str], decoding: Decoding) -> None:

@@ -25,7 +25,7 @@ from typing import Literal
 
 from whet import cache, children
 from whet.errors import RecipeError, WhetError
-from whet.inference.serve_guard import MODELS, TOKEN, is_loopback
+from whet.inference.serve_guard import CONTEXT, MODELS, TOKEN, is_loopback
 
 Server = Literal["vllm", "transformers"]
 FEWEST_TOKEN_CHARACTERS = 16
@@ -122,10 +122,13 @@ def vllm_command(
     ]  # fmt: skip
 
 
-def server_environment(server: Server, name: str, address: Address) -> dict[str, str]:
-    """Ours, with the guard's settings. Nothing is fetched: all that is served lies on the disk."""
+def server_environment(server: Server, name: str, address: Address, *, context: int | None = None) -> dict[str, str]:
+    """Ours, with the guard's settings. Nothing is fetched: all that is served lies on the disk.
+
+    `context`: the tokens that the model reads.
+    """
     mine = {TOKEN: address.token or "", "HF_HUB_OFFLINE": "1", "PYTHONSAFEPATH": "1", "PYTHONUNBUFFERED": "1"}
-    return {**os.environ, **mine, MODELS: name if server == "transformers" else ""}
+    return {**os.environ, **mine, MODELS: name if server == "transformers" else "", CONTEXT: str(context or "")}
 
 
 @contextlib.contextmanager

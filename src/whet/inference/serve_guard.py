@@ -7,6 +7,7 @@ the token.
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import ipaddress
 import json
@@ -15,14 +16,17 @@ from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any
 from urllib.parse import urlsplit
 
+from whet.inference.serve_limits import MOST_BODY_SECONDS, most_body_bytes, why_refused
+
 TOKEN = "WHET_SERVE_TOKEN"  # noqa: S105 - the name of a variable
 """environment variable: the token that every request must bring; empty: requests of this machine alone are served"""
 MODELS = "WHET_SERVE_MODELS"
 """environment variable: the names that requests may ask for and /v1/models lists, one a line; empty: the server behind
 knows its own"""
+CONTEXT = "WHET_SERVE_CONTEXT"
+"""environment variable: tokens that the model reads, and the most that an answer may have; empty: not known"""
 
 _HEALTH = "/health"
-_MOST_BODY_BYTES = 32_000_000
 _SERVED = ("/v1/models", "/v1/chat/completions", "/v1/completions", "/v1/responses", _HEALTH)
 
 _Message = MutableMapping[str, Any]
@@ -38,6 +42,7 @@ class Guard:
         self._app = app
         self._token = os.environ.get(TOKEN, "").encode()
         self._models = os.environ.get(MODELS, "").split("\n") if os.environ.get(MODELS) else []
+        self._context = int(os.environ.get(CONTEXT) or 0) or None
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: _Receive, send: _Send) -> None:
         if scope["type"] == "lifespan":
@@ -46,20 +51,25 @@ class Guard:
             await send({"type": "websocket.close", "code": 1008})
         elif (answer := self._own_answer(scope)) is not None:
             await _reply(send, *answer)
-        elif self._models and scope["method"] == "POST":
-            await self._pass_on_named(scope, receive, send)
+        elif scope["method"] == "POST":
+            await self._pass_on_checked(scope, receive, send)
         else:
             await self._app(scope, receive, send)
 
-    async def _pass_on_named(self, scope: MutableMapping[str, Any], receive: _Receive, send: _Send) -> None:
-        """The request for the server behind, unless it asks for another model than there is."""
-        body = await _read_body(receive)
-        if body is None:
-            await _reply(send, 413, _error(f"a request has {_MOST_BODY_BYTES:,} bytes at most", "too_large"))
+    async def _pass_on_checked(self, scope: MutableMapping[str, Any], receive: _Receive, send: _Send) -> None:
+        """The request for the server behind, unless it is too much, or asks for what is not served."""
+        most = most_body_bytes(self._context)
+        try:
+            is_announced = _announced_bytes(scope) <= most
+            body = await asyncio.wait_for(_read_body(receive, most), MOST_BODY_SECONDS) if is_announced else None
+        except TimeoutError:
+            await _reply(send, 408, _error(f"a request arrives within {MOST_BODY_SECONDS:.0f} s", "too_slow"))
             return
-        name = _model_of(body)
-        if name is not None and name not in self._models:
-            await _reply(send, *self._no_model(name))
+        if body is None:
+            await _reply(send, 413, _error(f"a request has {most:,} bytes at most", "too_large"))
+            return
+        if (answer := self._refuse_request(body)) is not None:
+            await _reply(send, *answer)
             return
         read: list[_Message] = [{"type": "http.request", "body": body, "more_body": False}]
 
@@ -67,6 +77,22 @@ class Guard:
             return read.pop() if read else await receive()
 
         await self._app(scope, receive_again, send)
+
+    def _refuse_request(self, body: bytes) -> tuple[int, dict[str, Any]] | None:
+        """Status and document for what may not be asked; what is no request is the server's to refuse."""
+        try:
+            document = json.loads(body)
+        except RecursionError:
+            return 400, _error("the request is nested too deeply", "bad_request")
+        except ValueError:
+            return None
+        if not isinstance(document, dict):
+            return None
+        name = document.get("model")
+        if self._models and isinstance(name, str) and name not in self._models:
+            return self._no_model(name)
+        reason = why_refused(document, self._context)
+        return None if reason is None else (400, _error(reason, "bad_request"))
 
     def _own_answer(self, scope: MutableMapping[str, Any]) -> tuple[int, dict[str, Any]] | None:
         """Status and document where the server behind is not asked."""
@@ -103,12 +129,20 @@ class Guard:
 
 def _refuse_caller(headers: dict[bytes, bytes]) -> tuple[int, dict[str, Any]] | None:
     """Without a token: a web page may send its reader's browser here, under another name or from another origin."""
-    host = urlsplit(f"//{headers.get(b'host', b'').decode('latin-1')}").hostname
+    host = _host_of(f"//{headers.get(b'host', b'').decode('latin-1')}")
     origin = headers.get(b"origin", b"").decode("latin-1")
-    callers: Iterable[str | None] = [host, urlsplit(origin).hostname] if origin else [host]
+    callers: Iterable[str | None] = [host, _host_of(origin)] if origin else [host]
     if all(is_loopback(caller or "") for caller in callers):
         return None
     return 403, _error("only programs of this machine are served without a token", "forbidden")
+
+
+def _host_of(url: str) -> str | None:
+    """The host that a URL names; None where it is none."""
+    try:
+        return urlsplit(url).hostname
+    except ValueError:
+        return None
 
 
 def is_loopback(host: str) -> bool:
@@ -121,26 +155,22 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-async def _read_body(receive: _Receive) -> bytes | None:
+def _announced_bytes(scope: MutableMapping[str, Any]) -> int:
+    """What the header says about the size; 0 where it says nothing."""
+    said = [bytes(value) for name, value in scope["headers"] if bytes(name).lower() == b"content-length"]
+    return int(said[0]) if said and said[0].isdigit() else 0
+
+
+async def _read_body(receive: _Receive, most_bytes: int) -> bytes | None:
     """The whole body; None where it is too large."""
     body = bytearray()
     while True:
         message = await receive()
         body += message.get("body", b"")
-        if len(body) > _MOST_BODY_BYTES:
+        if len(body) > most_bytes:
             return None
         if not message.get("more_body"):
             return bytes(body)
-
-
-def _model_of(body: bytes) -> str | None:
-    """The model that a request names; what is no request is the server's to refuse."""
-    try:
-        document = json.loads(body)
-    except ValueError:
-        return None
-    name = document.get("model") if isinstance(document, dict) else None
-    return name if isinstance(name, str) else None
 
 
 def _error(message: str, code: str) -> dict[str, Any]:

@@ -8,10 +8,11 @@ from pathlib import Path
 import torch
 
 from whet import cache
+from whet.checkpoint.manifest import refuse_changed
 from whet.checkpoint.names import is_sharded, weight_shards
 from whet.errors import StorageError
 from whet.models.adapter_source import read_adapter_folder
-from whet.models.adapters import ADAPTER_WEIGHTS, FULL_WEIGHTS
+from whet.models.adapters import ADAPTER_CONFIG, ADAPTER_WEIGHTS, FULL_WEIGHTS
 from whet.models.folder import weight_files
 from whet.models.load import LoadedModel
 from whet.models.merge import merge_adapter
@@ -45,9 +46,11 @@ def load_tuned(loaded: LoadedModel, folder: Path) -> None:
     """Turn the base model in memory into the tuned model of `folder`, in place: an adapter is merged in float32 and
     cast once, a full fine-tuning's weights take the base's place.
 
-    StorageError when the folder's weights are of another base.
+    StorageError when the folder's weights are of another base, or not those that were written.
     """
     files = final_weights(folder)
+    # safetensors has no checksum: a flipped bit would be evaluated as what was trained
+    refuse_changed(folder, [ADAPTER_CONFIG, *(path.name for path in files)])
     if files[0].name == ADAPTER_WEIGHTS:
         adapter = read_adapter_folder(folder)
         adapter.refuse_other_base(loaded.identity)

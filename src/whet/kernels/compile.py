@@ -14,6 +14,7 @@ from typing import Any
 
 from torch import nn
 
+from whet import cache
 from whet.kernels import attention
 from whet.kernels.recompute import Recompute
 
@@ -39,6 +40,7 @@ def install(model: nn.Module) -> str:
     import torch
     from transformers import AttentionInterface
 
+    cache.keep_compiled_code_private()
     layers = _layers(model)
     for layer in layers:
         layer.compile(dynamic=True)

@@ -10,6 +10,8 @@ from whet.errors import RecipeError
 from whet.launch.job import Job, node_command, shell_line
 
 _TIME = re.compile(r"(\d+-)?\d{1,2}(:\d{2}){0,2}|\d+")
+_PLAIN = re.compile(r"[\w./:@%+=,~-]*")
+"""words that a shell takes as they are"""
 
 SETUP = """\
 export WHET_HEAD_NODE="${head_node_ip%% *}"
@@ -68,6 +70,7 @@ def slurm_settings(job: Job, slurm: Slurm) -> dict[str, Any]:
     One task for each node, which starts that node's ranks itself. Variables go into the container by name; sbatch hands
     the submitter's environment over, so no value stands in the script.
     """
+    _refuse_what_a_shell_reads(job, slurm)
     uses_gpus, has_container = job.gpus_per_node > 0, job.image is not None
     return {
         "account": slurm.account,
@@ -87,6 +90,33 @@ def slurm_settings(job: Job, slurm: Slurm) -> dict[str, Any]:
         "srun_args": _SRUN,
         "setup_lines": SETUP,
     }
+
+
+def _refuse_what_a_shell_reads(job: Job, slurm: Slurm) -> None:
+    """RecipeError for text that NeMo-Run would put into the batch script without quotes."""
+    unquoted = {"--folder": slurm.folder or ""}
+    if job.image is not None:
+        unquoted |= {"--image": job.image, "--workdir": job.workdir, "--mount": ",".join(job.mounts)}
+    for option, text in unquoted.items():
+        if not _PLAIN.fullmatch(text):
+            raise RecipeError(
+                f"a batch script cannot name {text!r}: letters, digits and ./:@%+=,~_- only",
+                where=option,
+                mend="choose a folder or name without spaces and signs that a shell reads",
+            )
+    # in lines that begin with #SBATCH: only the end of a line is dangerous there
+    options = [
+        slurm.account,
+        slurm.partition,
+        slurm.time,
+        slurm.qos,
+        slurm.constraint,
+        *slurm.others,
+        *slurm.others.values(),
+    ]
+    for text in map(str, options):
+        if not text.isprintable():
+            raise RecipeError(f"an option of sbatch is one line (found {text!r})", where="whet launch slurm")
 
 
 def slurm_node_script(job: Job) -> str:

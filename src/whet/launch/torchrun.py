@@ -100,6 +100,7 @@ def torchrun_environment(variables: Mapping[str, str], *, num_threads: int) -> d
     return {
         "OMP_NUM_THREADS": str(num_threads),
         "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(STOP_SECONDS),
+        "PYTHONSAFEPATH": "1",  # a file torch.py beside the recipe is no module
         **variables,
         "TORCHELASTIC_LOG_LINE_PREFIX_TEMPLATE": RANK_PREFIX + "${rank}] ",
     }

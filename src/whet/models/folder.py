@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from pathlib import Path
 from typing import Any
 
-from whet import cache
+from whet import cache, json_text
 from whet.errors import RecipeError, StorageError
 
 LLAMA_SHAPED = ("llama", "mistral")
@@ -45,7 +44,7 @@ def refuse_own_code(path: Path) -> None:
     if not path.is_file():
         return
     if auto_map := read_json(path).get("auto_map"):
-        named = auto_map if isinstance(auto_map, str) else ", ".join(sorted(map(str, auto_map)))
+        named = ", ".join(sorted(map(str, auto_map))) if isinstance(auto_map, list | dict) else str(auto_map)
         raise RecipeError(
             f"asks for Python code of its own (auto_map: {named}), which whet never runs",
             where=str(path),
@@ -73,7 +72,7 @@ def _check_shape(config: dict[str, Any], path: Path) -> None:
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object from `path`; StorageError when it is not one."""
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = json_text.read_json(path.read_bytes())
     except (OSError, ValueError) as error:
         raise StorageError(f"cannot be read as JSON ({error})", where=str(path), mend="fetch the file anew") from error
     if not isinstance(value, dict):
@@ -102,8 +101,9 @@ def _weight_names(folder: Path) -> set[str]:
             where=str(folder),
             mend="choose a model with safetensors weights, or convert it where you trust it",
         )
-    names = set(map(str, read_json(index_path).get("weight_map", {}).values()))
-    if not names or any(Path(name).name != name for name in names):
+    weight_map = read_json(index_path).get("weight_map")
+    names = set(map(str, weight_map.values())) if isinstance(weight_map, dict) else set()
+    if not names or any(Path(name).name != name or not name.isprintable() for name in names):
         raise StorageError("names no weight files of this folder", where=str(index_path), mend="fetch the model anew")
     return names
 

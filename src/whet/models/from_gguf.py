@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from whet.errors import HubError, RecipeError
+from whet.models.gguf_header import check_gguf
 
 WEIGHTS_NAME = "model.safetensors"
 
@@ -33,18 +34,35 @@ LAYER_NAMES = {
 }
 CONTROL_TOKEN = 3
 """`token_type` of tokens that only a template writes (GGUF specification, tokenizer.ggml.token_type)."""
+_NOT_SUCH_A_MODEL = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, NotImplementedError)
+"""what a missing, doubled or senseless entry comes out as, here and in the package `gguf`"""
 
 
 def convert_gguf(gguf_path: Path, folder: Path) -> None:
-    """Write `model.safetensors`, `config.json`, `generation_config.json` and the tokenizer files into `folder`."""
+    """Write `model.safetensors`, `config.json`, `generation_config.json` and the tokenizer files into `folder`.
+
+    HubError where the file is damaged, or is of another kind of model.
+    """
+    check_gguf(gguf_path, _block_sizes)
+    try:
+        _convert(gguf_path, folder)
+    except _NOT_SUCH_A_MODEL as error:
+        raise HubError(
+            f"holds no whole Llama-shaped model ({type(error).__name__}: {str(error)[:200]})",
+            where=str(gguf_path),
+            mend="fetch it anew",
+        ) from error
+
+
+def _convert(gguf_path: Path, folder: Path) -> None:
     from gguf import GGUFReader
 
     reader = GGUFReader(gguf_path)
     metadata = {name: field.contents() for name, field in reader.fields.items()}
-    if metadata["general.architecture"] != "llama" or metadata["tokenizer.ggml.pre"] != "smollm":
+    kind = metadata.get("general.architecture"), metadata.get("tokenizer.ggml.pre")
+    if kind != ("llama", "smollm"):
         raise HubError(
-            f"not a Llama-shaped model with SmolLM's tokenizer (architecture {metadata['general.architecture']!r}, "
-            f"pre-tokenizer {metadata['tokenizer.ggml.pre']!r})",
+            f"not a Llama-shaped model with SmolLM's tokenizer (architecture {kind[0]!r}, pre-tokenizer {kind[1]!r})",
             where=str(gguf_path),
             mend="convert it to safetensors with the tools of its maker and name the folder as model.id",
         )
@@ -53,6 +71,13 @@ def convert_gguf(gguf_path: Path, folder: Path) -> None:
     _write_json(folder / "config.json", _config(metadata, is_tied="lm_head.weight" not in weights))
     _write_json(folder / "generation_config.json", _special_ids(metadata))
     _write_tokenizer(folder, metadata)
+
+
+def _block_sizes(kind: int) -> tuple[int, int]:
+    """Numbers and bytes of a block of a tensor type."""
+    from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
+
+    return GGML_QUANT_SIZES[GGMLQuantizationType(kind)]
 
 
 def require_gguf() -> None:
@@ -154,8 +179,9 @@ def _write_tokenizer(folder: Path, metadata: dict[str, Any]) -> None:
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
     tokens = metadata["tokenizer.ggml.tokens"]
-    merges = [tuple(merge.split(" ")) for merge in metadata["tokenizer.ggml.merges"]]
-    tokenizer = Tokenizer(models.BPE(vocab={token: i for i, token in enumerate(tokens)}, merges=merges))
+    vocab = {token: i for i, token in enumerate(tokens)}
+    merges = [_pair(merge, vocab) for merge in metadata["tokenizer.ggml.merges"]]
+    tokenizer = Tokenizer(models.BPE(vocab=vocab, merges=merges))
     # `smollm`: every digit is a token of its own. Without this step "12345" becomes other tokens than in pretraining.
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
@@ -183,6 +209,15 @@ def _write_tokenizer(folder: Path, metadata: dict[str, Any]) -> None:
         },
     )
     (folder / "chat_template.jinja").write_text(metadata["tokenizer.chat_template"], encoding="utf-8")
+
+
+def _pair(merge: str, vocab: dict[str, int]) -> tuple[str, str]:
+    """The two tokens of a merge; ValueError where it joins what the vocabulary does not have, which the library reports
+    as a bare Exception."""
+    first, second = merge.split(" ")
+    if not {first, second, first + second} <= vocab.keys():
+        raise ValueError(f"the merge {merge[:40]!r} is of other tokens")
+    return first, second
 
 
 def _write_json(path: Path, value: dict[str, Any]) -> None:

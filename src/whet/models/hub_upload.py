@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from whet.errors import HubError, RecipeError
-from whet.models import hub, hub_errors
+from whet.hub import errors as hub_errors
+from whet.hub.settings import HubSettings, request_for, token
 
 
 def upload(
@@ -18,25 +19,22 @@ def upload(
     is_private: bool,
     revision: str | None,
     message: str,
-    settings: hub.HubSettings | None = None,
+    settings: HubSettings | None = None,
 ) -> str:
     """Create `repo` where it is missing and commit `files` (name in the repository -> file); returns its address.
 
     An existing repository keeps its visibility. HubError says which of token, rights, name or hub is at fault.
     """
-    settings = settings or hub.HubSettings()
-    request = hub_errors.Request(
-        model_id=repo, revision=revision, endpoint=settings.endpoint, token_source=hub.token_source()
-    )
+    settings = settings or HubSettings()
     check_name(repo)
     if settings.is_offline:
         raise HubError("HF_HUB_OFFLINE is set, so nothing is uploaded", mend="unset it")
+    request = request_for(repo, revision, settings)
     if request.token_source is None:
         raise HubError("no token, and uploading needs one", mend="set HF_TOKEN, or log in once with `hf auth login`")
-    hub.warn_about_plain_http(request)
     from huggingface_hub import CommitOperationAdd, HfApi
 
-    api = HfApi(endpoint=settings.endpoint, token=hub.token())
+    api = HfApi(endpoint=settings.endpoint, token=token())
     with _explained(request):
         api.create_repo(repo, private=is_private, exist_ok=True)
         if revision is not None:
@@ -75,7 +73,7 @@ def _unanswered(error: Exception, request: hub_errors.Request) -> HubError:
             mend="correct the lines between the two --- at its beginning",
         )
     return HubError(
-        f"{request.host} gave no usable answer while {request.model_id} was uploaded ({type(error).__name__})",
+        f"{request.host} gave no usable answer while {request.repo_id} was uploaded ({type(error).__name__})",
         mend="check network, proxy and HF_ENDPOINT, and run the same command again: what has arrived is not sent twice",
     )
 
@@ -90,12 +88,12 @@ def _refused(response: Any, request: hub_errors.Request) -> HubError:
         )
     if status == 403:
         return HubError(
-            f"the token from {request.token_source} may not write to {request.model_id} (HTTP 403)",
+            f"the token from {request.token_source} may not write to {request.repo_id} (HTTP 403)",
             mend="use a token with write access, or a repository of your own",
         )
     if status == 404:
         return HubError(
-            f"{request.host} has no owner or repository {request.model_id} that this token can see (HTTP 404)",
+            f"{request.host} has no owner or repository {request.repo_id} that this token can see (HTTP 404)",
             mend="check OWNER/NAME for a typing error",
         )
     if status == 429:
@@ -106,6 +104,6 @@ def _refused(response: Any, request: hub_errors.Request) -> HubError:
     if status >= 500:
         return HubError(f"{request.host} is out of order (HTTP {status})", mend="try again in some minutes")
     return HubError(
-        f"{request.host} refused the upload of {request.model_id} (HTTP {status})",
-        mend=f"see https://{request.host}/{request.model_id}",
+        f"{request.host} refused the upload of {request.repo_id} (HTTP {status})",
+        mend=f"see https://{request.host}/{request.repo_id}",
     )

@@ -50,7 +50,7 @@ def read_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
         if _loses_steps(tokenizer, folder / "tokenizer.json"):
             _log.info("%s drops steps of tokenizer.json; the file is taken as it is", type(tokenizer).__name__)
-            tokenizer = PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
+            tokenizer = PreTrainedTokenizerFast.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
     except (OSError, ValueError, ImportError) as error:
         raise StorageError(
             f"no usable tokenizer ({error})",

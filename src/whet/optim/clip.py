@@ -34,6 +34,8 @@ def clip_gradients(
     both are float32, and each gradient is rounded once.
     """
     gradients = [p.grad for p in parameters if p.grad is not None]
+    if not gradients:
+        return torch.zeros((), device=parameters[0].device)
     whole = [p.grad for p in parameters if p.grad is not None and not _is_part(p, split)]
     is_whole = len(whole) == len(gradients)
     if is_whole and all(gradient.dtype != torch.bfloat16 for gradient in gradients):

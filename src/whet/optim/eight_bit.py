@@ -23,6 +23,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from whet.cache import keep_compiled_code_private
+
 BLOCK = 256
 """values that share a scale"""
 SMALLEST = 4096
@@ -171,6 +173,7 @@ def _update_of(device_type: str, *, is_quantized: bool) -> Callable[..., None]:
     update = _update_quantized if is_quantized else _update_plain
     if device_type != "cuda" or importlib.util.find_spec("triton") is None:
         return update
+    keep_compiled_code_private()
     compiled: Callable[..., None] = torch.compile(update, dynamic=False)
     return compiled
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import faulthandler
+import io
 import os
 import socket
 import sys
@@ -10,8 +11,10 @@ import time
 from pathlib import Path
 from typing import Any, TextIO
 
+from whet.atomic import open_to_append
 from whet.errors import StorageError
 from whet.parallel.status import FOLDER
+from whet.redact import without_secrets
 
 
 def log_path(run_folder: Path, rank: int) -> Path:
@@ -25,10 +28,11 @@ class RankLog:
         path = log_path(run_folder, rank)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = path.open("a", encoding="utf-8", errors="backslashreplace", buffering=1)
+            file = open_to_append(path)
+            self._file = io.TextIOWrapper(file, encoding="utf-8", errors="backslashreplace", line_buffering=True)
         except OSError as error:
             raise StorageError(
-                f"the log of this rank cannot be written ({error.strerror})",
+                f"the log of this rank cannot be written ({error.strerror or error})",
                 where=str(path),
                 mend="choose another `output`",
             ) from error
@@ -42,7 +46,7 @@ class RankLog:
 
     def say(self, sentence: str) -> None:
         """A line with the time of day."""
-        _write(self._file, f"{time.strftime('%H:%M:%S')} {sentence}\n")
+        _write(self._file, f"{time.strftime('%H:%M:%S')} {without_secrets(sentence)}\n")
 
     def close(self, error: BaseException | None) -> None:
         """`error`: what the rank ends with."""

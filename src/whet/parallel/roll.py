@@ -54,6 +54,8 @@ class Entry:
 
 NOBODY = "all ranks are there"
 """how a verdict begins that blames none"""
+ENDED = "ended with an error: "
+"""what a verdict says of a rank before its error"""
 
 
 def judge(roll: Sequence[Entry], *, timeout_seconds: float) -> str | None:
@@ -106,7 +108,7 @@ def _gone(gone: Sequence[Entry], roll: Sequence[Entry]) -> str:
 
 
 def _failed(failed: Sequence[Entry]) -> str:
-    return f"{failed[0].name} ended with an error: {failed[0].error}{_others(failed[1:])}" if failed else ""
+    return f"{failed[0].name} {ENDED}{failed[0].error}{_others(failed[1:])}" if failed else ""
 
 
 def _silent(silent: Sequence[Entry], roll: Sequence[Entry]) -> str:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import socket
 import time
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from whet.atomic import remove, write_text
 from whet.errors import InterruptedRunError, PeerLostError, StorageError, WhetError
+from whet.json_text import read_json
+from whet.redact import without_secrets
 
 FOLDER = "ranks"
 State = Literal["running", "finished", "interrupted", "failed"]
@@ -44,21 +47,35 @@ def status_path(run_folder: Path, rank: int) -> Path:
     return run_folder / FOLDER / f"rank-{rank}.json"
 
 
-def read_statuses(run_folder: Path, *, since: float = 0.0) -> list[RankStatus]:
-    """In the order of the ranks; those written before `since` (seconds since 1970) and unreadable ones are left out."""
+def read_statuses(run_folder: Path) -> list[RankStatus]:
+    """In the order of the ranks; unreadable ones and those of an earlier launch of more ranks are left out."""
     known = {f.name for f in fields(RankStatus)}
     found = []
     for path in (run_folder / FOLDER).glob("rank-*.json"):
         try:
-            document = json.loads(path.read_text(encoding="utf-8"))
+            document = read_json(path.read_bytes())
             status = RankStatus(**{key: value for key, value in document.items() if key in known})
         except (OSError, ValueError, TypeError, AttributeError):
             continue
-        if status.time >= since:
+        if _is_sound(status):
             found.append(status)
-    # an earlier launch may have had more ranks
-    num_ranks = max(found, key=lambda status: status.time).world_size if found else 0
+    # every launch has a rank 0; no clock is asked, for it may have been set back
+    of_main = [status.world_size for status in found if status.rank == 0]
+    num_ranks = of_main[0] if of_main else max((status.world_size for status in found), default=0)
     return sorted((status for status in found if status.rank < num_ranks), key=lambda status: status.rank)
+
+
+def _is_sound(status: RankStatus) -> bool:
+    """Whether every field has its type: somebody else may have written the file."""
+    counts = (status.rank, status.world_size, status.step, status.process, status.exit_code or 0)
+    texts = (status.error, status.host, status.launcher)
+    return (
+        all(type(count) is int for count in counts)
+        and all(isinstance(text, str) for text in texts)
+        and status.state in get_args(State)
+        and isinstance(status.time, int | float)
+        and math.isfinite(status.time)
+    )
 
 
 def is_relaunch(run_folder: Path) -> bool:
@@ -81,6 +98,7 @@ class StatusFile:
             rank=rank, world_size=world_size, host=socket.gethostname(), process=os.getpid(), launcher=_launcher()
         )  # fmt: skip
         self._before: bytes | None = None
+        self._written = -math.inf
         self._step = 0
 
     def begin(self) -> None:
@@ -91,13 +109,13 @@ class StatusFile:
     def reached(self, step: int) -> None:
         """`step` optimizer steps are done; the file follows every half minute."""
         self._step = step
-        if time.time() - self._now.time > _REFRESH_SECONDS:
+        if time.monotonic() - self._written > _REFRESH_SECONDS:
             with suppress(StorageError):  # a full disk stops a run where it matters: at a checkpoint
                 self._write(self._now)
 
     def end(self, error: BaseException | None) -> None:
         """How the rank ends. A launch into the folder of a run that is at work leaves that run's file as it was."""
-        text = "" if error is None else str(error) or type(error).__name__
+        text = "" if error is None else without_secrets(str(error)) or type(error).__name__
         with suppress(StorageError):
             if "another run is working in this folder" in text:
                 self._restore()
@@ -107,6 +125,7 @@ class StatusFile:
 
     def _write(self, status: RankStatus) -> None:
         self._now = replace(status, step=self._step, time=time.time())
+        self._written = time.monotonic()
         write_text(self._path, json.dumps(asdict(self._now), indent=1) + "\n")
 
     def _restore(self) -> None:

@@ -15,11 +15,13 @@ import threading
 import time
 from pathlib import Path
 
-from whet.errors import InterruptedRunError, PeerLostError, WhetError
+from whet.atomic import open_to_append
+from whet.errors import InterruptedRunError, OutOfMemoryError, PeerLostError, PeerOutOfMemoryError, WhetError
 from whet.parallel import flight_recorder
 from whet.parallel.posts import COMPLAINT_SECONDS, Post
 from whet.parallel.presence import Presence
 from whet.parallel.rank_log import log_path
+from whet.parallel.roll import ENDED
 from whet.parallel.status import mark_lost
 
 _TURN_SECONDS = 0.2
@@ -30,6 +32,9 @@ _GRACE_SECONDS = 5.0
 """for the thread that works to notice, after the verdict"""
 _LEAVING_SECONDS = 25.0
 """more, once it has noticed: it may be writing a checkpoint"""
+SHORT = "no memory left: "
+"""how the farewell of a rank begins that ran out of memory"""
+ENDED_SHORT = ENDED + SHORT
 AGAIN = "give the same command again: the run continues from its last checkpoint"
 
 
@@ -101,8 +106,8 @@ class Watch:
             try:
                 path = log_path(self._folder, self._rank)
                 path.parent.mkdir(exist_ok=True)
-                with path.open("a", encoding="utf-8") as log:
-                    log.write(f"{verdict}\nwhere every thread of this rank is:\n")
+                with open_to_append(path) as log:
+                    log.write(f"{verdict}\nwhere every thread of this rank is:\n".encode())
                     log.flush()
                     faulthandler.dump_traceback(log)
             except OSError as error:
@@ -120,6 +125,8 @@ class Watch:
 
 def lost(rank: int, why: str) -> PeerLostError:
     """The error that `rank` ends with."""
+    if ENDED_SHORT in why:
+        return PeerOutOfMemoryError(why, where=f"rank {rank}", mend="see what that rank says would help most")
     return PeerLostError(why, where=f"rank {rank}", mend=AGAIN)
 
 
@@ -153,6 +160,8 @@ def _farewell(error: BaseException | None) -> tuple[str, bool]:
         return "it lost another rank", False
     if isinstance(error, (InterruptedRunError, KeyboardInterrupt)):
         return "it was stopped as asked", False
+    if isinstance(error, OutOfMemoryError):
+        return SHORT + error.what.splitlines()[0], True
     text = error.what if isinstance(error, WhetError) else f"{type(error).__name__}: {error}"
     return text.splitlines()[0] if text else type(error).__name__, True
 

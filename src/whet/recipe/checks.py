@@ -10,6 +10,7 @@ from whet.recipe.answering_checks import decoding_is_meant, metrics_are_a_list
 from whet.recipe.cadence import acts_at_all
 from whet.recipe.fields import field_infos
 from whet.recipe.measuring_checks import best_is_measured, rows_in_training
+from whet.recipe.name_checks import names_are_plain
 from whet.recipe.problems import Finding, Path
 from whet.recipe.prompts import PROMPTS, QUESTION, prompt_text
 from whet.recipe.schema import STARTS_INSIDE_BASE, Adapter, Callback, Recipe, Source
@@ -272,7 +273,7 @@ def _evaluation_names(recipe: Recipe) -> Iterator[Finding]:
             yield Finding(
                 (path, ("evaluate",)), f"is used twice (found {evaluate.name}): reports tell sets apart by it"
             )
-        elif not evaluate.name.strip() or any(sign in evaluate.name for sign in "/\\\0"):
+        elif not evaluate.name.strip(" .") or any(sign in evaluate.name for sign in "/\\\0"):
             yield Finding((path,), f"must be usable as a file name (found {evaluate.name!r})")
     if recipe.evaluate and not any(evaluate.role == "main" for evaluate in recipe.evaluate):
         yield Finding((("evaluate",),), "has no main set for the verdict to rest on: set role: main on one")
@@ -349,6 +350,7 @@ def _doubles(names: Sequence[str]) -> list[str]:
 
 CHECKS: tuple[Callable[[Recipe], Iterator[Finding]], ...] = (
     _names_are_set,
+    names_are_plain,
     _adapter_off,
     _adapter_targets,
     _adapter_start,

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from whet.errors import RecipeError
 from whet.recipe.fields import field_types, list_type, scalar_types, type_at
 from whet.recipe.problems import Path, Problem, dotted
 from whet.recipe.schema import Adapter
-from whet.recipe.yaml_tree import ListNode, MapNode, Node, Scalar, natural_value, parse_tree
+from whet.recipe.yaml_tree import MAX_DEPTH, ListNode, MapNode, Node, Scalar, natural_value, parse_tree
 
 PLACE = "command line:"
+_POSITION = re.compile(r"[0-9]{1,9}")
 
 _ADAPTER_SETTINGS: tuple[Path, ...] = tuple(("adapter", key) for key in field_types(Adapter) if key != "method")
 REPLACED: dict[tuple[Path, str | None], tuple[Path, ...]] = {
@@ -26,7 +28,10 @@ def apply_overrides(root: MapNode, overrides: Sequence[str]) -> list[Problem]:
     problems: list[Problem] = []
     for text in overrides:
         key, equals, value = text.partition("=")
-        path: Path = tuple(int(part) if part.isdecimal() else part for part in key.strip().split("."))
+        path: Path = tuple(int(part) if _POSITION.fullmatch(part) else part for part in key.strip().split("."))
+        if len(path) > MAX_DEPTH:
+            problems.append(Problem(PLACE, (), f"a key has {MAX_DEPTH} parts at most (found {len(path):,})"))
+            continue
         if not equals or "" in path:
             problems.append(Problem(PLACE, (), f"an override is key=value, such as optim.lr=1e-4 (found {text})"))
             continue

@@ -198,6 +198,22 @@ class Optim:
 
 
 @_section
+class Guard:
+    """Go back and pass over samples whose loss or gradient is not finite or a spike, instead of stopping. Off by
+    default: a value that is not finite then ends the run before the update (exit code 4)."""
+
+    max_rollbacks: Annotated[int, Field(ge=0)] = 0
+    """How often a run may go back to its last snapshot in memory; the next time it ends. 0: off."""
+    spike: Annotated[float, Field(gt=0)] = 8.0
+    """A loss or gradient norm is a spike above median + spike x spread of the last steps, the spread being 1.4826 x
+    their median absolute deviation and at least 1 % of the median."""
+    window: Annotated[int, Field(ge=10)] = 50
+    """Steps that a value is compared with; nothing is a spike before half of them are made."""
+    snapshot_every: Positive = 20
+    """Optimizer steps between snapshots (weights and moments, in the host's memory): most steps that are made again."""
+
+
+@_section
 class Train:
     """Length of the run, cadences and machine."""
 
@@ -244,6 +260,7 @@ class Train:
     """Compile each layer with torch.compile when all weights train: about 3 % shorter steps on a CPU after a minute of
     compiling, equal up to rounding, so for long runs. Needs a C++ compiler and recompute none. With an adapter nothing
     is compiled: its fused functions were as fast."""
+    guard: Guard = Field(default_factory=Guard)
 
 
 @_section

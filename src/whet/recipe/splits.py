@@ -16,7 +16,7 @@ GENERATED_PREFIX = "reasoning-gym:"
 _CUT_FORMATS = {"auto", "dolly", "squad"}
 """formats of which `train` and `validation` may be parts of one file"""
 
-_SPLIT = re.compile(r"(?P<name>[^\[\]]+)(\[(?P<start>\d*)(?P<p1>%?):(?P<stop>\d*)(?P<p2>%?)\])?")
+_SPLIT = re.compile(r"(?P<name>[^\[\]]+)(\[(?P<start>\d{0,15})(?P<p1>%?):(?P<stop>\d{0,15})(?P<p2>%?)\])?")
 
 
 @dataclass(frozen=True, slots=True)

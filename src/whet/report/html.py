@@ -93,6 +93,8 @@ def render(run: RunView) -> str:
             if entries
         ],
         commands=_commands(run),
+        incidents=run.incidents[-_MAX_EVENTS:],
+        num_earlier_incidents=max(0, len(run.incidents) - _MAX_EVENTS),
         events=run.events[-_MAX_EVENTS:],
         num_earlier_events=max(0, len(run.events) - _MAX_EVENTS),
     )

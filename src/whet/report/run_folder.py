@@ -56,6 +56,15 @@ class Event:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class IncidentLine:
+    """Something that went wrong and that the run mended by itself."""
+
+    step: int
+    kind: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
     """What one model wrote for a row, and how it was judged."""
 
@@ -105,6 +114,8 @@ class RunView:
     steps: tuple[StepPoint, ...]
     evals: tuple[EvalPoint, ...]
     events: tuple[Event, ...]
+    """without those that are told as incidents"""
+    incidents: tuple[IncidentLine, ...]
     evaluations: tuple[Evaluation, ...]
     benchmarks: tuple[dict[str, Any], ...]
     """what each tool of standard benchmarks wrote"""
@@ -122,6 +133,8 @@ def read_run_folder(folder: Path) -> RunView:
         )
     problems: list[str] = []
     steps, evals, events = _read_metrics(folder / "metrics.jsonl", problems)
+    incidents = _read_incidents(folder / "incidents.jsonl", problems)
+    told = {(incident.step, incident.text) for incident in incidents}
     recipe = _read_text(folder / "recipe.yaml", problems) or ""
     return RunView(
         folder_name=folder.resolve().name,
@@ -134,7 +147,8 @@ def read_run_folder(folder: Path) -> RunView:
         summary=_read_object(folder / "summary.json", problems),
         steps=steps,
         evals=evals,
-        events=events,
+        events=tuple(event for event in events if (event.step, event.text) not in told),
+        incidents=incidents,
         evaluations=_main_first(_read_evaluations(folder / "evaluations", problems), recipe),
         benchmarks=_read_benchmarks(folder / "evaluations", problems),
         problems=tuple(problems),
@@ -224,6 +238,14 @@ def _read_metrics(
     in_order = tuple(steps[step] for step in sorted(steps))
     measured = tuple(EvalPoint(step=step, values=evals[step]) for step in sorted(evals) if evals[step])
     return in_order, measured, tuple(events)
+
+
+def _read_incidents(path: Path, problems: list[str]) -> tuple[IncidentLine, ...]:
+    return tuple(
+        IncidentLine(step=step, kind=str(line.get("kind", "")).replace("_", " "), text=str(line.get("text", "")))
+        for line in _read_lines(path, problems)
+        if isinstance(step := line.get("step"), int) and not isinstance(step, bool) and abs(step) <= 2**53
+    )
 
 
 def _plotted(line: dict[str, Any]) -> dict[str, float]:

@@ -1,20 +1,12 @@
-"""Text as a reader must see it: nothing invisible, nothing that turns its direction round, bounded in length."""
+"""Text on a page: nothing invisible, nothing that turns its direction round, bounded in length."""
 
 from __future__ import annotations
 
-import re
-
 from markupsafe import Markup
 
-_MAX_TEXT = 20_000
+from whet.visible import spelled_out
 
-# control characters but tab and newline, soft hyphen, direction marks and overrides (U+202E turns text around),
-# zero-width characters but the joiners that scripts and emoji need, line separators, byte order mark, lone surrogates,
-# tag characters
-_INVISIBLE = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u115f\u1160\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\u3164"
-    "\ufeff\uffa0\ufff9-\ufffb\ud800-\udfff\U000e0000-\U000e007f]"
-)
+_MAX_TEXT = 20_000
 
 
 def visible(value: object) -> object:
@@ -24,4 +16,4 @@ def visible(value: object) -> object:
     text = value.replace("\r\n", "\n")
     if len(text) > _MAX_TEXT:
         text = f"{text[:_MAX_TEXT]} ... ({len(text) - _MAX_TEXT:,} more characters)"
-    return _INVISIBLE.sub(lambda match: f"<U+{ord(match[0]):04X}>", text)
+    return spelled_out(text)

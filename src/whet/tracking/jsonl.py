@@ -1,37 +1,47 @@
 """metrics.jsonl: one flushed JSON line per step, evaluation and event. Always on; the report reads nothing else.
 
 Append-only, but for a resume at step k: lines of later steps and unreadable lines are taken out first (as one atomic
-replacement), so that every step stands in the file once. A number that is not finite is written as null.
+replacement), so that every step stands in the file once. A number that is not finite is written as null. Lines that the
+disk does not take wait in memory for the next one, so that the file is whole again when there is room again.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import math
 from collections.abc import Mapping
 from dataclasses import asdict
-from io import BufferedWriter
+from io import RawIOBase
 from pathlib import Path
 
 from whet import atomic
+from whet.redact import without_secrets
 from whet.tracking.protocol import TrackedRun
 from whet.types import StepRecord
 
 FILE_NAME = "metrics.jsonl"
+_MAX_WAITING_BYTES = 8_000_000
+"""of lines that the disk did not take, some ten thousand steps"""
+
+_log = logging.getLogger(__name__)
 
 
 class JsonlTracker:
     """Tracker that appends to `<run folder>/metrics.jsonl`."""
 
     def __init__(self) -> None:
-        self._file: BufferedWriter | None = None
+        self._file: RawIOBase | None = None
+        self._waiting = b""
+        self._has_warned = False
 
     def start(self, run: TrackedRun) -> None:
         """Open the file for appending after taking out what `run.resume_step` makes void."""
         path = run.folder / FILE_NAME
         run.folder.mkdir(parents=True, exist_ok=True)
         num_later, num_unreadable = _take_back(path, run.resume_step)
-        self._file = path.open("ab")
+        # unbuffered: what the disk did not take is known, and stays here
+        self._file = atomic.open_to_append(path).detach()
         if num_later or num_unreadable:
             self.log_event(
                 run.resume_step,
@@ -49,13 +59,15 @@ class JsonlTracker:
 
     def log_event(self, step: int, text: str) -> None:
         """Append `{"kind": "event", ...}`: a sentence about something out of the ordinary."""
-        self._append({"kind": "event", "step": step, "text": text})
+        self._append({"kind": "event", "step": step, "text": without_secrets(text)})
 
     def close(self) -> None:
-        """Close the file; a second call does nothing."""
-        if self._file is not None:
-            self._file.close()
-            self._file = None
+        """Close the file; a second call does nothing. OSError where lines are lost with it."""
+        if self._file is None:
+            return
+        file, self._file = self._file, None
+        with file:
+            self._write_to(file)
 
     def _append(self, line: dict[str, object]) -> None:
         assert self._file is not None, "start() comes first"
@@ -63,8 +75,20 @@ class JsonlTracker:
             name: None if isinstance(value, float) and not math.isfinite(value) else value
             for name, value in line.items()
         }
-        self._file.write(json.dumps(finite, allow_nan=False).encode("ascii") + b"\n")
-        self._file.flush()
+        self._waiting += json.dumps(finite, allow_nan=False).encode("ascii") + b"\n"
+        try:
+            self._write_to(self._file)
+        except OSError as error:
+            if len(self._waiting) > _MAX_WAITING_BYTES:
+                raise
+            if not self._has_warned:
+                self._has_warned = True
+                _log.warning("%s does not grow (%s): its lines wait in memory", FILE_NAME, error.strerror)
+
+    def _write_to(self, file: RawIOBase) -> None:
+        while self._waiting:
+            # a disk that is nearly full takes a part
+            self._waiting = self._waiting[file.write(self._waiting) or 0 :]
 
 
 def _take_back(path: Path, resume_step: int) -> tuple[int, int]:

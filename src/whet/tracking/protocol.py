@@ -1,4 +1,5 @@
-"""What a tracker is: four methods, called by the loop in this order and never from another thread."""
+"""What a tracker is: four methods, called in this order and by one thread; for all but metrics.jsonl not the one that
+trains (background.py), so that they may wait for disks and servers."""
 
 from __future__ import annotations
 
@@ -22,7 +23,7 @@ class TrackedRun:
 
 
 class Tracker(Protocol):
-    """Receives what the run measures. May raise OSError or ImportError: then it is switched off, the run goes on."""
+    """Receives what the run measures. What it raises switches it off; the run goes on."""
 
     def start(self, run: TrackedRun) -> None:
         """Open files or connections; on resume, void everything after `run.resume_step`."""

@@ -47,6 +47,7 @@ class TensorboardTracker:
         """One scalar per entry of STEP_TAGS."""
         for tag, field in STEP_TAGS.items():
             self._scalar(tag, getattr(record, field), record.step)
+        self._flush()
 
     def log_eval(self, step: int, metrics: Mapping[str, float]) -> None:
         """`eval/<name>` for every metric, and `eval/perplexity` = exp(loss) where it is not one of them."""
@@ -54,12 +55,18 @@ class TensorboardTracker:
             self._scalar(f"eval/{name}", value, step)
         if "loss" in metrics and "perplexity" not in metrics:
             self._scalar("eval/perplexity", _perplexity(metrics["loss"]), step)
+        self._flush()
 
     def close(self) -> None:
         """Flush and close the event file; a second call does nothing."""
         if self._writer is not None:
             self._writer.close()
             self._writer = None
+
+    def _flush(self) -> None:
+        """A run that is killed lacks no step that it took: what was tracked of later ones is void anyway."""
+        assert self._writer is not None, "start() comes first"
+        self._writer.flush()
 
     def _scalar(self, tag: str, value: float, step: int) -> None:
         assert self._writer is not None, "start() comes first"

@@ -1,4 +1,7 @@
-"""All trackers of a run behind one: metrics.jsonl always, others by name, and none of them can stop the run."""
+"""All trackers of a run behind one: metrics.jsonl always and at once, others by name and in the background.
+
+None of them can stop the run or slow it down.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 
 from whet.errors import RecipeError
+from whet.tracking.background import BackgroundTracker
 from whet.tracking.jsonl import JsonlTracker
 from whet.tracking.protocol import TrackedRun, Tracker
 from whet.tracking.tensorboard import TensorboardTracker
@@ -20,7 +24,7 @@ _log = logging.getLogger(__name__)
 
 
 class TrackerGroup:
-    """Itself a Tracker: passes every call on; a member that raises OSError or ImportError is switched off.
+    """Itself a Tracker: passes every call on; a member that raises OSError is switched off.
 
     Switching off costs one warning and one event line in metrics.jsonl. A step is never lost for the others.
     """
@@ -31,7 +35,7 @@ class TrackerGroup:
             raise RecipeError(f"unknown tracker {unknown[0]!r}", mend=f"use one of {', '.join(sorted(TRACKERS))}")
         self._jsonl = JsonlTracker()
         self._members: dict[str, Tracker] = {"jsonl": self._jsonl}
-        self._members |= {name: TRACKERS[name]() for name in names if name != "jsonl"}
+        self._members |= {name: BackgroundTracker(TRACKERS[name]()) for name in names if name != "jsonl"}
         self._step: int | None = None
 
     def start(self, run: TrackedRun) -> None:
@@ -68,7 +72,7 @@ class TrackerGroup:
     def _guarded(self, name: str, call: Callable[[Tracker], None]) -> None:
         try:
             call(self._members[name])
-        except (OSError, ImportError) as error:
+        except OSError as error:
             del self._members[name]
             sentence = f"tracker {name} is switched off: {error}"
             _log.warning(sentence)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from whet.train.incidents import Incident
 from whet.types import StepRecord
 
 if TYPE_CHECKING:
@@ -55,10 +56,13 @@ class Callback(Protocol):
     """
 
     name: str
+    changes_weights: bool
+    """whether `after_step` does; such a callback hears of a step again that is made again after the run went back"""
 
     def on_start(self, run: Training, step: int) -> None: ...
     def after_step(self, record: StepRecord) -> Requests: ...
     def on_event(self, step: int, text: str) -> None: ...
+    def on_incident(self, incident: Incident) -> None: ...
     def on_evaluated(self, record: EvalRecord) -> None: ...
     def on_checkpoint_saved(self, step: int, folder: Path) -> None: ...
     def on_error(self, error: BaseException) -> None: ...
@@ -71,12 +75,14 @@ class QuietCallback:
     """A callback that does nothing; the others override what they need."""
 
     name = "quiet"
+    changes_weights = False
 
     def on_start(self, run: Training, step: int) -> None: ...
     def after_step(self, record: StepRecord) -> Requests:
         return Requests()
 
     def on_event(self, step: int, text: str) -> None: ...
+    def on_incident(self, incident: Incident) -> None: ...
     def on_evaluated(self, record: EvalRecord) -> None: ...
     def on_checkpoint_saved(self, step: int, folder: Path) -> None: ...
     def on_error(self, error: BaseException) -> None: ...
@@ -104,10 +110,21 @@ class Callbacks:
             requests |= c.after_step(record)
         return requests
 
+    def step_again(self, record: StepRecord) -> None:
+        """A step that was told before is made again, to the same bits: only what changes weights has a part in it."""
+        for c in self._all:
+            if c.changes_weights:
+                c.after_step(record)
+
     def on_event(self, step: int, text: str) -> None:
         """A callback did something worth a line in metrics.jsonl; the others are told."""
         for c in self._all:
             c.on_event(step, text)
+
+    def on_incident(self, incident: Incident) -> None:
+        """The run has mended something by itself; all ranks tell theirs, of what all had a part in."""
+        for c in self._all:
+            c.on_incident(incident)
 
     def on_evaluated(self, record: EvalRecord) -> None:
         for c in self._all:

@@ -23,14 +23,17 @@ from whet.checkpoint.manifest import NAME
 from whet.checkpoint.names import weight_shards
 from whet.checkpoint.save import storage_error, write_files
 from whet.errors import NonFiniteError
+from whet.json_text import read_json
 from whet.models.adapters import FULL_WEIGHTS
 from whet.models.load import LoadedModel
 from whet.models.weight_files import list_tensors, read_tensor, write_sharded
 from whet.parallel import watch
 from whet.recipe.measured import PREFIX
+from whet.report.run_folder import finite
 from whet.tracking.jsonl import FILE_NAME as METRICS
 from whet.train.bottleneck import Passes, bottleneck, split
 from whet.train.folder import SUMMARY, write_json
+from whet.train.incidents import read_incidents, sentences
 from whet.train.laps import PARTS
 from whet.train.loop import Training
 
@@ -134,7 +137,7 @@ def write_summary(
 
     `final_step` is the step of the final weights, if there are any.
     """
-    plan, totals = training.plan, _read_totals(run_folder / METRICS)
+    plan, totals = training.plan, read_totals(run_folder / METRICS)
     # in no line yet: the wait for the last checkpoint
     rest = training.laps.take(0.0)
     parts = {name: seconds + rest[f"{name}_seconds"] for name, seconds in totals.parts.items()}
@@ -147,6 +150,7 @@ def write_summary(
     peak = peak_memory_bytes(training.device)
     memory = _memory_sentence(plan.predicted_memory_bytes, peak, training.device)
     straggler = training.pace.sentence(watch.host_of)
+    incidents = sentences(read_incidents(run_folder))
     document = {
         "status": status,
         "steps": steps,
@@ -156,7 +160,8 @@ def write_summary(
         "tokens_per_second": totals.num_tokens / totals.seconds if totals.seconds else None,
         "last_train_loss": totals.last_loss,
         **ended,
-        "sentences": [*ended["sentences"], *(each for each in (where_time_went, straggler, memory) if each)],
+        "sentences": [*filter(None, (*ended["sentences"], where_time_went, straggler, memory)), *incidents],
+        "incidents": incidents,
         "bottleneck": where_time_went,
         "seconds_by_part": by_part,
         "startup_seconds": dict(training.startup_seconds),
@@ -182,21 +187,31 @@ class _Totals:
     """seconds of each part of the steps"""
 
 
-def _read_totals(path: Path) -> _Totals:
+def read_totals(path: Path) -> _Totals:
+    """What the log adds up to. A damaged line, or a value that is no number, counts as nothing: the run did end."""
     totals = _Totals()
-    for line in path.read_text(encoding="utf-8").splitlines():
-        record = json.loads(line)
-        if record["kind"] == "eval":
-            totals.evaluation_seconds += record.get("seconds", 0.0)
-        if record["kind"] != "step":
+    for line in path.read_bytes().splitlines():
+        record = _record_of(line)
+        seconds = finite(record.get("seconds")) or 0.0
+        if record.get("kind") == "eval":
+            totals.evaluation_seconds += seconds
+        if record.get("kind") != "step":
             continue
-        totals.seconds += record["seconds"]
-        totals.num_tokens += record["num_tokens"]
+        totals.seconds += seconds
+        totals.num_tokens += int(finite(record.get("num_tokens")) or 0)
         totals.num_steps += 1
-        totals.last_loss = record["loss"]
+        totals.last_loss = finite(record.get("loss"))
         for name in PARTS:
-            totals.parts[name] += record.get(f"{name}_seconds", 0.0)
+            totals.parts[name] += finite(record.get(f"{name}_seconds")) or 0.0
     return totals
+
+
+def _record_of(line: bytes) -> dict[str, Any]:
+    try:
+        record = read_json(line)
+    except ValueError:
+        return {}
+    return record if isinstance(record, dict) else {}
 
 
 def _best_and_last(training: Training, steps: int, final_step: int | None) -> dict[str, Any]:

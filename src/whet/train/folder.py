@@ -8,33 +8,30 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from whet import cache
 from whet.atomic import remove, write_text
 from whet.checkpoint.lock import NAME as LOCK
 from whet.checkpoint.lock import locked
 from whet.checkpoint.manifest import NAME as MANIFEST
+from whet.checkpoint.names import list_steps
 from whet.errors import RecipeError, StorageError
 from whet.estimate.disk import run_bytes
+from whet.json_text import read_json
 from whet.models.families import find_shape, num_adapter_parameters, num_parameters
+from whet.parallel.status import FOLDER as STATUS_FOLDER
 from whet.recipe import load_recipe
-from whet.recipe.measured import best_name, measured_names
 from whet.recipe.schema import Recipe
+from whet.train.changes import Change, recipe_changes, settle
 
 RECIPE = "recipe.yaml"
 SUMMARY = "summary.json"
-# These may change between an interrupted run and its continuation: no weight depends on them. So may `evaluate`,
-# but for the set that decides what is best.
-FREE_TO_CHANGE = (
-    "tracking", "train.keep", "train.threads", "output", "name",
-    # how a step is computed, up to rounding
-    "batch.micro_size", "train.memory_gb", "train.recompute", "train.loss_head", "train.compile", "parallel",
-)  # fmt: skip
-_DECIDES = ("source", "max_new_tokens", "temperature", "top_p", "stop", "judge", "every", "max_rows")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +40,8 @@ class Found:
 
     is_finished: bool
     summary: dict[str, Any]
+    fault: str = ""
+    """what is wrong with the final files of a run that had finished"""
 
 
 def needed_bytes(recipe: Recipe) -> int:
@@ -59,12 +58,15 @@ def needed_bytes(recipe: Recipe) -> int:
 
 def check_writable(folder: Path, *, needed_bytes: int) -> None:
     """Create `folder` and prove that it takes files and has room; StorageError otherwise. Takes milliseconds."""
-    probe = folder / f".probe.{os.getpid()}"
+    probe: str | None = None
     try:
         if folder.is_symlink():
             raise StorageError("is a symbolic link", where=str(folder), mend="name the real folder as `output`")
         folder.mkdir(parents=True, exist_ok=True)
-        probe.write_bytes(b"whet")
+        refuse_links(folder)
+        descriptor, probe = tempfile.mkstemp(prefix=".probe.", dir=folder)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(b"whet")
     except UnicodeEncodeError as error:
         raise StorageError(
             "the locale of this session cannot write this name",
@@ -79,9 +81,22 @@ def check_writable(folder: Path, *, needed_bytes: int) -> None:
         ) from error
     finally:
         # also after a full disk, which lets the file be created but not filled
-        with suppress(OSError, UnicodeEncodeError):
-            probe.unlink()
+        with suppress(OSError):
+            if probe is not None:
+                Path(probe).unlink()
     refuse_no_room(folder, on=folder, needed_bytes=needed_bytes)
+
+
+def refuse_links(folder: Path) -> None:
+    """StorageError where something in the run folder is a symbolic link: writing there would change another's file."""
+    for place in (folder, folder / STATUS_FOLDER):
+        links = [entry.path for entry in os.scandir(place) if entry.is_symlink()] if place.is_dir() else []
+        if links:
+            raise StorageError(
+                "is a symbolic link, which is not followed",
+                where=min(links),
+                mend="remove the link, or choose another `output`",
+            )
 
 
 def refuse_no_room(folder: Path, *, on: Path, needed_bytes: int) -> None:
@@ -95,25 +110,59 @@ def refuse_no_room(folder: Path, *, on: Path, needed_bytes: int) -> None:
         )
 
 
-def look(folder: Path) -> Found:
-    """What an earlier run left in `folder`."""
-    summary: dict[str, Any] = {}
-    if (folder / SUMMARY).is_file():
-        try:
-            summary = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise StorageError(f"cannot be read: {error}", where=str(folder / SUMMARY), mend="remove it") from error
-    is_finished = summary.get("status") == "finished" and _has_final_files(folder)
-    return Found(is_finished=is_finished, summary=summary)
-
-
-def _has_final_files(folder: Path) -> bool:
-    """Whether every file that the finished run listed in its manifest is still there."""
+def read_summary(folder: Path) -> dict[str, Any]:
+    """summary.json, empty where there is none yet; StorageError when it is damaged."""
+    if not (folder / SUMMARY).is_file():
+        return {}
     try:
-        listed = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["sha256"]
-    except (OSError, ValueError, KeyError):
-        return False
-    return all((folder / name).is_file() for name in listed)
+        return dict(read_json((folder / SUMMARY).read_bytes()))
+    except (OSError, ValueError, TypeError) as error:
+        raise StorageError(
+            f"cannot be read: {error}",
+            where=str(folder / SUMMARY),
+            mend="remove it and give the same command again: it is written anew from the newest checkpoint",
+        ) from error
+
+
+def look(folder: Path) -> Found:
+    """What an earlier run left in `folder`, its final files held against their sums."""
+    summary = read_summary(folder)
+    if summary.get("status") != "finished":
+        return Found(is_finished=False, summary=summary)
+    fault = _fault_of_final_files(folder)
+    return Found(is_finished=not fault, summary=summary, fault=fault)
+
+
+def _fault_of_final_files(folder: Path) -> str:
+    """The first file of the finished run's manifest that is not what was written; empty where all are."""
+    if not (folder / RECIPE).is_file():
+        return f"{RECIPE} is missing"
+    try:
+        listed = {str(name): digest for name, digest in read_json((folder / MANIFEST).read_bytes())["sha256"].items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return f"{MANIFEST} is missing or damaged"
+    for name, digest in listed.items():
+        if Path(name).name != name or not (folder / name).is_file():
+            return f"{name} is missing"
+        if cache.sha256_of(folder / name) != digest:
+            return f"{name} was changed or damaged (SHA-256 differs)"
+    return ""
+
+
+def tell_fault(folder: Path, found: Found, say: Callable[[str], None]) -> None:
+    """Say what became of the final files of a run that had finished, before they are written again.
+
+    StorageError when there is no checkpoint to write them from: the run would train anew from its beginning.
+    """
+    if not found.fault:
+        return
+    if not list_steps(folder):
+        raise StorageError(
+            f"the run had finished, but {found.fault}, and no checkpoint is left to write it again",
+            where=str(folder),
+            mend="restore the file, or start anew with --fresh (what is there is moved aside)",
+        )
+    say(f"the run had finished, but {found.fault}: the final files are written again from the newest checkpoint")
 
 
 def set_aside(folder: Path) -> Path | None:
@@ -141,23 +190,28 @@ def set_aside(folder: Path) -> Path | None:
     return target
 
 
-def refuse_other_recipe(folder: Path, recipe: Recipe) -> None:
-    """RecipeError with the differences when `folder` was made with a recipe that trains other weights."""
+def refuse_other_recipe(folder: Path, recipe: Recipe, *, is_accepting: bool = False) -> None:
+    """RecipeError with the differences when `folder` was made with a recipe that trains other weights.
+
+    Those that are accepted pass here; they are told and recorded where the run goes on (train/inputs.py).
+    """
+    settle(changed_settings(folder, recipe), where=str(folder), is_accepting=is_accepting)
+
+
+def changed_settings(folder: Path, recipe: Recipe) -> list[Change]:
+    """Settings on which weights depend that were others when the run in `folder` began or was last continued."""
     path = folder / RECIPE
     if not path.is_file():
-        return
-    before, now = (_flat(asdict(each) | {"evaluate": _deciding_set(each)}) for each in (load_recipe(path), recipe))
-    changed = [
-        f"  {key}: {before.get(key)!r} then, {now.get(key)!r} now"
-        for key in sorted(before.keys() | now.keys())
-        if before.get(key) != now.get(key) and not any(key == f or key.startswith(f"{f}.") for f in FREE_TO_CHANGE)
-    ]
-    if changed:
-        raise RecipeError(
-            "this folder holds a run with other settings:\n" + "\n".join(changed),
-            where=str(folder),
-            mend="undo the change, choose another `output`, or start anew with --fresh (the old run is moved aside)",
-        )
+        return []
+    try:
+        before = load_recipe(path)
+    except RecipeError as error:
+        raise StorageError(
+            f"the recipe that the run was made with cannot be read: {error.what}",
+            where=str(path),
+            mend="copy recipe.yaml from the run's newest checkpoint to its place, or start anew with --fresh",
+        ) from error
+    return recipe_changes(before, recipe)
 
 
 def describe_other_ranks(folder: Path, recipe: Recipe) -> str | None:
@@ -168,30 +222,6 @@ def describe_other_ranks(folder: Path, recipe: Recipe) -> str | None:
     before, now = (asdict(each.parallel) for each in (load_recipe(path), recipe))
     changed = [f"parallel.{key} {before[key]} then, {now[key]} now" for key in now if before[key] != now[key]]
     return f"continuing on other ranks: {', '.join(changed)}" if changed else None
-
-
-def _deciding_set(recipe: Recipe) -> dict[str, Any]:
-    """What decides the values of `train.best_metric`, where an evaluation set gives them."""
-    name = best_name(recipe)
-    dataset = measured_names(recipe)[name].dataset if name is not None else None
-    return {
-        entry.name: {key: value for key, value in asdict(entry).items() if key in _DECIDES}
-        for entry in recipe.evaluate
-        if entry.name == dataset
-    }
-
-
-def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
-    if isinstance(value, Mapping):
-        items: list[tuple[Any, Any]] = list(value.items())
-    elif isinstance(value, (list, tuple)):
-        items = list(enumerate(value))
-    else:
-        return {prefix: value}
-    flat: dict[str, Any] = {}
-    for key, child in items:
-        flat |= _flat(child, f"{prefix}.{key}" if prefix else str(key))
-    return flat
 
 
 def begin(folder: Path, recipe_yaml: str) -> None:

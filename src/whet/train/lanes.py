@@ -8,7 +8,7 @@ order of the passes, so results do not depend on which lane is faster.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from functools import partial
 
 import torch
@@ -40,29 +40,35 @@ class Lanes:
     ) -> Iterator[Tensor]:
         """Each pass's loss, in order; after the last one every parameter has the sum of the gradients in `grad`.
 
-        No more passes are in memory than there are lanes. The seconds of the lanes count once for all of them.
+        No more passes are in memory than there are lanes; after an error none is left. The seconds of the lanes count
+        once for all of them.
         """
         if self._pool is None:
             limit = partial(torch.set_num_threads, self._threads_per_lane)
             self._pool = ThreadPoolExecutor(self._num_lanes, "lane", limit)
         waiting: list[Future[tuple[Tensor, list[Tensor | None], Laps]]] = []
         rest = iter(batches)
-        while True:
-            while len(waiting) < self._num_lanes and (batch := next(rest, None)) is not None:
-                waiting.append(self._pool.submit(_one_pass, batch, backward, parameters))
-            if not waiting:
-                return
-            loss, gradients, own_laps = waiting.pop(0).result()
-            laps.add(own_laps, share=1 / self._num_lanes)
-            for parameter, gradient in zip(parameters, gradients, strict=True):
-                if gradient is not None:
-                    # laid out as its parameter, which a fused AdamW takes for granted
-                    parameter.grad = (
-                        torch.empty_like(parameter).copy_(gradient)
-                        if parameter.grad is None
-                        else parameter.grad.add_(gradient)
-                    )
-            yield loss
+        try:
+            while True:
+                while len(waiting) < self._num_lanes and (batch := next(rest, None)) is not None:
+                    waiting.append(self._pool.submit(_one_pass, batch, backward, parameters))
+                if not waiting:
+                    return
+                loss, gradients, own_laps = waiting.pop(0).result()
+                laps.add(own_laps, share=1 / self._num_lanes)
+                for parameter, gradient in zip(parameters, gradients, strict=True):
+                    if gradient is not None:
+                        # laid out as its parameter, which a fused AdamW takes for granted
+                        parameter.grad = (
+                            torch.empty_like(parameter).copy_(gradient)
+                            if parameter.grad is None
+                            else parameter.grad.add_(gradient)
+                        )
+                yield loss
+        finally:
+            for future in waiting:
+                future.cancel()
+            wait(waiting)
 
 
 def _one_pass(

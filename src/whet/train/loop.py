@@ -5,7 +5,6 @@ What differs between them are the objects that `run.py` builds; nothing here ask
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -20,7 +19,6 @@ from whet import allocator
 from whet.data.packing import to_device
 from whet.data.sampler import Order
 from whet.data.step_rows import StepRows, read_step
-from whet.errors import NonFiniteError
 from whet.kernels.dropout import DropoutState
 from whet.models.adapters import Trainables
 from whet.optim.clip import clip_gradients
@@ -30,15 +28,18 @@ from whet.parallel.env import Env
 from whet.parallel.mesh import Layout
 from whet.parallel.wrap import Sharding
 from whet.recipe.schema import Optim
+from whet.shortage import release
 from whet.train.best import Best
 from whet.train.callbacks import Callbacks, Requests
 from whet.train.fixed_order import fixed_order
+from whet.train.guard import Guard
 from whet.train.held_out import is_due, measure
-from whet.train.lanes import Backward, Lanes
+from whet.train.lanes import Lanes
 from whet.train.laps import Laps
 from whet.train.loss import LossModel
 from whet.train.pace import Pace
 from whet.train.prefetch import Prefetch
+from whet.train.room import PassSize, Room, ShortageError
 from whet.train.saves import Saves
 from whet.train.signals import StopRequest
 from whet.train.step_sums import add_up
@@ -84,6 +85,10 @@ class Training:
     """parameters that ranks which share layers hold in parts"""
     lanes: Lanes | None = None
     """runs several passes at a time; None = one after the other"""
+    guard: Guard = field(default_factory=Guard)
+    """judges every step before its update"""
+    room: Room = field(default_factory=Room)
+    """how finely passes are cut so that they fit into memory"""
     laps: Laps = field(default_factory=Laps)
     """where the time of a step goes"""
     pace: Pace = field(default_factory=Pace)
@@ -100,6 +105,8 @@ class Training:
             self.plan,
             step,
             rank=self.layout.data_rank,
+            num_parts=self.room.at(step).num_parts,
+            left_out=self.guard.left_out(step),
             is_pinned=self.device.type == "cuda",
             fills_turns=self.layout.is_sharded,
         )
@@ -116,11 +123,12 @@ def train(run: Training, *, first_step: int, stop: StopRequest) -> int:
         # patience is looked at here, so that a run that was killed after its last step does not go on when continued
         while done < plan.total_steps and not run.best.is_out_of_patience:
             asked = replace(asked, is_writing=run.saves.is_writing())
-            record, agreed = train_step(run, done, asked=asked, stop=stop, rows=rows)
-            done = record.step
-            if not agreed.is_writing:
-                run.saves.advance()
-            asked = run.callbacks.after_step(record)
+            record, agreed = run.guard.step(run, done, train_step, asked, stop, rows)
+            done += 1
+            with run.laps("save"):
+                run.saves.keep_up(done, is_writing=agreed.is_writing, save_every=plan.save_every)
+            if record is not None:
+                asked = run.callbacks.after_step(record)
 
             measured = measure(run, done, is_asked=agreed.evaluate)
             improved = measured is not None and run.best.note(measured)
@@ -146,42 +154,43 @@ def train(run: Training, *, first_step: int, stop: StopRequest) -> int:
 
 # docs: start-step
 def train_step(
-    run: Training, step: int, *, asked: Requests, stop: StopRequest, rows: Callable[[int], StepRows] | None = None
-) -> tuple[StepRecord, Requests]:
+    run: Training, step: int, *, asked: Requests, stop: StopRequest, rows: Callable[[int], StepRows] | None = None,
+    started: float | None = None,
+) -> tuple[StepRecord | None, Requests]:  # fmt: skip
     """One optimizer step: every micro-batch's summed loss over the taught tokens of the whole step, then the update.
 
     The number of taught tokens is known to every rank before the first forward pass, because the order of samples
     is global; so loss and gradient do not depend on the micro-batch split or on the number of ranks. `rows` gives
     what a step trains on; without it they are read now. A GPU is waited for once, for all numbers before the update.
+    Where a rank runs out of memory, all begin the step anew with smaller passes; `started`: when they first began it.
     """
-    started, laps = time.monotonic(), run.laps
+    started, laps = started or time.monotonic(), run.laps
     plan, parameters = run.plan, run.trainables.with_gradients
     with laps("data"):
         taken = (rows or run.rows)(step)
+        if taken.num_parts != run.room.at(step).num_parts:
+            taken = run.rows(step)  # they were read ahead, before memory ran out
+    if not taken.num_taught:  # the guard has left out all of its samples: the step is passed over
+        return None, Requests(is_writing=True)
 
-    run.model.train()
-    run.optimizer.zero_grad(set_to_none=True)
-    nll = torch.zeros((), dtype=torch.float64, device=run.device)
-    one_pass = partial(_one_pass, run, step, taken.num_taught)
-    for nll_sum in _passes(run, taken.batches, one_pass, parameters):
-        nll += nll_sum
-        if run.device.type == "cpu":
-            allocator.trim_near(plan.predicted_memory_bytes)
+    nll, shortage = _add_up_passes(run, taken, parameters)
 
     with laps("communication"):
-        asks = [asked.save, asked.evaluate, asked.stop or stop.is_set, asked.is_writing]
+        asks = [shortage is not None, asked.save, asked.evaluate, asked.stop or stop.is_set, asked.is_writing]
         own = _on_device([*asks, *run.pace.slots()], run.device)
         numbers = add_up(parameters, run.split, run.layout, nll=nll, own=own)
     with laps("optimizer"), awaited():
         norm = clip_gradients(parameters, run.optim.max_grad_norm, squares=numbers[:1], split=run.split)
         of_all = torch.cat([norm[None].double(), numbers[1:]]).tolist()
-        grad_norm, nll_total, save, evaluate, stop_now, writing, *seconds_of_ranks = of_all
+        grad_norm, nll_total, num_short, save, evaluate, stop_now, writing, *seconds_of_ranks = of_all
+    if num_short:
+        run.room.cut_smaller(run, step, shortage)
+        return train_step(run, step, asked=asked, stop=stop, started=started)
     run.pace.heard(seconds_of_ranks)
     loss = nll_total / taken.num_taught
-    if not (math.isfinite(loss) and math.isfinite(grad_norm)):
-        raise _non_finite(step, loss, grad_norm, taken.sample_ids)
+    run.guard.check(run, taken, loss, grad_norm)
 
-    with laps("optimizer"):
+    with laps("optimizer"), run.room.explained(f"the update of step {step + 1}"):
         lr = lr_at(step, run.optim, total_steps=plan.total_steps, warmup_steps=plan.warmup_steps)
         for group in run.optimizer.param_groups:
             group["lr"] = lr * group.get("lr_scale", 1.0)
@@ -206,6 +215,29 @@ def train_step(
     return record, agreed
 
 
+def _add_up_passes(run: Training, taken: StepRows, parameters: Sequence[Tensor]) -> tuple[Tensor, PassSize | None]:
+    """The summed loss of this rank, with the gradients of its passes added up in the parameters.
+
+    Where there was no memory for a pass, which one, and nothing is left of the others.
+    """
+    run.model.train()
+    run.optimizer.zero_grad(set_to_none=True)
+    run.room.note(taken.batches)
+    nll = torch.zeros((), dtype=torch.float64, device=run.device)
+    try:
+        for nll_sum in _passes(run, taken, parameters):
+            nll += nll_sum
+            if run.device.type == "cpu":
+                allocator.trim_near(run.plan.predicted_memory_bytes)
+    except ShortageError as error:
+        size = error.size
+    else:
+        return nll, None
+    run.optimizer.zero_grad(set_to_none=True)
+    release()
+    return torch.zeros_like(nll), size
+
+
 def _one_pass(
     run: Training, step: int, num_taught: int, in_memory: PackedBatch, laps: Laps, backward: Callable[[Tensor], None]
 ) -> Tensor:
@@ -223,25 +255,16 @@ def _one_pass(
 # docs: end-step
 
 
-def _passes(
-    run: Training, batches: Sequence[PackedBatch], one_pass: Backward, parameters: Sequence[Tensor]
-) -> Iterator[Tensor]:
+def _passes(run: Training, taken: StepRows, parameters: Sequence[Tensor]) -> Iterator[Tensor]:
     """The loss of each pass, with the gradients added up in the parameters: one after the other, or in lanes."""
-    if run.lanes is None:
-        return (one_pass(batch, run.laps, Tensor.backward) for batch in run.sharding.in_turn(batches))
-    return run.lanes.run(batches, one_pass, parameters, run.laps)
+    whole = partial(_one_pass, run, taken.step, taken.num_taught)
+    one_pass = run.room.watched(whole, may_fail_alone=run.layout.mesh is None)
+    if run.lanes is None or run.room.at(taken.step).is_single:
+        return (one_pass(batch, run.laps, Tensor.backward) for batch in run.sharding.in_turn(taken.batches))
+    return run.lanes.run(taken.batches, one_pass, parameters, run.laps)
 
 
 def _on_device(values: Sequence[float], device: torch.device) -> Tensor:
     """float64 [N]; a copy to a GPU starts here and is not waited for."""
     in_memory = torch.tensor(values, dtype=torch.float64, pin_memory=device.type == "cuda")
     return in_memory.to(device, non_blocking=True)
-
-
-def _non_finite(step: int, loss: float, grad_norm: float, sample_ids: Sequence[str]) -> NonFiniteError:
-    shown = ", ".join(sample_ids[:4]) + (" ..." if len(sample_ids) > 4 else "")
-    return NonFiniteError(
-        f"step {step + 1}: loss {loss}, gradient norm {grad_norm}; stopped before the update",
-        where=f"samples {shown}",
-        mend="look at these rows, lower optim.lr, or continue from the last checkpoint with another seed",
-    )

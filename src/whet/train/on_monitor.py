@@ -6,13 +6,16 @@ import sys
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO, cast
 
+from whet.errors import StorageError
 from whet.parallel.env import Env
 from whet.recipe.schema import Recipe
+from whet.streams import Lasting
 from whet.tracking import TrackedRun, TrackerGroup
 from whet.train.best import Best
 from whet.train.callbacks import EvalRecord, QuietCallback, Requests
+from whet.train.incidents import Incident, append_incident
 from whet.types import RunPlan, StepRecord
 
 if TYPE_CHECKING:
@@ -64,13 +67,26 @@ class Monitor(QuietCallback):
         if self._is_main:
             self._trackers.log_event(step, text)
 
+    def on_incident(self, incident: Incident) -> None:
+        if not self._is_main:
+            return
+        self._tell(incident.text)
+        self._trackers.log_event(incident.step, incident.text)
+        try:
+            append_incident(self._run.folder, incident)
+        except StorageError as error:  # a full disk stops a run where it matters: at a checkpoint
+            self._trackers.log_event(incident.step, f"an incident was not kept: {error.what}")
+
     def on_evaluated(self, record: EvalRecord) -> None:
         if not self._is_main:
             return
         self._trackers.log_eval(record.step, {**record.metrics, "seconds": record.seconds})
         numbers = [text for name, value in record.metrics.items() if (text := _in_words(name, value))]
         best = "  (best so far)" if self._best is not None and self._best.step == record.step else ""
-        text = f"step {record.step}  {'  '.join(numbers)}{best}"
+        self._tell(f"step {record.step}  {'  '.join(numbers)}{best}")
+
+    def _tell(self, text: str) -> None:
+        """A sentence for people, above the bar where there is one."""
         if self._progress and sys.stdout.isatty():
             self._progress.print_above(text)
         else:
@@ -105,7 +121,7 @@ class _Bar:
 
         self._bar = Progress(
             TextColumn("training"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"),
-            console=Console(stderr=True),
+            console=Console(file=cast("TextIO", Lasting())),
         )  # fmt: skip
         self._task = self._bar.add_task("", total=None)
 

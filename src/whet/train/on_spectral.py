@@ -28,6 +28,7 @@ class Spectral(QuietCallback):
     """Refactors the adapter after the steps that `recipe.cadence` names; each time one event says what it did."""
 
     name = "spectral"
+    changes_weights = True
 
     def __init__(self, settings: schema.Callback) -> None:
         self._settings = settings

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from functools import partial
 from types import TracebackType
 
@@ -47,6 +47,16 @@ class Prefetch:
         assert rows.step == step, f"rows of step {rows.step} in place of {step}"
         self._read_one_more()
         return rows
+
+    def go_to(self, steps: Iterable[int]) -> None:
+        """Forget what was read ahead, errors included, and read `steps` from now on."""
+        for coming in self._coming:
+            coming.cancel()
+        wait(self._coming)
+        self._coming.clear()
+        self._steps = iter(steps)
+        for _ in range(NUM_AHEAD):
+            self._read_one_more()
 
     def _read_one_more(self) -> None:
         if (step := next(self._steps, None)) is not None:

@@ -27,15 +27,19 @@ from whet.models.load import LoadedModel
 from whet.parallel.env import Env
 from whet.parallel.reduce import broadcast_text
 from whet.parallel.smoke import Smoke
+from whet.recipe.measured import chosen_on_verdict_rows
 from whet.recipe.resolve import derive_accumulation, fixed_micro_batch
 from whet.recipe.schema import Data, Recipe
 from whet.train import memory_plan
-from whet.train.folder import refuse_other_recipe, write_json
+from whet.train.folder import write_json
 from whet.train.state import PLAN
 from whet.types import Ledger, RowStatus, RunPlan, TokenizedSet
 
 LEDGER = "ledger.json"
 QUARANTINE = "quarantine.jsonl"
+FOLLOWS_LENGTH = ("total_steps", "epochs", "warmup_steps", "save_every", "eval_every")
+"""of a plan: what changes with the number of steps"""
+_OF_ROWS = ("num_samples", "global_batch", "steps_per_epoch")
 
 
 def set_threads(requested: int | None, env: Env, device: torch.device, say: Callable[[str], None]) -> int:
@@ -56,13 +60,8 @@ def nothing_to_lock() -> Iterator[None]:
     yield
 
 
-def refuse_other_start(checkpoint: Checkpoint | None, recipe: Recipe, env: Env) -> None:
-    """RecipeError when `checkpoint` is another recipe's; StorageError on a rank that would begin elsewhere than rank 0.
-
-    The latter happens when each node has a disk of its own.
-    """
-    if checkpoint is not None:
-        refuse_other_recipe(checkpoint.folder, recipe)
+def refuse_other_start(checkpoint: Checkpoint | None, env: Env) -> None:
+    """StorageError on a rank that would begin elsewhere than rank 0: when each node has a disk of its own."""
     step = checkpoint.step if checkpoint else 0
     of_main = int(broadcast_text(str(step)))
     if step != of_main:
@@ -72,16 +71,33 @@ def refuse_other_start(checkpoint: Checkpoint | None, recipe: Recipe, env: Env) 
         )
 
 
+def say_if_flattered(recipe: Recipe, say: Callable[[str], None]) -> None:
+    """Say so when the rows that carry the verdict choose the weights too."""
+    if (name := chosen_on_verdict_rows(recipe)) is not None:
+        say(
+            f"{name}: its rows choose the weights and carry the verdict too, which so flatters; choose by a set of its "
+            "own, with role: other"
+        )
+
+
 def refuse_uneven_ranks(recipe: Recipe, env: Env) -> None:
     """RecipeError, before anything is read, where the ranks cannot share the global batch; says which numbers can."""
     num_data_ranks = max(1, env.world_size // recipe.parallel.tensor)
     derive_accumulation(recipe.batch, num_data_ranks, fixed_micro_batch(recipe.batch, num_data_ranks))
 
 
-def continued_plan(recipe: Recipe, now: RunPlan, saved: Mapping[str, Any]) -> RunPlan:
-    """The saved plan for today's ranks: what was decided stays decided, only the split of a step may differ."""
+def continued_plan(
+    recipe: Recipe, now: RunPlan, saved: Mapping[str, Any], *, is_changed: bool = False
+) -> RunPlan:  # fmt: skip
+    """The saved plan for today's ranks: what was decided stays decided, only the split of a step may differ.
+
+    With accepted changes (`is_changed`) the run is as long as it would be today, unless it was fitted to a time budget.
+    """
     known = {f.name for f in fields(RunPlan)}
     plan = RunPlan(**{k: v for k, v in saved.items() if k in known})
+    if is_changed:
+        names = _OF_ROWS if recipe.train.fit_seconds is not None else (*_OF_ROWS, *FOLLOWS_LENGTH)
+        plan = replace(plan, compute_dtype=now.compute_dtype, **{name: getattr(now, name) for name in names})
     for name in ("num_samples", "global_batch"):
         if getattr(plan, name) != getattr(now, name):
             raise RecipeError(f"{name} was {getattr(plan, name)} when the run began and is {getattr(now, name)} now")
@@ -103,7 +119,7 @@ def write_facts(
     """run_plan.json, environment.json, data.json, ledger.json and model.json of a run; bad rows in quarantine.jsonl."""
     write_json(run_folder / PLAN, asdict(plan))
     all_reduce = {"all_reduce": asdict(network)} if network is not None else {}
-    write_json(run_folder / "environment.json", _environment(plan, device) | all_reduce)
+    write_json(run_folder / "environment.json", environment(plan, device) | all_reduce)
     accounts = {"train": data.train} | ({"validation": data.validation} if data.validation else {})
     document: dict[str, Any] = {name: _account(tokens) for name, tokens in accounts.items()}
     write_json(run_folder / "data.json", document | {"notes": list(data.notes)})
@@ -139,7 +155,8 @@ def _account(tokens: TokenizedSet) -> dict[str, Any]:
     }
 
 
-def _environment(plan: RunPlan, device: torch.device) -> dict[str, Any]:
+def environment(plan: RunPlan, device: torch.device) -> dict[str, Any]:
+    """Versions, processor, threads and device of this process, for environment.json."""
     names = ("whet", "torch", "transformers", "peft", "tokenizers", "safetensors", "numpy")
     return {name: _version(name) for name in names} | {
         "python": platform.python_version(),

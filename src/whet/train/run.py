@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
-from whet.checkpoint.load import Checkpoint
 from whet.checkpoint.lock import locked
 from whet.checkpoint.retention import remove_leftovers
 from whet.data.pipeline import PreparedData, prepare
 from whet.data.sampler import Order, describe_packing, order_of
 from whet.data.shared_prefix import pays
-from whet.errors import InterruptedRunError, RecipeError, StorageError
+from whet.errors import InterruptedRunError
 from whet.evaluation.live import live_sets
 from whet.models.load import LoadedModel
 from whet.models.tokenizer import load_tokenizer
@@ -30,35 +29,40 @@ from whet.parallel.rank_files import RankFiles, begin, voice
 from whet.parallel.reduce import barrier, broadcast_text
 from whet.parallel.smoke import smoke_test
 from whet.parallel.status import is_relaunch
-from whet.recipe import dump_recipe
-from whet.recipe.measured import chosen_on_verdict_rows
 from whet.recipe.resolve import resolve
 from whet.recipe.schema import Recipe
+from whet.shortage import told_as_error
 from whet.train import finish, folder, memory_plan, on_monitor, preflight
 from whet.train.best import best_of
-from whet.train.callbacks import Callbacks
+from whet.train.callbacks import Callback, Callbacks
 from whet.train.chosen import chosen
 from whet.train.fit import measure_step_seconds, steps_that_fit
 from whet.train.frozen_base import DTYPE_NAMES, load_base
+from whet.train.guard import Guard
+from whet.train.inputs import Inputs
 from whet.train.lanes import Lanes
 from whet.train.laps import Laps
 from whet.train.loop import Training, train
+from whet.train.memory_advice import explain_shortage
 from whet.train.model_side import set_up_model, why_not_compiled
+from whet.train.on_continue import OnContinue
 from whet.train.on_watch import OnWatch
 from whet.train.pace import Pace
 from whet.train.placement import choose_layout
+from whet.train.room import Room
+from whet.train.saved_documents import read_plan
+from whet.train.savers import saver_of, saves_of
 from whet.train.saves import Saves
 from whet.train.signals import listening
-from whet.train.spread import spread_of
 from whet.train.startup import Startup
-from whet.train.state import PLAN, Saver
+from whet.train.state import INPUTS, Saver
 from whet.train.switch_point import with_switch_point
-from whet.train.together import newest_together, open_together
+from whet.train.together import choose_checkpoint
+from whet.train.verify import verify_resume
+from whet.train.witness import Witness
 from whet.types import RunPlan
 
 Say = Callable[[str], None]
-_FOLLOWS_LENGTH = ("total_steps", "epochs", "warmup_steps", "save_every", "eval_every")
-"""of a plan: what changes with the number of steps"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +73,14 @@ class Options:
     """move an earlier run in the folder aside and start anew"""
     resume: str | None = None
     """`auto`: there must be a checkpoint to continue from; a path: continue from that one; None: if there is one"""
+    accept_changes: bool = False
+    """go on with other inputs (recipe, data, base, versions) than the run was begun with, and record them"""
+    verify: bool = False
+    """before a run goes on, make a step again that it has made already and compare all bits"""
+    plan: Mapping[str, Any] | None = None
+    """the recorded plan of a run that is made anew"""
+    callbacks: tuple[Callback, ...] = ()
+    """in addition to the recipe's; they change no weight"""
     say: Say = print
     """where sentences for people go (rank 0 only)"""
     started: float | None = None
@@ -100,7 +112,7 @@ def run_recipe(recipe: Recipe, options: Options | None = None) -> Outcome:
     run_folder = Path(recipe.output)
     if is_relaunch(run_folder):
         # torchrun repeats the whole command when it restarts its ranks
-        options = replace(options, fresh=False, resume=None)
+        options = replace(options, fresh=False, resume=None, verify=False)
     started = time.monotonic()
     if env.is_main:
         folder.check_writable(run_folder, needed_bytes=folder.needed_bytes(recipe))
@@ -110,19 +122,24 @@ def run_recipe(recipe: Recipe, options: Options | None = None) -> Outcome:
     parallel_env.start(env, device, timeout_seconds=recipe.parallel.timeout_seconds, folder=run_folder)
     try:
         begin(options.files)
-        with locked(run_folder) if env.is_main else preflight.nothing_to_lock():
+        with locked(run_folder, say) if env.is_main else preflight.nothing_to_lock(), told_as_error():
             if env.is_main:
                 remove_leftovers(run_folder)
             found = folder.look(run_folder)
-            folder.refuse_other_recipe(run_folder, recipe)
+            folder.tell_fault(run_folder, found, say)
+            folder.refuse_other_recipe(run_folder, recipe, is_accepting=options.accept_changes)
             if (other := folder.describe_other_ranks(run_folder, recipe)) is not None:
                 say(other)
-            if found.is_finished and options.resume in (None, "auto"):
+            if (
+                found.is_finished
+                and options.resume in (None, "auto")
+                and not folder.changed_settings(run_folder, recipe)
+            ):
                 steps, was_finished = int(found.summary["steps"]), True
             else:
                 steps, was_finished = _train(recipe, options, env, device, run_folder, say), False
             if env.is_main:
-                for sentence in folder.look(run_folder).summary.get("sentences", ()):
+                for sentence in folder.read_summary(run_folder).get("sentences", ()):
                     say(sentence)
     except RuntimeError as error:
         raise_if_lost(error)
@@ -143,32 +160,34 @@ def _train(recipe: Recipe, options: Options, env: Env, device: torch.device, run
     startup = Startup(say, started=options.started)
     network = smoke_test(device, say)
     num_threads = preflight.set_threads(recipe.train.threads, env, device, say)
-    checkpoint = _choose_checkpoint(run_folder, options, env, say)
-    preflight.refuse_other_start(checkpoint, recipe, env)
+    checkpoint, ignored = choose_checkpoint(run_folder, options.resume, env, say)
+    preflight.refuse_other_start(checkpoint, env)
+    inputs = Inputs(checkpoint, is_accepting=options.accept_changes, say=say)
     torch.manual_seed(recipe.seed)  # torch's own first seed is another one in every process
     # rows first: what is wrong with them is said before gigabytes of weights are read
     text_side = load_tokenizer(recipe.model)
+    inputs.look_early(recipe, text_side.folder, base_folder=Path.cwd())
     data = prepare(recipe, text_side.tokenizer, end_ids=text_side.stop_ids, base_folder=Path.cwd(), say=say)
     startup.reached("rows")
     layout = choose_layout(recipe, env, device, text_side.folder, say)
     say(f"loading {recipe.model.id}")
     # what will lie in parts on several GPUs may not fit on one
     place = torch.device("cpu") if layout.mesh is not None else device
-    kept = checkpoint.document(PLAN).get("not_in_float8") if checkpoint else None
-    base = load_base(recipe, place, data.train.samples, kept=kept)
+    saved = read_plan(checkpoint) if checkpoint else options.plan
+    base = load_base(recipe, place, data.train.samples, kept=saved.get("not_in_float8") if saved else None)
     loaded = preflight.follow_template(base.loaded, recipe.data, data.template)
     startup.reached("model")
     order = order_of(recipe, data.train)
-    if (flattered := chosen_on_verdict_rows(recipe)) is not None:
-        say(f"{flattered}: its rows choose the weights and carry the verdict too, which so flatters; choose by a set "
-            "of its own, with role: other")  # fmt: skip
-
-    plan = _plan(recipe, env, layout, device, loaded, data, order, checkpoint, num_threads=num_threads, say=say)
+    plan = _plan(recipe, env, layout, device, loaded, data, order, saved, inputs, num_threads=num_threads, say=say)
     plan = replace(plan, not_in_float8=base.kept)
     for note in (*data.notes, describe_packing(order, plan.micro_batch, shares_prefix=plan.share_prefix)):
         say(note)
     monitor = on_monitor.Monitor(recipe, run_folder, env=env, say=say)
-    callbacks = Callbacks([startup, monitor, OnWatch(options.files), *chosen(recipe)])
+    acting = chosen(recipe)
+    continued = OnContinue(run_folder, ignored=ignored, changes=inputs.changes)
+    guard = Guard(recipe.train.guard, run_folder=run_folder, is_main=env.is_main)
+    told = (startup, monitor, OnWatch(options.files), Witness(run_folder, env), continued, guard)
+    callbacks = Callbacks([*told, *options.callbacks, *acting])
     training = build_training(
         recipe, plan, env, layout, device, loaded, data, order, callbacks, is_restored=checkpoint is not None
     )
@@ -177,29 +196,30 @@ def _train(recipe: Recipe, options: Options, env: Env, device: torch.device, run
         recipe, data, loaded, precision=partial(training.loss_model.precision, device.type), layout=layout,
         progress=monitor.answering,
     )  # fmt: skip
-    if recipe.train.fit_seconds is not None and checkpoint is None:
+    if recipe.train.fit_seconds is not None and saved is None:
         plan = _fit(recipe, training)
         say(f"{plan.measured_seconds_per_step:.2f} s per step: {plan.total_steps} steps fit the time budget")
-    saver = _saver(recipe, run_folder, training, plan, loaded, data)
-    saves = Saves(
-        saver.hold, run_folder=run_folder, env=env, callbacks=callbacks, is_spread=saver.spread is not None,
-        join=saver.join if saver.is_sharded else None,
-    )  # fmt: skip
-    training = replace(training, plan=plan, saves=saves, live=live, startup_seconds=startup.seconds)
+    saver = saver_of(recipe, run_folder, training, plan, loaded, data, inputs)
+    saves = saves_of(saver, training)
+    training = replace(training, plan=plan, saves=saves, live=live, guard=guard, startup_seconds=startup.seconds)
+    training.room.recall(run_folder, plan, is_main=env.is_main)
     first_step = saver.restore(checkpoint) if checkpoint else 0
+    if options.verify and checkpoint is not None:
+        verify_resume(training, saver, checkpoint, acting, say)
     barrier()  # every rank has looked into the folder; from here on rank 0 changes it
     if env.is_main:
         folder.begin(run_folder, saver.recipe_yaml)
         preflight.write_facts(run_folder, plan, data, loaded, device, network)
-    if env.is_main and checkpoint is not None:
-        saver.go_on_from(checkpoint, say)
+        folder.write_json(run_folder / INPUTS, saver.inputs)
+        if checkpoint is not None:
+            saver.go_on_from(checkpoint, say)
     say(f"{'continuing after' if first_step else 'training from'} step {first_step} of {plan.total_steps}")
     return _loop_and_finish(training, first_step, run_folder, loaded, saver, final=recipe.train.final)
 
 
 def _plan(
     recipe: Recipe, env: Env, layout: Layout, device: torch.device, loaded: LoadedModel, data: PreparedData,
-    order: Order, checkpoint: Checkpoint | None, *, num_threads: int, say: Say,
+    order: Order, saved: Mapping[str, Any] | None, inputs: Inputs, *, num_threads: int, say: Say,
 ) -> RunPlan:  # fmt: skip
     """The arithmetic of the run and what is measured once; a continued run keeps what its plan says."""
     plan = resolve(
@@ -210,8 +230,10 @@ def _plan(
         compute_dtype=DTYPE_NAMES[loaded.compute_dtype],
         num_threads=num_threads,
     )
-    if checkpoint is not None:
-        plan = preflight.continued_plan(recipe, plan, checkpoint.document(PLAN))
+    inputs.look_late(loaded, data, plan)
+    if saved is not None:
+        plan = preflight.continued_plan(recipe, plan, saved, is_changed=bool(inputs.changes))
+        inputs.refuse_nothing_left(plan.total_steps)
     else:
         plan = replace(plan, share_prefix=pays(recipe.batch.share_prefix, order.shared_prefix, order.lengths))
         plan = memory_plan.decide(
@@ -258,6 +280,7 @@ def build_training(
         sharding=side.sharding,
         split=side.split,
         lanes=Lanes(plan.num_lanes, plan.num_threads) if has_lanes else None,
+        room=Room(partial(explain_shortage, recipe, plan, loaded, layout, device)),
         laps=Laps(device),
         pace=Pace(env.rank, env.world_size),
     )
@@ -269,7 +292,8 @@ def _loop_and_finish(
 ) -> int:  # fmt: skip
     with listening() as stop:
         try:
-            done = train(training, first_step=first_step, stop=stop)
+            with training.room.explained("training, outside of passes"):
+                done = train(training, first_step=first_step, stop=stop)
         except BaseException as error:
             training.callbacks.on_error(error)
             raise
@@ -290,22 +314,6 @@ def _loop_and_finish(
     return done
 
 
-def _choose_checkpoint(run_folder: Path, options: Options, env: Env, say: Say) -> Checkpoint | None:
-    """The checkpoint to continue from; None to start at the beginning."""
-    if options.resume not in (None, "auto"):
-        return open_together(Path(options.resume), env)
-    checkpoint, notes = newest_together(run_folder, env)
-    for note in notes:
-        say(note)
-    if checkpoint is None and notes:
-        raise StorageError("none of its checkpoints is whole", where=str(run_folder), mend="start anew with --fresh")
-    if checkpoint is None and options.resume == "auto":
-        raise RecipeError(
-            "there is no checkpoint to resume from", where=str(run_folder), mend="leave --resume out to start"
-        )
-    return checkpoint
-
-
 def _fit(recipe: Recipe, training: Training) -> RunPlan:
     """The plan with the step count that fits the budget, measured by rank 0 and the same on all ranks."""
     assert recipe.train.fit_seconds is not None
@@ -319,28 +327,8 @@ def _fit(recipe: Recipe, training: Training) -> RunPlan:
         micro_batch=old.micro_batch,
         max_steps_override=total,
     )
-    lengths = {name: getattr(cut, name) for name in _FOLLOWS_LENGTH}
+    lengths = {name: getattr(cut, name) for name in preflight.FOLLOWS_LENGTH}
     return replace(old, **lengths, measured_seconds_per_step=seconds)
-
-
-def _saver(
-    recipe: Recipe, run_folder: Path, training: Training, plan: RunPlan, loaded: LoadedModel, data: PreparedData
-) -> Saver:
-    return Saver(
-        run_folder=run_folder,
-        plan=plan,
-        keep=recipe.train.keep,
-        trainables=training.trainables,
-        optimizer=training.optimizer,
-        callbacks=training.callbacks,
-        best=training.best,
-        identity=loaded.identity,
-        data_fingerprint=data.train.fingerprint,
-        recipe_yaml=dump_recipe(recipe),
-        files=finish.tokenizer_files(loaded.tokenizer, run_folder) if training.env.is_main else {},
-        env=training.env,
-        spread=spread_of(training.trainables, training.layout),
-    )
 
 
 def _not_saved(_step: int) -> Callable[[], None]:

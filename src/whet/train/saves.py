@@ -8,7 +8,8 @@ all have, their reports are exchanged, from the thread that trains, and rank 0 m
     begin(4) ... step 6: no rank writes ... advance: reports ... step 7: no rank writes ... advance: callbacks are told
 
 At most one is in flight. Training waits for it where the next one begins, at the end and when it is stopped; so a run
-that ends or is stopped has no half-written checkpoint behind it, and a crash costs at most the one in flight.
+that ends or is stopped has no half-written checkpoint behind it. A crash costs the steps since the last whole one: at
+most `save_every`, and those that were made while the one in flight was written.
 """
 
 from __future__ import annotations
@@ -38,11 +39,13 @@ class Saves:
 
     def __init__(
         self, hold: Hold, *, run_folder: Path, env: Env, callbacks: Callbacks, is_spread: bool = False,
-        join: Join | None = None,
+        join: Join | None = None, check: Callable[[int], None] | None = None,
     ) -> None:  # fmt: skip
-        """`is_spread`: every rank must hold its part of the state. With `join` every rank writes its part, too."""
+        """`is_spread`: every rank must hold its part of the state. With `join` every rank writes its part, too. `check`
+        is called on all ranks before a state is held, and raises where it must not be saved."""
         self._hold = hold
         self._join = join
+        self._check = check
         self._run_folder = run_folder
         self._env = env
         self._callbacks = callbacks
@@ -51,6 +54,8 @@ class Saves:
         self._in_flight: int | None = None
         self._report = ""
         self._is_joining = False
+        self.begun: int | None = None
+        """1-based step of the newest checkpoint that was begun, the same on all ranks"""
 
     def begin(self, step: int) -> None:
         """Hold the state after 1-based `step` and begin to write it; waits for the checkpoint before it.
@@ -58,9 +63,22 @@ class Saves:
         StorageError when that one could not be written.
         """
         self.settle()
+        if self._check is not None:
+            self._check(step)
         if self._holds:
             self._writer.start(partial(self._write, self._hold(step)))
-        self._in_flight = step
+        self._in_flight = self.begun = step
+
+    def keep_up(self, step: int, *, is_writing: bool, save_every: int) -> None:
+        """After 1-based `step`, before anyone hears of it: advance unless a rank is writing (all know whether one is).
+
+        As long after a checkpoint was begun as the next one is due it is waited for, so that no more steps are done
+        without it. StorageError when it could not be written.
+        """
+        if not is_writing:
+            self.advance()
+        if self._in_flight is not None and step - self._in_flight >= save_every:
+            self.settle()
 
     def is_writing(self) -> bool:
         """Whether this rank is at work on the checkpoint in flight; StorageError when that failed."""

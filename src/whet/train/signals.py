@@ -1,4 +1,5 @@
-"""Ctrl-C and SIGTERM become a request: the step is finished and saved first. A second signal ends at once.
+"""Ctrl-C, SIGTERM and a terminal that goes away become a request: the step is finished and saved first. A second signal
+ends at once. Under nohup, which makes the terminal's end unheard, the run goes on.
 
 Ending at once is safe too: checkpoints are whole or absent.
 """
@@ -25,13 +26,19 @@ class StopRequest:
         return self.signal_name is not None
 
 
+def _asking_to_stop() -> tuple[signal.Signals, ...]:
+    """The signals that ask for an end."""
+    is_nohup = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    return (signal.SIGINT, signal.SIGTERM) if is_nohup else (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """While inside, SIGTERM stops like Ctrl-C, and both leave as InterruptedRunError (exit 75).
+    """While inside, SIGTERM and SIGHUP stop like Ctrl-C, and all leave as InterruptedRunError (exit 75).
 
     For the time outside the loop, where there is no step to finish, and for a second signal within it.
     """
-    before = {s: signal.signal(s, signal.default_int_handler) for s in (signal.SIGINT, signal.SIGTERM)}
+    before = {s: signal.signal(s, signal.default_int_handler) for s in _asking_to_stop()}
     try:
         yield
     except KeyboardInterrupt as error:
@@ -46,17 +53,18 @@ def interruptible() -> Iterator[None]:
 
 @contextmanager
 def listening() -> Iterator[StopRequest]:
-    """While inside, SIGINT and SIGTERM set the request; outside the main thread nothing is installed."""
+    """While inside, SIGINT, SIGTERM and SIGHUP set the request; outside the main thread nothing is installed."""
     request = StopRequest()
     if threading.current_thread() is not threading.main_thread():
         yield request
         return
-    before = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)}
+    before = {s: signal.getsignal(s) for s in _asking_to_stop()}
 
     def on_signal(number: int, _frame: FrameType | None) -> None:
         request.signal_name = signal.Signals(number).name
         for s, handler in before.items():
-            signal.signal(s, handler)
+            # a terminal's end is told twice, by the system and by the shell
+            signal.signal(s, signal.SIG_IGN if s == signal.SIGHUP else handler)
 
     for s in before:
         signal.signal(s, on_signal)

@@ -25,12 +25,15 @@ from whet.optim.build import optimizer_tensors
 from whet.parallel.env import Env
 from whet.train.best import Best
 from whet.train.callbacks import Callbacks
+from whet.train.room import Room
+from whet.train.saved_documents import PLAN as PLAN
+from whet.train.saved_documents import STATE as STATE
+from whet.train.saved_documents import read_state
 from whet.train.spread import OPTIMIZER, ROUNDED, Spread, load_moments, load_weights, split_state
 from whet.types import ModelIdentity, RunPlan
 
 RANDOM = "random_state.safetensors"
-STATE = "trainer_state.json"
-PLAN = "run_plan.json"
+INPUTS = "inputs.json"
 _SHARE_OF_FREE_MEMORY = 0.5
 
 
@@ -48,6 +51,8 @@ class Saver:
     identity: ModelIdentity
     data_fingerprint: str
     recipe_yaml: str
+    inputs: Mapping[str, Any] = field(default_factory=dict)
+    """inputs.json: what the run takes in, and which changes of it were accepted on the way"""
     files: Mapping[str, bytes]
     """the tokenizer's, so that a checkpoint folder can be loaded by itself"""
     staging: Staging = field(default_factory=Staging)
@@ -55,6 +60,7 @@ class Saver:
     env: Env = field(default_factory=Env)
     spread: Spread | None = None
     """which part of what trains this rank holds; None: all of it"""
+    room: Room = field(default_factory=Room)
 
     @property
     def is_sharded(self) -> bool:
@@ -71,6 +77,7 @@ class Saver:
             "global_step": step,
             "epoch": step / self.plan.steps_per_epoch,
             **self.best.state(),
+            "cuts": self.room.state(),
             "callbacks": self.callbacks.state(),
             "base": asdict(self.identity),
             "data_fingerprint": self.data_fingerprint,
@@ -140,6 +147,7 @@ class Saver:
             STATE: state,
             PLAN: asdict(self.plan),
             "recipe.yaml": self.recipe_yaml,
+            INPUTS: dict(self.inputs),
         }
 
     def _write(self, step: int, state: str, is_best: bool, tensors: Mapping[str, Mapping[str, Tensor]]) -> None:
@@ -207,29 +215,14 @@ class Saver:
         return checkpoint
 
     def restore(self, checkpoint: Checkpoint) -> int:
-        """Put a checkpoint's state back; returns the 0-based step to go on with.
-
-        StorageError when base weights or training rows are not those the checkpoint was made with.
-        """
-        state: dict[str, Any] = checkpoint.document(STATE)
-        if state["base"]["weights_sha256"] != self.identity.weights_sha256:
-            raise StorageError(
-                f"was trained on other base weights ({state['base']['id']}, {state['base']['weights_sha256'][:12]}) "
-                f"than these ({self.identity.id}, {self.identity.weights_sha256[:12]})",
-                where=str(checkpoint.folder),
-                mend="restore the base, or start anew with --fresh",
-            )
-        if state["data_fingerprint"] != self.data_fingerprint:
-            raise StorageError(
-                "the training rows or their tokens are not the ones this checkpoint was trained on",
-                where=str(checkpoint.folder),
-                mend="restore the data, or start anew with --fresh",
-            )
+        """Put a checkpoint's state back; returns the 0-based step to go on with. `Inputs` has looked at it before."""
+        state = read_state(checkpoint)
         load_weights(self.trainables, checkpoint, self.spread)
         load_moments(self.optimizer, self.trainables, checkpoint, self.spread)
         torch.set_rng_state(checkpoint.tensors(RANDOM)["torch_cpu"])
         self.callbacks.load_state(state["callbacks"])
         self.best.load_state(state)
+        self.room.load(state.get("cuts", ()), self.plan)
         return int(state["global_step"])
 
 

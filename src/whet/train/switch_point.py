@@ -16,6 +16,7 @@ from whet.cache import cache_folder
 from whet.data.pipeline import PreparedData
 from whet.errors import StorageError
 from whet.estimate.hardware import processor_name
+from whet.json_text import read_json
 from whet.kernels import attention_varlen
 from whet.kernels.switch_point import LENGTHS, measure_switch_point
 from whet.models.load import LoadedModel
@@ -60,7 +61,7 @@ def remembered_switch_point(shape: tuple[int, int, int], dtype: torch.dtype) -> 
     name = hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()[:32]
     memo_path = cache_folder() / "switch_points" / f"{name}.json"
     try:
-        memo = json.loads(memo_path.read_text(encoding="utf-8"))
+        memo = read_json(memo_path.read_bytes())
         if memo["state"] == state:
             return int(memo["longest_matmul_document"])
     except (OSError, ValueError, KeyError, TypeError):

@@ -7,6 +7,7 @@ often as it has ranks.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -14,12 +15,37 @@ from whet.checkpoint.background import Background
 from whet.checkpoint.load import Checkpoint, newest_checkpoint
 from whet.checkpoint.manifest import read_manifest, verify
 from whet.checkpoint.names import list_steps
-from whet.errors import StorageError
+from whet.errors import RecipeError, StorageError
 from whet.parallel.env import Env
 from whet.parallel.reduce import any_over_ranks, broadcast_text, gather_texts
 
 _TURN_SECONDS = 10.0
 """that a rank reads before it asks after the others: well below the time limit of a collective"""
+
+
+def choose_checkpoint(
+    run_folder: Path, resume: str | None, env: Env, say: Callable[[str], None]
+) -> tuple[Checkpoint | None, list[str]]:
+    """The checkpoint to continue from, None to start at the beginning; and a sentence for each that was passed over.
+
+    `resume`: `auto` (there must be one), the folder of one, or None (if there is one). All ranks must call it.
+    """
+    if resume not in (None, "auto"):
+        return open_together(Path(resume), env), []
+    checkpoint, notes = newest_together(run_folder, env)
+    for note in notes:
+        say(note)
+    if checkpoint is None and notes:
+        raise StorageError(
+            "none of its checkpoints is whole",
+            where=str(run_folder),
+            mend="restore one from a copy, or start anew with --fresh (what is there is moved aside)",
+        )
+    if checkpoint is None and resume == "auto":
+        raise RecipeError(
+            "there is no checkpoint to resume from", where=str(run_folder), mend="leave --resume out to start"
+        )
+    return checkpoint, notes
 
 
 def newest_together(run_folder: Path, env: Env) -> tuple[Checkpoint | None, list[str]]:

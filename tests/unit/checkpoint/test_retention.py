@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import errno
+from pathlib import Path
+
 import pytest
 
 from whet.checkpoint.load import newest_checkpoint
 from whet.checkpoint.names import list_steps
 from whet.checkpoint.retention import prune, remove_leftovers, set_aside_later
+from whet.errors import StorageError
 
 
 def test_the_newest_by_step_stay_and_others_are_left_alone(save, tmp_path):
@@ -52,3 +56,35 @@ def test_what_a_crash_left_is_removed_and_links_are_not_followed(save, tmp_path)
     assert len(remove_leftovers(tmp_path)) == 4
     assert [p.name for p in tmp_path.iterdir()] == ["checkpoint-1"]
     assert newest_checkpoint(tmp_path)[0].step == 1
+
+
+def test_an_old_checkpoint_that_cannot_be_removed_is_told_and_tried_again(save, tmp_path, monkeypatch, caplog):
+    for step in (1, 2, 3):
+        save(step)
+
+    def refuse(*_arguments, **_options):
+        raise OSError(errno.EIO, "Input/output error")
+
+    for failing in ("shutil.rmtree", "pathlib.Path.glob"):
+        with monkeypatch.context() as patch:
+            patch.setattr(failing, refuse)
+            assert prune(tmp_path, keep=1) == []
+    assert "checkpoint-2 could not be removed and takes up room: Input/output error" in caplog.text
+    checkpoint, notes = newest_checkpoint(tmp_path)
+    assert checkpoint is not None and (checkpoint.step, notes) == (3, [])
+    assert prune(tmp_path, keep=1) == [2, 1]
+
+
+@pytest.mark.parametrize("act", [remove_leftovers, lambda folder: set_aside_later(folder, step=1)])
+def test_what_cannot_be_moved_or_removed_is_a_storage_error(save, tmp_path, monkeypatch, act):
+    save(1)
+    save(2)
+    (tmp_path / ".checkpoint-3.1.tmp").mkdir()
+
+    def refuse(*_arguments, **_options):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr("shutil.rmtree", refuse)
+    monkeypatch.setattr(Path, "rename", refuse)
+    with pytest.raises(StorageError, match="Read-only file system"):
+        act(tmp_path)

@@ -93,6 +93,7 @@ def test_a_full_disk_is_told_as_such_and_leaves_nothing_behind(save, tmp_path, m
     with pytest.raises(StorageError, match="no space left while saving") as caught:
         save(2)
     assert "older checkpoints are untouched" in caught.value.mend
+    assert "0.0 MB are needed" in caught.value.what and "MB are free" in caught.value.what
     assert [p.name for p in tmp_path.iterdir()] == ["checkpoint-1"]
 
 
@@ -134,3 +135,23 @@ def test_files_have_the_rights_that_the_umask_allows(tmp_path, save):
     finally:
         os.umask(before)
     assert {stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir()} == {0o640}
+
+
+def test_what_was_told_of_the_steps_is_on_the_disk_before_the_checkpoint_gets_its_name(save, tmp_path, monkeypatch):
+    """Else a power loss leaves a checkpoint of step 8 and the lines of fewer steps."""
+    (tmp_path / "metrics.jsonl").write_text("{}\n")
+    order = []
+    real_sync, real_rename = save_module.sync_file, Path.rename
+
+    def sync(path):
+        order.append(path.name)
+        real_sync(path)
+
+    def rename(self, target):
+        order.append(f"to {Path(target).name}")
+        return real_rename(self, target)
+
+    monkeypatch.setattr(save_module, "sync_file", sync)
+    monkeypatch.setattr(Path, "rename", rename)
+    save(1)
+    assert order.index("metrics.jsonl") < order.index("to checkpoint-1")

@@ -100,20 +100,20 @@ def test_each_refusal_of_the_hub_is_told_apart_and_no_token_is_printed(endpoint,
         [f"owner/{name}" for name in ANSWERS], HF_ENDPOINT=endpoint, HF_HOME=str(tmp_path), HF_TOKEN="hf_CANARY"
     )
     assert {name: (kind, code) for name, (kind, code, _) in told.items()} == {
-        f"owner/{name}": ("HubError", 6) for name in ANSWERS
+        f"owner/{name}": ("HubUnreachableError" if name == "broken" else "HubError", 6) for name in ANSWERS
     }
-    assert "not found on the hub" in told["owner/gone"][2]
+    assert "no dataset owner/gone" in told["owner/gone"][2]
     assert "gated" in told["owner/closed"][2]
-    assert "no revision v1" in told["owner/revision"][2]
-    assert "status 403" in told["owner/forbidden"][2] and "token" in told["owner/forbidden"][2]
-    assert "status 500" in told["owner/broken"][2]
+    assert "no revision 'v1'" in told["owner/revision"][2]
+    assert "HTTP 403" in told["owner/forbidden"][2] and "token" in told["owner/forbidden"][2]
+    assert "HTTP 500" in told["owner/broken"][2]
     assert "CANARY" not in json.dumps(told)
 
 
 @pytest.mark.slow
 def test_an_unreachable_hub_and_an_impossible_name_are_told(tmp_path):
     told = _run(["owner/any", "owner/a b"], HF_ENDPOINT="http://127.0.0.1:9", HF_HOME=str(tmp_path))
-    assert "cannot be reached" in told["owner/any"][2]
+    assert "could not be reached" in told["owner/any"][2]
     assert told["owner/a b"][:2] == ["RecipeError", 2]
 
 
@@ -121,3 +121,40 @@ def test_an_unreachable_hub_and_an_impossible_name_are_told(tmp_path):
 def test_offline_without_a_copy_is_a_hub_error(tmp_path):
     told = _run(["owner/any"], HF_HUB_OFFLINE="1", HF_HOME=str(tmp_path))
     assert told["owner/any"][:2] == ["HubError", 6]
+
+
+class _Damaging(LoopbackHub):
+    """Changes a byte of the rows the first time."""
+
+    num_sent = 0
+
+    def send_body(self, body):
+        if body == self.rows and not _Damaging.num_sent:
+            _Damaging.num_sent += 1
+            body = body.replace(b"2+2", b"2+3")
+        super().send_body(body)
+
+
+@pytest.mark.slow
+def test_a_damaged_file_is_refused_and_fetched_anew(tmp_path):
+    _Damaging.num_sent = 0
+    with serving(_Damaging) as address:
+        refused, told = (
+            _run(["owner/open"], HF_ENDPOINT=address, HF_HOME=str(tmp_path))["owner/open"] for _ in range(2)
+        )
+    assert refused[:2] == ["HubError", 6] and "train.jsonl of owner/open is damaged" in refused[2]
+    assert told[3][1] == {"question": "2+2?", "answer": "4"}
+
+
+@pytest.mark.parametrize(
+    ("version", "is_refused"), [("3.6.0", True), ("2.14.5", True), ("4.0.0", False), ("5.2", False)]
+)
+def test_a_library_that_can_run_a_dataset_s_own_code_is_refused(version, is_refused):
+    from whet.data import hub
+    from whet.errors import RecipeError
+
+    if not is_refused:
+        hub._refuse_loading_scripts(version)
+        return
+    with pytest.raises(RecipeError, match="can run code that comes with a dataset"):
+        hub._refuse_loading_scripts(version)

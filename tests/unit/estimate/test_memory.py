@@ -156,3 +156,11 @@ def test_a_layer_keeps_108_kib_of_a_token_ranks_and_what_attention_normalises_by
 def test_on_the_cpu_a_checkpoint_lies_beside_what_it_copies():
     parts = predict(replace(LLAMA_8B, device="cpu"), PASSES[1], "none")
     assert parts["checkpoint"] == 3 * 4 * 83_886_080
+
+
+@pytest.mark.parametrize(("device", "bytes_per_weight"), [("cpu", 12), ("cuda", 0)])
+def test_the_snapshot_of_a_guard_is_a_copy_of_what_trains_and_its_moments(device, bytes_per_weight):
+    job = replace(SMOLLM2, device=device)
+    one_pass = Pass(tokens=1000, taught=500, probabilities=0)
+    added = total(replace(job, has_snapshot=True), one_pass, "none") - total(job, one_pass, "none")
+    assert added == bytes_per_weight * job.num_trainable

@@ -1,4 +1,5 @@
 import errno
+import os
 
 import pytest
 from safetensors import SafetensorError
@@ -48,3 +49,15 @@ def test_an_empty_folder_is_taken(tmp_path):
     with draft_folder(tmp_path / "out") as draft:
         (draft / "file").touch()
     assert (tmp_path / "out" / "file").exists()
+
+
+def test_what_a_killed_export_left_is_removed_and_what_a_working_one_writes_is_not(tmp_path):
+    host = os.uname().nodename
+    left = tmp_path / f".out.{host}.{2**22 + 1}.tmp"  # beyond the largest number that a kernel gives
+    others = [tmp_path / name for name in (f".out.{host}.{os.getppid()}.tmp", ".out.node7.71.tmp", ".other.1.tmp")]
+    for folder in (left, *others):
+        folder.mkdir()
+        (folder / "file").write_text("half", encoding="utf-8")
+    with draft_folder(tmp_path / "out"):
+        assert not left.exists()
+    assert all(folder.is_dir() for folder in others)

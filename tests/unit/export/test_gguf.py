@@ -13,8 +13,8 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM, GgufConfig
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
-from whet.errors import RecipeError, StorageError
-from whet.export.gguf import gguf_name, parts_of_folder, write_gguf
+from whet.errors import NonFiniteError, RecipeError, StorageError
+from whet.export.gguf import gguf_name, parts_of_folder, refuse_not_finite, write_gguf
 from whet.models.from_gguf import convert_gguf
 
 pytestmark = pytest.mark.slow
@@ -199,3 +199,25 @@ def test_the_built_in_model_survives_the_way_there_and_back(tmp_path, kind, larg
         assert torch.equal(expected, found)
     else:
         assert 0 < mean_kl(expected, found) < largest_kl
+
+
+@pytest.mark.parametrize(
+    ("kind", "largest", "too_large"),
+    [("F32", 3.4e38, np.inf), ("BF16", 3.38e38, 3.4e38), ("Q8_0", 8.3e6, 8.4e6), ("F32", 1.0, np.nan)],
+)
+def test_numbers_that_a_file_would_hold_as_infinity_are_refused(kind, largest, too_large):
+    from gguf import GGMLQuantizationType
+    from gguf.quants import dequantize, quantize
+
+    def in_file(values):
+        with np.errstate(all="ignore"):
+            coded = quantize(values, GGMLQuantizationType[kind])
+            return dequantize(coded, GGMLQuantizationType[kind])
+
+    fine = np.array([[-largest, *[1.0] * 31]], dtype=np.float32)
+    refuse_not_finite("w", fine, kind)
+    assert np.isfinite(in_file(fine)).all()
+    broken = np.array([[1.0, too_large, *[1.0] * 30]], dtype=np.float32)
+    assert not np.isfinite(in_file(broken)).all()
+    with pytest.raises(NonFiniteError, match=f"w holds NaN or infinity in {kind}"):
+        refuse_not_finite("w", broken, kind)

@@ -42,7 +42,7 @@ def call(guard, path="/v1/chat/completions", *, method="POST", kind="http", mess
     waiting = list(messages)
 
     async def receive():
-        return waiting.pop(0)
+        return waiting.pop(0) if waiting else {"type": "http.request", "body": b"{}"}
 
     asyncio.run(guard(scope, receive, send))
     if kind != "http":

@@ -12,7 +12,8 @@ import time
 import pytest
 
 from whet.errors import HubError, RecipeError, StorageError
-from whet.models.hub import HubSettings, fetch_snapshot
+from whet.hub.settings import HubSettings
+from whet.models.hub import fetch_snapshot
 
 pytestmark = pytest.mark.slow
 
@@ -22,7 +23,10 @@ TOKEN = "hf_CANARYcanaryCANARYcanary"
 @pytest.fixture
 def settings(tmp_path):
     def build(**changed):
-        return HubSettings(cache_dir=tmp_path / "hub", **{"request_seconds": 2.0, "listing_seconds": 4.0, **changed})
+        return HubSettings(
+            cache_dir=tmp_path / "hub",
+            **{"request_seconds": 2.0, "listing_seconds": 4.0, "silence_seconds": 5.0, **changed},
+        )
 
     return build
 
@@ -276,3 +280,16 @@ def test_an_id_that_cannot_be_one_is_refused_without_a_request(fake_hub, setting
 
 def test_the_listing_of_the_fake_is_what_the_client_reads(fake_hub):
     assert json.loads(fake_hub.listing())["siblings"][0]["rfilename"] == "chat_template.jinja"
+
+
+@pytest.mark.parametrize("revision", ["../../../escape", "a/../../../escape", "/tmp/escape"])
+def test_a_revision_cannot_choose_where_it_is_noted(tmp_path, revision):
+    from whet.models import hub
+
+    snapshot = tmp_path / "models--a--b" / "snapshots" / "c0ffee"
+    snapshot.mkdir(parents=True)
+    before = sorted(tmp_path.rglob("*"))
+    hub._note_revision(snapshot, revision, "c0ffee")
+    assert sorted(tmp_path.rglob("*")) == before
+    hub._note_revision(snapshot, "refs/pr/1", "c0ffee")
+    assert (snapshot.parents[1] / "refs" / "refs" / "pr" / "1").read_text() == "c0ffee"

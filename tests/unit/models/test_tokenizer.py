@@ -10,7 +10,8 @@ import torch
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from whet.errors import HubError, RecipeError, StorageError
-from whet.models.hub import HubSettings, fetch_snapshot
+from whet.hub.settings import HubSettings
+from whet.models.hub import fetch_snapshot
 from whet.models.load import load_pretrained
 from whet.models.tokenizer import load_tokenizer, read_stop_ids, read_tokenizer, stop_ids
 from whet.recipe.schema import Model

@@ -75,3 +75,27 @@ def test_integers_are_no_weights(tmp_path):
     save_file({"a": torch.ones(2, dtype=torch.int64)}, tmp_path / "1.safetensors")
     with pytest.raises(StorageError, match="holds I64"):
         list_tensors((tmp_path / "1.safetensors",))
+
+
+def _save_piece(path, rows, begin):
+    places = {"w": {"saved_offsets": begin}}
+    save_file({"w": torch.full((rows, 2), 1.0)}, path, metadata={"DCP_SHARDING_INFO": json.dumps(places)})
+    return path
+
+
+def test_two_pieces_in_one_place_do_not_hide_a_hole(tmp_path):
+    """As many numbers as the tensor has, and still nobody wrote rows 2 and 3."""
+    files = tuple(
+        _save_piece(tmp_path / f"{n}.safetensors", 2, begin) for n, begin in enumerate(([0, 0], [0, 0], [4, 0]))
+    )
+    with pytest.raises(StorageError, match="w is there twice"):
+        list_tensors(files)
+
+
+def test_files_that_say_nothing_clear_of_their_pieces_are_refused(tmp_path):
+    for begin in (None, [0], [0, -1], [0, 0.5], "00"):
+        with pytest.raises(StorageError, match=r"pieces|begins at"):
+            list_tensors((_save_piece(tmp_path / "w.safetensors", 2, begin),))
+    (tmp_path / "w.safetensors").write_bytes(b"\xff" * 64)
+    with pytest.raises(StorageError, match="damaged"):
+        list_tensors((tmp_path / "w.safetensors",))

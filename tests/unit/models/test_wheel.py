@@ -51,7 +51,7 @@ def test_an_index_that_cannot_be_reached_is_named_in_bounded_time(tmp_path, monk
 )
 def test_each_failure_of_pip_has_its_sentence(tmp_path, monkeypatch, output, kind, sentence):
     def fail(command, **options):
-        assert command[:4] == [sys.executable, "-m", "pip", "download"]
+        assert command[:5] == [sys.executable, "-P", "-m", "pip", "download"]
         assert "--no-deps" in command
         assert options.get("shell", False) is False
         return subprocess.CompletedProcess(command, 1, stdout="", stderr=output)

@@ -1,5 +1,6 @@
 import json
 import os
+import time
 
 import pytest
 
@@ -58,7 +59,6 @@ def test_files_of_a_larger_launch_before_and_unreadable_ones_are_left_out(tmp_pa
         json.dumps(json.loads(status_path(tmp_path, 0).read_text()) | {"of a later version": 1}), encoding="utf-8"
     )
     assert [status.rank for status in read_statuses(tmp_path)] == [0]
-    assert read_statuses(tmp_path, since=4e9) == []
 
 
 def test_the_watch_writes_for_a_rank_that_cannot_but_for_no_other(tmp_path):
@@ -100,3 +100,24 @@ def test_sentences_warnings_and_the_end_go_into_the_log_of_each_rank(tmp_path, c
     begin(None)
     voice(said.append, None)("no files")
     assert said[-1] == "no files"
+
+
+def test_a_clock_that_is_set_back_does_not_stop_the_status_from_following(tmp_path, monkeypatch):
+    files = RankFiles(tmp_path, rank=0, world_size=1)
+    files.begin()
+    real_time, real_monotonic = time.time, time.monotonic
+    monkeypatch.setattr(time, "time", lambda: real_time() - 86_400)
+    files.status.reached(1)
+    assert read_statuses(tmp_path)[0].step == 0, "it follows every half minute"
+    monkeypatch.setattr(time, "monotonic", lambda: real_monotonic() + 60)
+    files.status.reached(2)
+    assert read_statuses(tmp_path)[0].step == 2
+
+
+def test_a_larger_launch_with_a_later_stamp_is_an_earlier_one_all_the_same(tmp_path, monkeypatch):
+    for rank in range(4):
+        RankFiles(tmp_path, rank=rank, world_size=4).status.begin()
+    monkeypatch.setattr(time, "time", lambda: 0.5)  # the clock was set back between the two launches
+    for rank in range(2):
+        RankFiles(tmp_path, rank=rank, world_size=2).status.begin()
+    assert [status.rank for status in read_statuses(tmp_path)] == [0, 1]

@@ -1,8 +1,11 @@
 """metrics.jsonl holds every step once, whatever happened in between."""
 
+import errno
 import json
 import math
+import os
 from dataclasses import asdict
+from io import RawIOBase
 from pathlib import Path
 
 import pytest
@@ -107,3 +110,42 @@ def test_numbers_that_are_not_finite_stay_valid_json(tmp_path: Path) -> None:
     tracker.close()
     assert [line["loss"] for line in lines(tmp_path)] == [None, None]
     assert "NaN" not in (tmp_path / "metrics.jsonl").read_text()
+
+
+def test_lines_that_the_disk_did_not_take_follow_when_it_does(tmp_path: Path, monkeypatch, caplog) -> None:
+    tracker = JsonlTracker()
+    tracker.start(run(tmp_path))
+    tracker.log_step(record(1))
+    file = tracker._file
+    tracker._file = NearlyFull(file, room=10)
+    for step in (2, 3):
+        tracker.log_step(record(step))
+    assert len(caplog.messages) == 1 and "its lines wait in memory" in caplog.messages[0]
+    tracker._file = file
+    tracker.log_step(record(4))
+    tracker.close()
+    assert [line["step"] for line in lines(tmp_path)] == [1, 2, 3, 4]
+
+
+def test_lines_that_the_disk_never_took_are_told_at_the_end(tmp_path: Path) -> None:
+    tracker = JsonlTracker()
+    tracker.start(run(tmp_path))
+    with tracker._file as file:
+        tracker._file = NearlyFull(file, room=10)
+        tracker.log_step(record(1))
+        with pytest.raises(OSError, match="No space left"):
+            tracker.close()
+        tracker.close()
+
+
+class NearlyFull(RawIOBase):
+    """A file on a disk with `room` bytes left."""
+
+    def __init__(self, file: RawIOBase, room: int) -> None:
+        self._under, self._room = file, room
+
+    def write(self, content: bytes) -> int:
+        if not self._room:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        taken, self._room = content[: self._room], 0
+        return self._under.write(taken)

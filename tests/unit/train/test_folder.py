@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -71,7 +72,7 @@ def test_a_change_that_moves_weights_is_refused_and_others_are_not(tmp_path):
     for free in ("name: other", "tracking: []", "train: {keep: 7}"):
         text = RECIPE.replace("name: x", free) if free.startswith("name") else f"{RECIPE}{free}\n"
         folder.refuse_other_recipe(tmp_path, recipe(text))
-    with pytest.raises(RecipeError, match=r"(?s)seed: 42 then, 7 now.*--fresh"):
+    with pytest.raises(RecipeError, match=r"(?s)seed: 42 -> 7.*--fresh"):
         folder.refuse_other_recipe(tmp_path, recipe(f"{RECIPE}seed: 7\n"))
 
 
@@ -80,7 +81,7 @@ def test_the_set_that_decides_what_is_best_may_not_change_and_others_may(tmp_pat
     by_answers = "train: {best_metric: eval/answer_accuracy}\n"
     folder.begin(tmp_path, dump_recipe(recipe(RECIPE + one % (4, 8) + by_answers)))
     folder.refuse_other_recipe(tmp_path, recipe(RECIPE + one % (4, 2) + by_answers))
-    with pytest.raises(RecipeError, match=r"evaluate\.sums\.max_rows: 4 then, 3 now"):
+    with pytest.raises(RecipeError, match=r"evaluate\.sums\.max_rows: 4 -> 3"):
         folder.refuse_other_recipe(tmp_path, recipe(RECIPE + one % (3, 8) + by_answers))
     folder.begin(tmp_path, dump_recipe(recipe(RECIPE + one % (4, 8))))
     folder.refuse_other_recipe(tmp_path, recipe(RECIPE + one % (3, 2)))
@@ -88,8 +89,10 @@ def test_the_set_that_decides_what_is_best_may_not_change_and_others_may(tmp_pat
 
 
 def finish(run: Path) -> None:
-    (run / "adapter_model.safetensors").touch()
-    (run / "manifest.json").write_text(json.dumps({"sha256": {"adapter_model.safetensors": ""}}))
+    (run / "recipe.yaml").write_text(RECIPE)
+    (run / "adapter_model.safetensors").write_bytes(b"weights")
+    digest = hashlib.sha256(b"weights").hexdigest()
+    (run / "manifest.json").write_text(json.dumps({"sha256": {"adapter_model.safetensors": digest}}))
     (run / "summary.json").write_text(json.dumps({"status": "finished", "steps": 3}))
 
 
@@ -101,6 +104,35 @@ def test_finished_means_said_so_and_all_files_there(tmp_path):
     assert not folder.look(tmp_path).is_finished
     (tmp_path / "manifest.json").unlink()
     assert not folder.look(tmp_path).is_finished
+
+
+def test_a_finished_run_with_a_damaged_file_is_not_finished_and_says_which(tmp_path):
+    finish(tmp_path)
+    (tmp_path / "adapter_model.safetensors").write_bytes(b"weighty")
+    found = folder.look(tmp_path)
+    assert (found.is_finished, found.fault) == (
+        False, "adapter_model.safetensors was changed or damaged (SHA-256 differs)",
+    )  # fmt: skip
+    with pytest.raises(StorageError, match="no checkpoint is left to write it again"):
+        folder.tell_fault(tmp_path, found, print)
+    (tmp_path / "checkpoint-3").mkdir()
+    said: list[str] = []
+    folder.tell_fault(tmp_path, found, said.append)
+    assert "written again from the newest checkpoint" in said[0]
+
+
+@pytest.mark.parametrize("text", ["", "{", "3", "[1]"])
+def test_a_summary_that_cannot_be_read_is_refused_with_how_to_mend_it(tmp_path, text):
+    finish(tmp_path)
+    (tmp_path / "summary.json").write_text(text)
+    with pytest.raises(StorageError, match=r"(?s)cannot be read.*remove it"):
+        folder.look(tmp_path)
+
+
+def test_a_recipe_of_the_run_that_cannot_be_read_is_refused_with_how_to_mend_it(tmp_path):
+    (tmp_path / "recipe.yaml").write_text("name: [")
+    with pytest.raises(StorageError, match=r"(?s)cannot be read.*from the run's newest checkpoint"):
+        folder.refuse_other_recipe(tmp_path, recipe())
 
 
 def test_a_run_that_begins_again_is_not_finished(tmp_path):

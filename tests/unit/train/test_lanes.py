@@ -91,3 +91,22 @@ def test_threads_are_shared_out_and_the_callers_stay():
     list(lanes.run(range(4), lambda *_: seen.append(torch.get_num_threads()) or torch.zeros(()), [], Laps()))
     lanes.close()
     assert seen == [2] * 4 and torch.get_num_threads() == before
+
+
+def test_after_an_error_no_pass_is_under_way():
+    ended, may_end = [], threading.Event()
+
+    def one_pass(batch, laps, backward):
+        if batch == 0:
+            raise MemoryError("no room")
+        may_end.wait(20)
+        ended.append(batch)
+        return torch.zeros(())
+
+    lanes = Lanes(2, 2)
+    passes = lanes.run(range(6), one_pass, [], Laps())
+    threading.Timer(0.2, may_end.set).start()
+    with pytest.raises(MemoryError):
+        list(passes)
+    assert ended == [1], "the pass beside it is waited for, and no other begins"
+    lanes.close()

@@ -96,3 +96,21 @@ def test_reading_leaves_torchs_random_state_alone():
 def test_a_run_without_steps_left_reads_nothing():
     with Prefetch(lambda step: pytest.fail("read"), range(6, 6), CPU):
         pass
+
+
+def test_going_to_another_step_forgets_what_was_read_ahead():
+    readers, has_failed = [], threading.Event()
+
+    def read(step):
+        readers.append(step)
+        if step == 2 and not has_failed.is_set():
+            has_failed.set()
+            raise OSError("a disk that fails once")
+        return rows_of(step)
+
+    with Prefetch(read, range(6), CPU) as rows:
+        rows(0)
+        assert has_failed.wait(60), "step 2 was not read ahead"
+        rows.go_to(range(1, 6))
+        assert [rows(step).step for step in range(1, 6)] == [1, 2, 3, 4, 5]
+    assert readers == [0, 1, 2, 1, 2, 3, 4, 5]

@@ -296,3 +296,19 @@ def test_parts_are_given_up_by_an_error_and_that_is_told():
         raise RuntimeError
     assert events == ["part of 3"] and listener.saved == []
     assert listener.events == [(3, "checkpoint-3 was given up: not all had written")]
+
+
+@pytest.mark.parametrize("save_every", [1, 2])
+def test_no_step_is_told_of_before_the_checkpoint_that_the_next_save_would_wait_for_is_whole(save_every):
+    """So a crash costs one step where every step is saved, and fewer than two distances of saves elsewhere."""
+    newest_whole = []
+
+    class Watcher(Listener):
+        def after_step(self, record):
+            newest_whole.append((record.step, max((step for step, _, _ in self.saved), default=0)))
+            return super().after_step(record)
+
+    training = training_with(slow, listener=Watcher(), save_every=save_every)
+    train(training, first_step=0, stop=StopRequest())
+    assert len(newest_whole) == 6
+    assert all(step - whole <= 2 * save_every - 1 for step, whole in newest_whole), newest_whole

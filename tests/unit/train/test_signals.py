@@ -11,13 +11,13 @@ import pytest
 from whet.errors import InterruptedRunError
 from whet.train.signals import interruptible, listening
 
-BOTH = (signal.SIGINT, signal.SIGTERM)
+ALL = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
-@pytest.mark.parametrize("first", BOTH)
-@pytest.mark.parametrize("second", BOTH)
+@pytest.mark.parametrize("first", ALL)
+@pytest.mark.parametrize("second", ALL[:2])
 def test_the_first_signal_asks_and_the_second_ends_at_once(first, second):
-    before = [signal.getsignal(s) for s in BOTH]
+    before = [signal.getsignal(s) for s in ALL]
     with pytest.raises(InterruptedRunError) as caught, interruptible(), listening() as stop:
         assert not stop.is_set
         os.kill(os.getpid(), first)
@@ -25,10 +25,10 @@ def test_the_first_signal_asks_and_the_second_ends_at_once(first, second):
         os.kill(os.getpid(), second)
         raise AssertionError("the second signal did not end the run")
     assert caught.value.exit_code == 75 and "same command" in caught.value.mend
-    assert [signal.getsignal(s) for s in BOTH] == before
+    assert [signal.getsignal(s) for s in ALL] == before
 
 
-@pytest.mark.parametrize("number", BOTH)
+@pytest.mark.parametrize("number", ALL)
 def test_outside_the_loop_the_first_signal_ends_the_run_with_75(number):
     with pytest.raises(InterruptedRunError), interruptible():
         os.kill(os.getpid(), number)
@@ -36,14 +36,32 @@ def test_outside_the_loop_the_first_signal_ends_the_run_with_75(number):
 
 
 def test_in_another_thread_nothing_is_installed():
-    before = [signal.getsignal(s) for s in BOTH]
+    before = [signal.getsignal(s) for s in ALL]
     seen = []
 
     def listen():
         with listening() as stop:
-            seen.append((stop.is_set, [signal.getsignal(s) for s in BOTH] == before))
+            seen.append((stop.is_set, [signal.getsignal(s) for s in ALL] == before))
 
     thread = threading.Thread(target=listen)
     thread.start()
     thread.join()
     assert seen == [(False, True)]
+
+
+def test_under_nohup_the_end_of_the_terminal_is_not_heard():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with interruptible(), listening() as stop:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert not stop.is_set
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_a_terminal_that_says_its_end_twice_asks_once():
+    with interruptible(), listening() as stop:
+        os.kill(os.getpid(), signal.SIGHUP)
+        os.kill(os.getpid(), signal.SIGHUP)
+        assert stop.signal_name == "SIGHUP"

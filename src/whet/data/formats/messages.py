@@ -119,7 +119,7 @@ def read_tools(row: dict[str, Any]) -> str:
         try:
             tools = json.loads(tools)
         except (ValueError, RecursionError) as error:
-            raise RowError("not JSON", field="tools", found=tools[:40], expected="a list of tools") from error
+            raise RowError("not JSON", field="tools", found=repr(tools[:40]), expected="a list of tools") from error
     if not tools:
         return ""
     if not isinstance(tools, list) or not all(isinstance(tool, dict) for tool in tools):

@@ -64,5 +64,7 @@ def load_encoder(folder: Path, *, device: str = "cpu") -> SentenceEncoder:
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     tokenizer.no_padding()
     tokenizer.enable_truncation(MAX_WORD_PIECES)
-    model = BertModel.from_pretrained(folder, dtype=torch.float32, use_safetensors=True, local_files_only=True)
+    model = BertModel.from_pretrained(
+        folder, dtype=torch.float32, use_safetensors=True, trust_remote_code=False, local_files_only=True
+    )
     return SentenceEncoder(tokenizer=tokenizer, model=model.eval().to(torch.device(device)))

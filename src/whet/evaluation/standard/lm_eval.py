@@ -25,6 +25,7 @@ from whet.evaluation.standard.outcome import Measured, describe, join, write_res
 from whet.evaluation.standard.tool_process import Progress, interpreter_versions, run_tool
 from whet.export import EXPORTS, Request
 from whet.inference.tuned import final_weights
+from whet.json_text import read_json
 from whet.models.folder import weights_sha256
 from whet.models.load import choose_dtype
 from whet.models.source import find_model
@@ -237,7 +238,7 @@ def _slug(task: str) -> str:
 def _holds(folder: Path, key: dict[str, Any]) -> bool:
     """Whether lm-eval's files of exactly this key lie there, whole."""
     try:
-        return bool(json.loads((folder / _KEY).read_text(encoding="utf-8")) == key)
+        return bool(read_json((folder / _KEY).read_bytes()) == key)
     except (OSError, ValueError):
         return False
 

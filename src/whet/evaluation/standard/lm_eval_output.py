@@ -7,7 +7,7 @@ from typing import Any
 
 from whet.errors import DataError
 from whet.evaluation.standard.outcome import Measured, RowScore
-from whet.evaluation.standard.read_json import finite_number, parse_object
+from whet.evaluation.standard.read_json import finite_number, of_known_form, parse_object
 
 _UNITS = {
     "acc": "share of rows",
@@ -25,6 +25,11 @@ _MEND = "remove that folder and evaluate again; if it comes back, this version o
 
 def read_output(folder: Path) -> list[Measured]:
     """Everything that one run of lm-eval into `folder` measured; DataError where its files are not as expected."""
+    with of_known_form(folder, mend=_MEND):
+        return _read_output(folder)
+
+
+def _read_output(folder: Path) -> list[Measured]:
     found = sorted(folder.rglob("results_*.json"))
     if not found:
         raise DataError("lm-eval left no results", where=str(folder), mend=_MEND)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from whet.errors import DataError, HubError
 from whet.evaluation.standard.outcome import Measured, RowScore
-from whet.evaluation.standard.read_json import finite_number, parse_object
+from whet.evaluation.standard.read_json import finite_number, of_known_form, parse_object
 
 _MEND = "if it comes back, this version of NeMo Evaluator writes another form"
 # means over the rows' rewards: the one for rewards of 0 and 1, the other for any; both written with four decimals
@@ -23,6 +23,11 @@ def read_output(folder: Path) -> list[Measured]:
     DataError where its files are not as expected; HubError where rows were not answered, which NeMo Evaluator counts
     as wrong answers.
     """
+    with of_known_form(folder, mend=_MEND):
+        return _read_output(folder)
+
+
+def _read_output(folder: Path) -> list[Measured]:
     found = sorted(folder.glob("*/eval-*.json"))
     if not found:
         raise DataError("NeMo Evaluator left no results", where=str(folder), mend=_MEND)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from whet.errors import RecipeError
+from whet.json_text import read_json
 from whet.recipe.importers.adapter import LoraNames, read_lora, without_adapter
 from whet.recipe.importers.axolotl import FAMILIES
 from whet.recipe.importers.hub_datasets import hub_name
@@ -118,7 +118,7 @@ def _dataset_info(file: Path) -> dict[str, Any]:
     if not file.is_file():
         return {}
     try:
-        table = json.loads(file.read_text(encoding="utf-8"))
+        table = read_json(file.read_bytes())
     except ValueError as error:
         raise RecipeError(f"is not JSON ({error})", where=str(file)) from error
     return table if isinstance(table, dict) else {}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
@@ -17,6 +16,8 @@ _OFF: tuple[object, ...] = (None, False, "", "none", "no", "false", "null", [])
 _UNKNOWN = "whet does not know this key"
 _EMPTY = "it is empty"
 _NO_ROWS = "train.jsonl"
+_LARGEST = 1e300
+"""no setting is near it, and a float can hold what is below"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,7 +111,7 @@ class Sheet:
         if value is None:
             return default
         read = natural_value(value.strip()) if isinstance(value, str) else value
-        if isinstance(read, bool) or not isinstance(read, int | float) or not math.isfinite(read):
+        if isinstance(read, bool) or not isinstance(read, int | float) or not abs(read) < _LARGEST:
             raise RecipeError(f"must be a number (found {value!r})", where=f"{self._leaves[key].place} {key}")
         return read
 

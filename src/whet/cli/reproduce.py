@@ -1,0 +1,43 @@
+"""`whet reproduce RUN`: make a recorded run anew and say whether, or from which step on, it comes out otherwise."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from whet.cli.output import note, say
+
+
+def reproduce(
+    run: Annotated[Path, typer.Argument(help="Run folder, finished or interrupted.", metavar="RUN")],
+    output: Annotated[
+        Path | None, typer.Option(help="New folder to train into; default RUN-reproduced.", metavar="FOLDER")
+    ] = None,
+    steps: Annotated[
+        int | None, typer.Option(help="Make and compare only the first steps.", min=1, metavar="N")
+    ] = None,
+) -> None:
+    """Train RUN again from its own records and compare every step with it, to the last bit.
+
+    Exit code 8 at the first step that differs, saying in what. Equal bits need the same kind of processor, threads,
+    ranks and versions; on another machine losses must agree within 1 %. Answers to evaluation sets are not made again.
+    """
+    from whet.cli.quiet import quiet_libraries
+    from whet.cli.run_argument import check_run
+    from whet.parallel.place import read_env
+    from whet.parallel.rank_files import rank_files
+    from whet.train.reproduce import reproduce as make_again
+    from whet.train.signals import interruptible
+
+    quiet_libraries()
+    check_run(run)
+    target = output or run.with_name(f"{run.resolve().name}-reproduced")
+    env = read_env()
+    with rank_files(target, rank=env.rank, world_size=env.world_size) as files, interruptible():
+        sentences = make_again(run, target, num_steps=steps, say=note, files=files)
+    if env.is_main:
+        for sentence in sentences:
+            say(sentence)
+        say(f"next: whet diff {run} {target}")

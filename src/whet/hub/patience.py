@@ -1,0 +1,134 @@
+"""How long to wait for a hub that is silent: half a minute in all, and as long as it likes while bytes arrive.
+
+huggingface_hub waits long and often by itself: six attempts of up to a minute each for the facts of a file, six of ten
+seconds for its bytes, and for as long as a hub asks it to that answers "too many requests". Its threads cannot be
+stopped, only left; they are daemons, so the process can end without them.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_EXCEPTION, Future, wait
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar
+
+from whet.hub.errors import failures
+
+_T = TypeVar("_T")
+_POLL_SECONDS = 0.1
+_UNFINISHED = ".incomplete"
+_STATUS = re.compile(r"HTTP Error (\d{3})")
+
+
+class SilentHubError(TimeoutError):
+    """No byte arrived for too long. `status`: what the hub answered meanwhile to each attempt, where it answered."""
+
+    def __init__(self, status: int | None) -> None:
+        super().__init__("silent hub")
+        self.status = status
+
+
+def in_background(call: Callable[[], _T]) -> Future[_T]:
+    """`call`, begun in a thread that does not hold up the end of the process."""
+    future: Future[_T] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(call())
+        except failures() as error:
+            future.set_exception(error)
+        finally:
+            future.cancel()  # without effect on what has ended
+
+    threading.Thread(target=run, name="hub", daemon=True).start()
+    return future
+
+
+def within(seconds: float, call: Callable[[], _T]) -> _T:
+    """Result of `call`, or TimeoutError after `seconds`: a socket's own timeout starts anew with every byte."""
+    return in_background(call).result(timeout=seconds)
+
+
+def all_in_parallel(
+    calls: Sequence[Callable[[], _T]], *, num_parallel: int, folder: Path, silence_seconds: float
+) -> list[_T]:
+    """Results of `calls`, which write into `folder`, huggingface_hub's folder of blobs.
+
+    The first error is raised and nothing further begun. SilentHubError when nothing in `folder` changes for
+    `silence_seconds`, unless a file is being received of which huggingface_hub complains nothing: it hands a file on
+    in pieces of 10 MB, which take their time on a slow line.
+    """
+    turns, is_over = threading.Semaphore(num_parallel), threading.Event()
+
+    def in_turn(call: Callable[[], _T]) -> Callable[[], _T | None]:
+        def run() -> _T | None:
+            with turns:
+                return None if is_over.is_set() else call()
+
+        return run
+
+    futures = [in_background(in_turn(call)) for call in calls]
+    try:
+        with _complaints() as complaints:
+            _wait(futures, folder, silence_seconds, complaints)
+        ended = [future for future in futures if future.done()]
+        # of several the failed one: one that has not ended would be waited for
+        return [future.result() for future in (futures if len(ended) == len(futures) else ended)]  # type: ignore[misc]
+    finally:
+        is_over.set()
+
+
+def _wait(futures: Sequence[Future[_T]], folder: Path, silence_seconds: float, complaints: list[str]) -> None:
+    """Return when all have ended or one has failed."""
+    sizes, changed, num_before = _sizes(folder), time.monotonic(), 0
+    while wait(futures, _POLL_SECONDS, return_when=FIRST_EXCEPTION).not_done:
+        if any(future.done() and future.exception() for future in futures):
+            return
+        if (now := _sizes(folder)) != sizes:
+            sizes, changed = now, time.monotonic()
+            del complaints[:num_before]  # what was said since the last look may be about what came after the change
+        elif time.monotonic() - changed > silence_seconds:
+            is_receiving = any(name.endswith(_UNFINISHED) for name in sizes)
+            if complaints or not is_receiving:
+                codes = [found[1] for complaint in complaints if (found := _STATUS.search(complaint))]
+                raise SilentHubError(int(codes[-1]) if codes else None)
+        num_before = len(complaints)
+
+
+def _sizes(folder: Path) -> dict[str, int]:
+    sizes = {}
+    for path in folder.iterdir() if folder.is_dir() else ():
+        try:
+            sizes[path.name] = path.lstat().st_size
+        except FileNotFoundError:
+            continue  # renamed meanwhile: whole now
+    return sizes
+
+
+@contextmanager
+def _complaints() -> Iterator[list[str]]:
+    """What huggingface_hub warns of meanwhile: each failed attempt, before it tries again."""
+    heard: list[str] = []
+    ear = _Ear(heard)
+    logger = logging.getLogger("huggingface_hub")
+    logger.addHandler(ear)
+    try:
+        yield heard
+    finally:
+        logger.removeHandler(ear)
+
+
+class _Ear(logging.Handler):
+    """Keeps what is said as a warning or worse."""
+
+    def __init__(self, heard: list[str]) -> None:
+        super().__init__(logging.WARNING)
+        self._heard = heard
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._heard.append(record.getMessage())

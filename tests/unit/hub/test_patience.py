@@ -1,0 +1,80 @@
+"""Silence has an end, a slow line has none, and one failure is enough."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from pathlib import Path
+
+import pytest
+
+from whet.hub.patience import SilentHubError, all_in_parallel, within
+
+_log = logging.getLogger("huggingface_hub.file_download")
+
+
+def fetch(calls, folder: Path, silence_seconds: float = 0.3):
+    return all_in_parallel(calls, num_parallel=2, folder=folder, silence_seconds=silence_seconds)
+
+
+@pytest.fixture
+def gate():
+    """Holds back what waits for it, until the test is over."""
+    event = threading.Event()
+    yield event
+    event.set()
+
+
+def test_results_come_in_the_order_of_the_calls(tmp_path):
+    assert fetch([lambda i=i: i for i in range(9)], tmp_path) == list(range(9))
+
+
+def test_the_first_error_is_raised_and_nothing_waited_for(tmp_path, gate):
+    def fails():
+        raise OSError("refused")
+
+    with pytest.raises(OSError, match="refused"):
+        fetch([gate.wait, fails], tmp_path, silence_seconds=60)
+
+
+def test_silence_before_a_file_begins_is_given_up(tmp_path, gate):
+    with pytest.raises(SilentHubError) as caught:
+        fetch([gate.wait], tmp_path)
+    assert caught.value.status is None
+
+
+def test_a_file_that_is_being_received_without_complaint_is_waited_for(tmp_path, gate):
+    """Ten megabytes on a slow line: nothing is seen on the disk meanwhile."""
+
+    def receive():
+        (tmp_path / "x.incomplete").touch()
+        return gate.wait(1.0)
+
+    assert fetch([receive], tmp_path) == [False]
+
+
+@pytest.mark.parametrize(("complaint", "status"), [("ReadTimeout", None), ("HTTP Error 429 thrown while", 429)])
+def test_a_file_of_which_the_library_complains_is_given_up(tmp_path, gate, complaint, status):
+    def receive():
+        (tmp_path / "x.incomplete").touch()
+        _log.warning(complaint)
+        return gate.wait()
+
+    with pytest.raises(SilentHubError) as caught:
+        fetch([receive], tmp_path)
+    assert caught.value.status == status
+
+
+def test_complaints_before_the_last_byte_do_not_count(tmp_path, gate):
+    def receive():
+        _log.warning("ReadTimeout")
+        threading.Event().wait(0.15)
+        (tmp_path / "x.incomplete").write_bytes(b"more")
+        return gate.wait(0.8)
+
+    assert fetch([receive], tmp_path) == [False]
+
+
+def test_a_call_that_takes_too_long_is_left(gate):
+    with pytest.raises(TimeoutError):
+        within(0.1, gate.wait)
