@@ -17,10 +17,10 @@ from whet.inference.decoding import Decoding
 from whet.inference.respond import Request, open_responder
 from whet.inference.serve_guard import MODELS, Guard
 
-TURNS, WARM_UP_TURNS = 300, 60
+TURNS, WARM_UP_TURNS = 300, 200
 REQUESTS, WARM_UP_REQUESTS = 1000, 100
-MOST_KB_PER_TURN = 20
-"""of a leak: a turn's own text is a few hundred bytes, the values of its longest prompt are megabytes"""
+MOST_KB_PER_TURN = 100
+"""of a leak: the cached keys and values of one full window of this tiny model are 128 kB"""
 
 
 def rss_kb() -> int:
