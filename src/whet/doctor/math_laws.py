@@ -132,7 +132,7 @@ def edits_stay_inside(problem: Problem) -> Law:
     num_tokens = int(problem.config["vocab_size"])
     batch = pack(problem.samples, share_prefix=training.plan.share_prefix)
     before = _documents(batch, training.loss_model.hidden(batch))
-    found = {}
+    found: dict[str, float] = {}
     for edited in (0, len(problem.samples) // 2):
         sample = problem.samples[edited]
         ids = sample.ids.copy()

@@ -275,4 +275,4 @@ def _move_away(training: Training) -> None:
     generator = torch.Generator().manual_seed(1)
     size = 0.1 if training.trainables.is_adapter else 0.02
     for parameter in training.trainables.named.values():
-        parameter += size * torch.randn(parameter.shape, generator=generator, dtype=torch.float64).to(parameter)
+        parameter.data += size * torch.randn(parameter.shape, generator=generator, dtype=torch.float64).to(parameter)

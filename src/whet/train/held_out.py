@@ -64,8 +64,8 @@ def evaluate_loss(run: Training, step: int = 0) -> dict[str, float]:
             totals = [sum(numbers) for numbers in zip(totals, (0.0, 0.0, 0.0, num_halved), *found, strict=True)]
         for _ in repeat(None, num_empty):
             run.loss_model.evaluate(to_device(fill_turn(), run.device))
-    nll, num_taught, num_correct, num_halved = sum_over_ranks(totals, run.device, layout.data_group)
-    if num_halved:
+    nll, num_taught, num_correct, num_halved_by_all = sum_over_ranks(totals, run.device, layout.data_group)
+    if num_halved_by_all:
         _tell_shortage(run, step, "the validation loss was measured")
     return {"loss": nll / num_taught, "token_accuracy": num_correct / num_taught, "num_taught": int(num_taught)}
 

@@ -85,7 +85,7 @@ def bits_from(line: Mapping[str, Any]) -> StepBits | None:
     needed = {"step": int, "batch_hash": str, "lr": float, "loss": float, "grad_norm": float}
     if not all(isinstance(line.get(name), kind) for name, kind in needed.items()):
         return None
-    values = {name: tuple(value) if isinstance(value, list) else value for name, value in line.items()}
+    values: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in line.items()}
     return StepBits(**{name: value for name, value in values.items() if name in known})
 
 
