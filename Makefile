@@ -26,7 +26,8 @@ STUDIES    = verdicts demo_seeds spectral_moments spectral_study extraction_agre
 # The fault suite, and files elsewhere that have slow tests of it.
 FAULTS     = tests/faults $(shell grep -rl --include='test_*.py' 'mark\.fault' tests --exclude-dir=faults)
 # One thread per process: the numbers do not depend on the core count, and WORKERS processes do not fight.
-PYTEST    = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
+# Files in the order of their folders: the long ones of tests/integration first, so that no worker waits at the end.
+PYTEST    = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
