@@ -22,7 +22,7 @@ from whet.checkpoint.load import Checkpoint
 from whet.checkpoint.manifest import NAME
 from whet.checkpoint.names import weight_shards
 from whet.checkpoint.save import storage_error, write_files
-from whet.errors import NonFiniteError
+from whet.errors import NonFiniteError, StorageError
 from whet.json_text import read_json
 from whet.models.adapters import FULL_WEIGHTS
 from whet.models.load import LoadedModel
@@ -46,10 +46,19 @@ def tokenizer_files(tokenizer: Any, run_folder: Path) -> dict[str, bytes]:
     """The files that belong to the tokenizer, name -> content, made once for all checkpoints.
 
     Held in memory because tokenizers reports a full disk as a bare Exception, which a save could not tell from a bug.
+    StorageError where there is no room for them.
     """
-    with TemporaryDirectory(prefix=".tokenizer.", suffix=".tmp", dir=run_folder) as folder:
-        tokenizer.save_pretrained(folder)
-        return {path.name: path.read_bytes() for path in sorted(Path(folder).iterdir())}
+    try:
+        with TemporaryDirectory(prefix=".tokenizer.", suffix=".tmp", dir=run_folder) as folder:
+            tokenizer.save_pretrained(folder)
+            return {path.name: path.read_bytes() for path in sorted(Path(folder).iterdir())}
+    except Exception as error:
+        if not isinstance(error, OSError) and "os error" not in str(error):
+            raise
+        raise StorageError(
+            f"the tokenizer's files could not be written: {error}", where=str(run_folder),
+            mend="free space on that disk, or choose another `output`",
+        ) from error  # fmt: skip
 
 
 def write_final(

@@ -17,7 +17,7 @@ from transformers import LlamaForCausalLM
 from whet.checkpoint.blocks import Block
 from whet.checkpoint.load import Checkpoint
 from whet.checkpoint.sharded import Part, make_whole, write_part
-from whet.errors import NonFiniteError
+from whet.errors import NonFiniteError, StorageError
 from whet.train import finish
 from whet.train.finish import write_summary
 from whet.train.laps import PARTS
@@ -158,3 +158,22 @@ def test_a_model_passes_through_with_memory_for_one_tensor(tmp_path):
 def resident_bytes(key):
     lines = Path("/proc/self/status").read_text().splitlines()
     return 1024 * int(next(line for line in lines if line.startswith(key)).split()[1])
+
+
+class Refused:
+    """A tokenizer whose files meet a full disk, which tokenizers tells as a bare Exception; or a bug of its own."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+    def save_pretrained(self, folder: str) -> None:
+        raise Exception(self.text)
+
+
+def test_a_tokenizer_without_room_for_its_files_is_an_error_of_the_disk_and_its_own_bugs_are_not(tmp_path):
+    with pytest.raises(StorageError, match="No space left on device"):
+        finish.tokenizer_files(Refused("No space left on device (os error 28)"), tmp_path)
+    with pytest.raises(Exception, match="no such token") as caught:
+        finish.tokenizer_files(Refused("no such token"), tmp_path)
+    assert not isinstance(caught.value, StorageError)
+    assert not list(tmp_path.iterdir())
