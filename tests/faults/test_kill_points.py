@@ -107,7 +107,9 @@ def kill_everywhere(
     points = save.points(scratch)
     calls = {call for call, _ in points}
     assert {"openat", "write", "fsync"} <= calls <= set(CALLS) and {"rename", "renameat"} & calls
-    older, newer = (files_of(checkpoint_folder(scratch, step)) for step in (TOTAL_STEPS - 1, TOTAL_STEPS))
+    # of the folder before: with one checkpoint to keep, the undisturbed save has removed the older one
+    older = files_of(checkpoint_folder(save.before, TOTAL_STEPS - 1))
+    newer = files_of(checkpoint_folder(scratch, TOTAL_STEPS))
     assert save.parts > 1 or newer == files_of(scene.source), "the save is not the one of the run"
     expected = {TOTAL_STEPS - 1: older, TOTAL_STEPS: newer}
     for call, number in points[::every]:
