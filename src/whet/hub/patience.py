@@ -116,11 +116,21 @@ def _complaints() -> Iterator[list[str]]:
     heard: list[str] = []
     ear = _Ear(heard)
     logger = logging.getLogger("huggingface_hub")
+    level, shown = logger.level, logger.getEffectiveLevel()
+    hushed = [(handler, handler.level) for handler in logger.handlers]
+    if shown > logging.WARNING:
+        # said so that it is heard here, and shown no more than before
+        logger.setLevel(logging.WARNING)
+        for handler, own in hushed:
+            handler.setLevel(max(own, shown))
     logger.addHandler(ear)
     try:
         yield heard
     finally:
         logger.removeHandler(ear)
+        logger.setLevel(level)
+        for handler, own in hushed:
+            handler.setLevel(own)
 
 
 class _Ear(logging.Handler):

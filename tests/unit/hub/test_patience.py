@@ -65,6 +65,18 @@ def test_a_file_of_which_the_library_complains_is_given_up(tmp_path, gate, compl
     assert caught.value.status == status
 
 
+def test_a_library_that_was_told_to_be_quiet_is_heard_all_the_same(tmp_path, gate, capfd):
+    library = logging.getLogger("huggingface_hub")
+    before = library.level
+    library.setLevel(logging.ERROR)
+    try:
+        test_a_file_of_which_the_library_complains_is_given_up(tmp_path, gate, "HTTP Error 503 thrown while", 503)
+        assert library.level == logging.ERROR
+    finally:
+        library.setLevel(before)
+    assert "503" not in capfd.readouterr().err
+
+
 def test_complaints_before_the_last_byte_do_not_count(tmp_path, gate):
     def receive():
         _log.warning("ReadTimeout")
