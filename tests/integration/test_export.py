@@ -48,6 +48,7 @@ def command(capsys):
 def change_config(folder, **values):
     path = folder / CONFIG
     path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8")) | values), encoding="utf-8")
+    (folder / "manifest.json").unlink(missing_ok=True)  # else a changed file is all that is seen
 
 
 def change_weights(folder, change):

@@ -69,6 +69,7 @@ def test_the_ranks_together_evaluate_every_row_once(monkeypatch, world_size):
     for rank in range(world_size):
         layout = Layout(world_size=world_size, data_rank=rank, num_data_ranks=world_size)
         evaluate_loss(dataclasses.replace(training, layout=layout))
-    nll, num_taught, num_correct = (sum(each) for each in zip(*seen, strict=True))
+    nll, num_taught, num_correct, num_halved = (sum(each) for each in zip(*seen, strict=True))
+    assert num_halved == 0
     assert nll / num_taught == pytest.approx(whole["loss"], rel=1e-12)
     assert (num_taught, num_correct / num_taught) == (whole["num_taught"], whole["token_accuracy"])

@@ -210,7 +210,7 @@ def test_what_is_due_is_measured_and_what_is_asked_for_is_all():
 
 def test_a_run_stops_after_the_measurement_that_costs_its_patience_and_not_again_when_continued(monkeypatch):
     losses = iter([3.0, 2.0, 2.5, 2.5, 1.0])
-    monkeypatch.setattr("whet.train.held_out.evaluate_loss", lambda _run: {"loss": next(losses)})
+    monkeypatch.setattr("whet.train.held_out.evaluate_loss", lambda _run, _step: {"loss": next(losses)})
     training = build_training(
         tiny_llama(torch.float32), make_samples([5] * 9), make_plan(9, micro_batch=1, global_batch=1), adapter=LORA,
         validation=make_samples([7], seed=3), best=Best(patience=2),

@@ -38,6 +38,7 @@ def test_exit_codes_are_the_documented_ones():
         "StorageError": 5,
         "HubError": 6,
         "PeerLostError": 7,
+        "PeerOutOfMemoryError": 9,
         "GateError": 8,
         "OutOfMemoryError": 9,
         "InterruptedRunError": 75,

@@ -25,7 +25,7 @@ from whet.estimate.network import Group, Kind, Network, ring_bytes, ring_seconds
 from whet.estimate.sharding import gathered_entries, weights_of
 
 Strategy = Literal["replicate", "fsdp", "hsdp"]
-NUM_REQUESTS = 4
+NUM_REQUESTS = 5
 """that ranks ask of each other in a step"""
 
 

@@ -10,7 +10,7 @@ from whet.recipe.problems import Finding, Path
 from whet.recipe.schema import Recipe
 from whet.visible import spelled_out
 
-_TEXTS = ("prompt", "system", "instruction", "stop")
+_TEXTS = ("prompt", "system", "instruction", "stop", "options")
 """keys whose value is text for the model: any character belongs there"""
 _MOST_CHARACTERS = {"name": 200}
 _MOST_CHARACTERS_OTHERWISE = 4_000

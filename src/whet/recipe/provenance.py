@@ -95,6 +95,7 @@ PLAN_MEANINGS: dict[str, str] = {
     "loss_head": "train.loss_head; `auto`: whet's own",
     "is_compiled": "train.compile, where it can be done",
     "share_prefix": "batch.share_prefix; `auto`: where a common beginning is at least 5 % of the tokens",
+    "not_in_float8": "with model.quantize: fp8, layers whose rounding would cost too much, measured on training rows",
     "measured_seconds_per_step": "median of the steps that were measured for train.fit_seconds",
 }
 """Field of RunPlan -> how it is derived."""

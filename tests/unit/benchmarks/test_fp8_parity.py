@@ -35,7 +35,7 @@ def test_the_quick_form_writes_both_curves_of_one_pair(study, tmp_path, monkeypa
     found = json.loads((tmp_path / "fp8_parity.json").read_text())
     assert ended.value.code == (0 if found["holds"] else 8)
     exact, rounded = found["runs"]
-    assert exact["frozen_base"] == "bfloat16" and rounded["frozen_base"].startswith("float8 emulated in 8")
+    assert exact["frozen_base"] == "bfloat16" and rounded["frozen_base"].startswith("float8 emulated in 14")
     assert exact["batch_hashes"] == rounded["batch_hashes"] and len(exact["training_loss"]) == 4
     assert exact["training_loss"] != rounded["training_loss"]
     assert set(exact["validation_loss"]) == {"2", "4"}

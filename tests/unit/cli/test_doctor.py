@@ -33,7 +33,9 @@ def test_the_guides_variables_are_explained_in_words_and_as_json(monkeypatch):
 
 def test_without_a_subject_it_says_which_there_is():
     outcome = runner.invoke(app, ["doctor"])
-    assert isinstance(outcome.exception, RecipeError) and outcome.exception.mend == "whet doctor --dist"
+    assert (
+        isinstance(outcome.exception, RecipeError) and outcome.exception.mend == "whet doctor --dist, or --math RECIPE"
+    )
 
 
 @pytest.mark.slow

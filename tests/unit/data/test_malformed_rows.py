@@ -92,7 +92,7 @@ OTHER_ROWS = {
     "messages: result without a call": (_chat(USER, {"role": "tool", "content": "4"}, USER, ASSISTANT), {},
         "tool turn without a call (field 'messages', found roles user, tool, user, assistant, expected an assistant"),
     "messages: tools are no list": (_chat(USER, ASSISTANT, tools="add"), {},
-        "not JSON (field 'tools', found add, expected a list of tools)"),
+        "not JSON (field 'tools', found 'add', expected a list of tools)"),
     "messages: half a character in a call": (_chat(USER, {**ASSISTANT, "tool_calls": [
         {"function": {"name": "add", "arguments": "\ud83d"}}]}), {},
         "lone surrogate (field 'messages[1]', found half of a UTF-16 pair, expected valid Unicode text)"),

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from whet.errors import RecipeError
 from whet.recipe import Recipe, dump_recipe, find_problems, load_recipe, parse_recipe
 from whet.recipe.schema import Adapter, Batch, Callback, Data, Evaluate, Model, Optim, Source, Train
+from whet.visible import spelled_out
 
 MINIMAL = """\
 name: small
@@ -164,7 +165,11 @@ def test_what_is_no_recipe_file_is_told_with_the_nearest_name(tmp_path):
 
 
 texts = st.text(st.characters(codec="utf-8"), min_size=1, max_size=30).filter(lambda text: text.strip())
-names = texts.filter(lambda text: not set(text) & set("/\\\0"))
+# of names, files and ids; what steers a terminal or changes the direction of text is refused there
+plain = st.text(st.characters(codec="utf-8", exclude_categories=["C", "Zl", "Zp"]), min_size=1, max_size=30).filter(
+    lambda text: text.strip() and spelled_out(text) == text
+)
+names = plain.filter(lambda text: not set(text) & set("/\\"))
 whole = st.integers(1, 10**12)
 shares = st.floats(0, 1, exclude_max=True)
 above_0 = st.floats(0, 1e300, exclude_min=True)
@@ -184,7 +189,7 @@ def sources(kind: str) -> st.SearchStrategy[Source]:
     hub = st.builds(
         Source,
         source=st.just(f"hub/{kind}"),
-        config=st.none() | texts,
+        config=st.none() | plain,
         revision=st.none() | words,
         rows=st.none() | whole,
     )
@@ -196,16 +201,16 @@ def evaluations() -> st.SearchStrategy[tuple[Evaluate, ...]]:
     return st.lists(one, max_size=2, unique_by=lambda evaluate: evaluate.name).map(tuple)
 
 
-targets = st.just("all-linear") | st.lists(texts, min_size=1, max_size=3, unique=True).map(tuple)
+targets = st.just("all-linear") | st.lists(plain, min_size=1, max_size=3, unique=True).map(tuple)
 adapters = st.just(Adapter(method="none")) | st.builds(
     Adapter, method=st.just("lora"), rank=whole, alpha=above_0, dropout=shares, targets=targets
 )
 recipes = st.builds(
     Recipe,
-    name=texts | words,
-    output=texts | words,
+    name=plain | words,
+    output=plain | words,
     seed=st.integers(0, 2**32 - 1),
-    model=st.builds(Model, id=texts | words, revision=st.none() | texts | words),
+    model=st.builds(Model, id=plain | words, revision=st.none() | plain | words),
     adapter=adapters,
     data=st.builds(
         Data,

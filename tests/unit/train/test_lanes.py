@@ -94,11 +94,13 @@ def test_threads_are_shared_out_and_the_callers_stay():
 
 
 def test_after_an_error_no_pass_is_under_way():
-    ended, may_end = [], threading.Event()
+    ended, has_begun, may_end = [], threading.Event(), threading.Event()
 
     def one_pass(batch, laps, backward):
         if batch == 0:
+            has_begun.wait(20)
             raise MemoryError("no room")
+        has_begun.set()
         may_end.wait(20)
         ended.append(batch)
         return torch.zeros(())
