@@ -35,8 +35,8 @@ help: ## print this list
 demo: $(VENV)/.demo-installed ## fine-tune a real model on this machine and show whether it helped
 	$(BIN)/whet train recipes/demo.yaml
 
-test: $(VENV)/.dev-installed ## all tests that need no GPU, but for the slow ones of the fault suite
-	$(PYTEST) -m "not gpu and not fault" tests
+test: $(VENV)/.dev-installed ## all tests that need no GPU, but for the slow ones of the fault suite and a few long ones
+	$(PYTEST) -m "not gpu and not fault and not long" tests
 
 unit: $(VENV)/.dev-installed ## the quick tests alone
 	$(PYTEST) --dist worksteal -m "not gpu and not slow" tests/unit
@@ -76,7 +76,7 @@ studies: $(VENV)/.dev-installed ## measure what training and judging do (hours);
 mutants: $(VENV)/.dev-installed ## put each known bug back and see its test fail
 	OMP_NUM_THREADS=1 $(BIN)/python tests/mutants/run.py --workers $(WORKERS)
 
-test-all: $(VENV)/.dev-installed ## every test, GPU ones included, then the mutants
+test-all: $(VENV)/.dev-installed ## every test, long, fault and GPU ones included, then the mutants
 	$(PYTEST) tests
 	$(MAKE) mutants
 

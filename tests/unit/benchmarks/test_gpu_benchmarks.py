@@ -139,6 +139,7 @@ def test_products_alone_have_a_rate_for_each_shape(benchmark_named):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("script", ["gpu_lora_8b", "gpu_sft_8b", "gpu_smollm2"])
 def test_the_whole_script_runs_as_a_toy(script, tmp_path):

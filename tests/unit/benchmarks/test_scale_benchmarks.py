@@ -42,6 +42,7 @@ def test_many_rows_are_ordered_in_every_case(script_named):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(600)  # three runs, one of them with threads that wait for each other on a busy machine
 def test_ranks_and_threads_train_on_the_same_rows_to_the_same_losses(tmp_path):
     base = tiny_runs.write_base(tmp_path / "base")

@@ -27,8 +27,8 @@ def by_what(made) -> dict:
 
 def test_copies_send_gradients_and_numbers_once():
     made = calls(SMALL, sharing("replicate", 2, 1), passes=7)
-    assert by_what(made) == {"flat all-reduce": ("all_reduce", 4 * (100 + 6 + 2), 1, 2)}
-    assert sent_bytes(made) == 4 * (100 + 6 + 2)
+    assert by_what(made) == {"flat all-reduce": ("all_reduce", 4 * (100 + 7 + 2), 1, 2)}
+    assert sent_bytes(made) == 4 * (100 + 7 + 2)
 
 
 def test_a_frozen_base_in_shards_is_gathered_twice_in_a_pass_and_its_adapter_summed_once():
@@ -38,7 +38,7 @@ def test_a_frozen_base_in_shards_is_gathered_twice_in_a_pass_and_its_adapter_sum
         "first block": ("all_gather", block, 2, 4),
         "other blocks": ("all_gather", block, 2 * 5, 4),
         "embedding and head": ("all_gather", rest, 2, 4),
-        "flat all-reduce": ("all_reduce", 4 * (100 + 6 + 4), 1, 4),
+        "flat all-reduce": ("all_reduce", 4 * (100 + 7 + 4), 1, 4),
     }
 
 
