@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
 
@@ -15,3 +16,19 @@ def read_json(text: str | bytes) -> Any:
         return json.loads(text.decode("utf-8") if isinstance(text, bytes) else text)
     except RecursionError as error:
         raise ValueError("its values are nested too deeply") from error
+
+
+def read_object(text: str | bytes) -> dict[str, Any] | None:
+    """The JSON object of a text; None for every text that is none."""
+    try:
+        value = read_json(text)
+    except ValueError:
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def objects_of_lines(content: bytes) -> Iterator[dict[str, Any]]:
+    """The objects of a file with one a line; a line that is torn or something else is left out."""
+    for line in content.splitlines():
+        if (value := read_object(line)) is not None:
+            yield value

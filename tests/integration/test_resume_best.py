@@ -88,7 +88,7 @@ def test_killed_again_and_again_an_early_stopping_run_reaches_the_same_end(workp
     """The best is by answers in training; killed at each step but the first, the last of them included."""
     train = STOPPING | {"best_metric": "eval/answer_length", "best_direction": "lower", "patience": 2}
     prepare(workplace, output="whole", train=train)
-    workplace.train("--no-evaluate")
+    assert "sums: its rows choose the weights and carry the verdict too" in workplace.train("--no-evaluate")
     whole = summary(workplace, "whole")
     assert whole["stopped_early"] is not None and whole["final_step"] == whole["best_step"] < whole["steps"]
     prepare(workplace, train=train)

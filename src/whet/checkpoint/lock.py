@@ -18,6 +18,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
+from whet.children import start_of
 from whet.errors import StorageError
 
 NAME = ".lock"
@@ -99,7 +100,7 @@ def _refuse_living(left: Claim, own: Claim, run_folder: Path) -> None:
     mend = "wait for it, or give this run another `output`"
     is_of_this_boot = bool(left.boot) and left.boot == own.boot
     if is_of_this_boot and left.process != own.process and left.started:
-        if _start_of(left.process) != left.started:
+        if start_of(left.process) != left.started:
             return
         # alive without the lock: this file system only pretends to lock
     elif is_of_this_boot or left.host == own.host or (left.job and left.job == own.job):
@@ -115,23 +116,12 @@ def _refuse_living(left: Claim, own: Claim, run_folder: Path) -> None:
 def _own_claim() -> Claim:
     return Claim(
         process=os.getpid(),
-        started=_start_of(os.getpid()),
+        started=start_of(os.getpid()),
         boot=_boot(),
         host=os.uname().nodename,
         job=_job(),
         since=time.strftime("%Y-%m-%d %H:%M:%S"),
     )
-
-
-def _start_of(process: int) -> str:
-    """When it began, in ticks since the machine started; empty when it is gone or the kernel does not tell."""
-    try:
-        # the name in parentheses may hold anything; the state is the 3rd field and the start the 22nd
-        rest = Path(f"/proc/{process}/stat").read_bytes().rpartition(b")")[2].split()
-    except OSError:
-        return ""
-    is_dead = rest[0] in (b"Z", b"X")  # its parent has not asked after it yet
-    return "" if is_dead else rest[19].decode()
 
 
 def _boot() -> str:

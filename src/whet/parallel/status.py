@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from whet.atomic import remove, write_text
+from whet.children import start_of
 from whet.errors import InterruptedRunError, PeerLostError, StorageError, WhetError
 from whet.json_text import read_json
 from whet.redact import without_secrets
@@ -164,9 +165,4 @@ def _launcher() -> str:
     if "TORCHELASTIC_RUN_ID" not in os.environ:
         return ""
     parent = os.getppid()
-    try:
-        # the name in parentheses may hold anything; the start is the 22nd field
-        began = Path(f"/proc/{parent}/stat").read_bytes().rpartition(b")")[2].split()[19].decode()
-    except (OSError, IndexError):
-        began = ""
-    return f"{socket.gethostname()} {parent} {began}".strip()
+    return f"{socket.gethostname()} {parent} {start_of(parent)}".strip()

@@ -6,7 +6,6 @@ folders named by the user may be one.
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from whet.json_text import read_object
 from whet.report.run_folder import finite
 from whet.types import Comparison
 from whet.verdict import from_document, overall
@@ -120,10 +120,9 @@ def _state(summary: dict[str, Any], *, is_held: bool) -> State:
 def _read_object(path: Path) -> dict[str, Any]:
     """A JSON object; {} where the file is missing, damaged or something else."""
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        return read_object(path.read_bytes()) or {}
+    except OSError:
         return {}
-    return value if isinstance(value, dict) else {}
 
 
 def _last_step(metrics: Path) -> dict[str, Any]:
@@ -134,14 +133,9 @@ def _last_step(metrics: Path) -> dict[str, Any]:
             lines = file.read().splitlines()
     except OSError:
         return {}
-    for line in reversed(lines):
-        try:
-            value = json.loads(line)
-        except (ValueError, RecursionError):
-            continue  # cut at the beginning, or being written
-        if isinstance(value, dict) and value.get("kind") == "step":
-            return value
-    return {}
+    # a line may be cut at the beginning, or being written
+    values = (read_object(line) or {} for line in reversed(lines))
+    return next((value for value in values if value.get("kind") == "step"), {})
 
 
 def _verdict(evaluations: Path) -> str | None:

@@ -16,6 +16,7 @@ from io import RawIOBase
 from pathlib import Path
 
 from whet import atomic
+from whet.json_text import read_object
 from whet.redact import without_secrets
 from whet.tracking.protocol import TrackedRun
 from whet.types import StepRecord
@@ -113,9 +114,5 @@ def _take_back(path: Path, resume_step: int) -> tuple[int, int]:
 
 
 def _step_of(line: bytes) -> int | None:
-    try:
-        value = json.loads(line)
-    except (ValueError, RecursionError):
-        return None
-    step = value.get("step") if isinstance(value, dict) else None
+    step = (read_object(line) or {}).get("step")
     return step if isinstance(step, int) and not isinstance(step, bool) else None

@@ -76,7 +76,7 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any], *, prefix: st
 def recipe_changes(before: Recipe, now: Recipe) -> list[Change]:
     """Settings on which weights depend, by their dotted names."""
     old, new = (_flat(asdict(each) | {"evaluate": _deciding_set(each)}) for each in (before, now))
-    return [change for change in differences(old, new) if not _is_below(change.what, FREE_TO_CHANGE)]
+    return [change for change in differences(old, new) if not is_below(change.what, FREE_TO_CHANGE)]
 
 
 def settle(
@@ -104,12 +104,13 @@ def settle(
 
 def why_never(what: str) -> str | None:
     """Why a run cannot be continued when this has changed; None where it can."""
-    if _is_below(what, _BUT_THESE):
+    if is_below(what, _BUT_THESE):
         return None
-    return next((reason for name, reason in NEVER.items() if _is_below(what, (name,))), None)
+    return next((reason for name, reason in NEVER.items() if is_below(what, (name,))), None)
 
 
-def _is_below(what: str, names: Sequence[str]) -> bool:
+def is_below(what: str, names: Sequence[str]) -> bool:
+    """Whether a dotted name is one of `names` or lies below one."""
     return any(what == name or what.startswith(f"{name}.") for name in names)
 
 

@@ -23,7 +23,7 @@ from whet.checkpoint.manifest import NAME
 from whet.checkpoint.names import weight_shards
 from whet.checkpoint.save import storage_error, write_files
 from whet.errors import NonFiniteError, StorageError
-from whet.json_text import read_json
+from whet.json_text import read_object
 from whet.models.adapters import FULL_WEIGHTS
 from whet.models.load import LoadedModel
 from whet.models.weight_files import list_tensors, read_tensor, write_sharded
@@ -200,7 +200,7 @@ def read_totals(path: Path) -> _Totals:
     """What the log adds up to. A damaged line, or a value that is no number, counts as nothing: the run did end."""
     totals = _Totals()
     for line in path.read_bytes().splitlines():
-        record = _record_of(line)
+        record = read_object(line) or {}
         seconds = finite(record.get("seconds")) or 0.0
         if record.get("kind") == "eval":
             totals.evaluation_seconds += seconds
@@ -213,14 +213,6 @@ def read_totals(path: Path) -> _Totals:
         for name in PARTS:
             totals.parts[name] += finite(record.get(f"{name}_seconds")) or 0.0
     return totals
-
-
-def _record_of(line: bytes) -> dict[str, Any]:
-    try:
-        record = read_json(line)
-    except ValueError:
-        return {}
-    return record if isinstance(record, dict) else {}
 
 
 def _best_and_last(training: Training, steps: int, final_step: int | None) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from whet import atomic
+from whet.json_text import objects_of_lines
 
 FILE_NAME = "incidents.jsonl"
 KIND_NAMES = {
@@ -55,7 +56,7 @@ def read_incidents(run_folder: Path) -> list[Incident]:
     path = run_folder / FILE_NAME
     if not path.is_file():
         return []
-    found = (_incident(line) for line in path.read_bytes().splitlines())
+    found = (_incident(line) for line in objects_of_lines(path.read_bytes()))
     return [incident for incident in found if incident is not None]
 
 
@@ -87,12 +88,8 @@ def _finite(value: Any) -> Any:
     return value
 
 
-def _incident(line: bytes) -> Incident | None:
-    try:
-        document = json.loads(line)
-    except (ValueError, RecursionError):
-        return None
-    if not isinstance(document, dict) or not isinstance(document.get("step"), int):
+def _incident(document: dict[str, Any]) -> Incident | None:
+    if not isinstance(document.get("step"), int):
         return None
     facts = document.get("facts")
     return Incident(

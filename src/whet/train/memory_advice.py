@@ -16,7 +16,7 @@ from whet.models.load import LoadedModel
 from whet.parallel.mesh import Layout
 from whet.recipe import dump_recipe, parse_recipe
 from whet.recipe.schema import Recipe
-from whet.train.changes import FREE_TO_CHANGE
+from whet.train.changes import FREE_TO_CHANGE, is_below
 from whet.train.finish import peak_memory_bytes
 from whet.train.memory_plan import job_from
 from whet.train.room import PassSize, unexplained
@@ -102,7 +102,7 @@ def savings(recipe: Recipe, setting: Setting, size: PassSize) -> list[Saving]:
             continue
         saved = now - predicted_bytes(changed, setting, size)
         key = change.partition("=")[0]
-        is_free = any(key == free or key.startswith(f"{free}.") for free in FREE_TO_CHANGE)
+        is_free = is_below(key, FREE_TO_CHANGE)
         found.append(Saving(change=change, num_bytes=saved, is_free=is_free))
     worthwhile = [saving for saving in found if saving.num_bytes >= LEAST_SHARE * (now - parts["process"])]
     return sorted(worthwhile, key=lambda saving: -saving.num_bytes)

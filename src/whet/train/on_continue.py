@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from whet.json_text import read_json
+from whet.json_text import objects_of_lines
 from whet.tracking.jsonl import FILE_NAME as METRICS
 from whet.train.callbacks import QuietCallback
 from whet.train.incidents import Incident
@@ -42,12 +42,6 @@ def _logged_steps(path: Path, *, at_most: int) -> set[int]:
     """The steps up to `at_most` that the log has lines of."""
     if not path.is_file():
         return set()
-    steps = set()
-    for line in path.read_bytes().splitlines():
-        try:
-            record = read_json(line)
-        except ValueError:
-            continue  # the tracker counts unreadable lines and takes them out
-        if isinstance(record, dict) and record.get("kind") == "step" and isinstance(number := record.get("step"), int):
-            steps.add(number)
-    return {number for number in steps if 1 <= number <= at_most}
+    # the tracker counts unreadable lines and takes them out
+    steps = (record.get("step") for record in objects_of_lines(path.read_bytes()) if record.get("kind") == "step")
+    return {number for number in steps if isinstance(number, int) and 1 <= number <= at_most}

@@ -77,7 +77,7 @@ def read_recorded(folder: Path) -> RecordedRun:
         model=_read(folder / "model.json"),
         inputs=_read(folder / INPUTS) if (folder / INPUTS).is_file() else {},
         testimony=testimony,
-        is_finished=run_files.look(folder).is_finished,
+        is_finished=run_files.read_summary(folder).get("status") == "finished",
     )
 
 

@@ -178,6 +178,7 @@ def _train(recipe: Recipe, options: Options, env: Env, device: torch.device, run
     loaded = preflight.follow_template(base.loaded, recipe.data, data.template)
     startup.reached("model")
     order = order_of(recipe, data.train)
+    preflight.say_if_flattered(recipe, say)
     plan = _plan(recipe, env, layout, device, loaded, data, order, saved, inputs, num_threads=num_threads, say=say)
     plan = replace(plan, not_in_float8=base.kept)
     for note in (*data.notes, describe_packing(order, plan.micro_batch, shares_prefix=plan.share_prefix)):

@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from whet.json_text import objects_of_lines
 from whet.parallel.env import Env
 from whet.parallel.reduce import gather_texts
 from whet.train.callbacks import QuietCallback, Requests
@@ -109,14 +110,4 @@ def read_testimony(run_folder: Path) -> KnownSteps:
 
 
 def _lines(path: Path) -> list[dict[str, Any]]:
-    if not path.is_file():
-        return []
-    found = []
-    for text in path.read_bytes().splitlines():
-        try:
-            line = json.loads(text)
-        except (ValueError, RecursionError):
-            continue
-        if isinstance(line, dict):
-            found.append(line)
-    return found
+    return list(objects_of_lines(path.read_bytes())) if path.is_file() else []
