@@ -48,7 +48,8 @@ def test_a_slow_disk_does_not_hold_the_steps_up(workplace, uninterrupted):
     said, _ = process.communicate(timeout=120)
     assert process.returncode == 0, said
     steps = workplace.steps()
-    assert [s["step"] for s in steps if s["save_seconds"] > SLOW_SECONDS] == []
+    # step 5 is made beside the first write, and what a crash may not cost is waited for after it
+    assert {s["step"] for s in steps if s["save_seconds"] > SLOW_SECONDS / 4} <= {6}
     run = workplace.folder / "run"
     assert list_steps(run) == [8, 4]
     assert workplace.trajectory() == uninterrupted.trajectory

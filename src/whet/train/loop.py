@@ -118,6 +118,7 @@ def train(run: Training, *, first_step: int, stop: StopRequest) -> int:
     request; returns the steps done, with every checkpoint on the disk."""
     plan = run.plan
     run.callbacks.on_start(run, first_step)
+    run.saves.start_after(first_step)
     done, asked = first_step, Requests()
     with run.saves, Prefetch(run.rows, range(first_step, plan.total_steps), run.device) as rows:
         # patience is looked at here, so that a run that was killed after its last step does not go on when continued

@@ -9,7 +9,7 @@ all have, their reports are exchanged, from the thread that trains, and rank 0 m
 
 At most one is in flight. Training waits for it where the next one begins, at the end and when it is stopped; so a run
 that ends or is stopped has no half-written checkpoint behind it. A crash costs the steps since the last whole one: at
-most `save_every`, and those that were made while the one in flight was written.
+most `save_every`, because training also waits before it tells of a step more than that.
 """
 
 from __future__ import annotations
@@ -52,10 +52,15 @@ class Saves:
         self._holds = env.is_main or is_spread
         self._writer = Background()
         self._in_flight: int | None = None
+        self._whole = 0
         self._report = ""
         self._is_joining = False
         self.begun: int | None = None
         """1-based step of the newest checkpoint that was begun, the same on all ranks"""
+
+    def start_after(self, step: int) -> None:
+        """Training starts after 1-based `step`, which a crash cannot cost any more."""
+        self._whole = step
 
     def begin(self, step: int) -> None:
         """Hold the state after 1-based `step` and begin to write it; waits for the checkpoint before it.
@@ -72,12 +77,12 @@ class Saves:
     def keep_up(self, step: int, *, is_writing: bool, save_every: int) -> None:
         """After 1-based `step`, before anyone hears of it: advance unless a rank is writing (all know whether one is).
 
-        As long after a checkpoint was begun as the next one is due it is waited for, so that no more steps are done
-        without it. StorageError when it could not be written.
+        The checkpoint in flight is waited for where a crash would cost more than `save_every` steps without it: as a
+        rule it is written beside one step. StorageError when it could not be written.
         """
         if not is_writing:
             self.advance()
-        if self._in_flight is not None and step - self._in_flight >= save_every:
+        if self._in_flight is not None and step - self._whole > save_every:
             self.settle()
 
     def is_writing(self) -> bool:
@@ -114,6 +119,7 @@ class Saves:
         """The checkpoint in flight is whole, as all ranks know: the callbacks are told."""
         assert self._in_flight is not None, "nothing is in flight"
         step, self._in_flight, self._is_joining = self._in_flight, None, False
+        self._whole = step
         self._callbacks.on_checkpoint_saved(step, checkpoint_folder(self._run_folder, step))
 
     def __enter__(self) -> Saves:
