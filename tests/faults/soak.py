@@ -75,7 +75,8 @@ def soak(folder: Path, model: Path, *, steps: int, kills: Sequence[tuple[int, si
     started = time.monotonic()
     for session, (until, number) in enumerate([*kills, (None, None)]):
         before, taken_back = soaked.place.last_step(), len(_taken_back(soaked.place))
-        process = soaked.place.start("train", str(soaked.place.recipe), stdout=(folder / "said.txt").open("a"))
+        with (folder / "said.txt").open("a") as said:
+            process = soaked.place.start("train", str(soaked.place.recipe), stdout=said)
         _watch(soaked, process, session=session, until=until)
         if until is not None and number is not None:
             process.send_signal(number)

@@ -173,9 +173,9 @@ def set_aside(folder: Path) -> Path | None:
     if not any(p.name != LOCK for p in folder.iterdir()):
         return None
     number = 1
-    while (target := folder.with_name(f"{folder.name}.old-{number}")).exists():
-        number += 1
     try:
+        while (target := folder.with_name(f"{folder.name}.old-{number}")).exists():
+            number += 1
         with locked(folder):
             folder.rename(target)
             folder.mkdir()
@@ -183,7 +183,7 @@ def set_aside(folder: Path) -> Path | None:
         if isinstance(error, StorageError):
             raise
         raise StorageError(
-            f"cannot be moved to {target.name} ({error.strerror})",
+            f"cannot be moved to {folder.name}.old-{number} ({error.strerror})",
             where=str(folder),
             mend="move it yourself, or choose another `output`",
         ) from error
