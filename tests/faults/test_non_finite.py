@@ -99,13 +99,20 @@ def test_a_row_that_is_not_finite_ends_the_run_with_its_name(workplace, outcome,
 
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize(
-    ("adapter", "fault", "num_ranks"),
-    [(LORA, FORWARD, 1), (FULL, SPIKE, 1), (LORA, SPIKE, 2), (FULL, BACKWARD, 2)],
-    ids=["lora-forward", "full-spike", "lora-spike-ranks", "full-backward-ranks"],
+    ("adapter", "fault", "num_ranks", "strategy"),
+    [
+        (LORA, FORWARD, 1, "auto"),
+        (FULL, SPIKE, 1, "auto"),
+        (LORA, SPIKE, 2, "replicate"),
+        (FULL, BACKWARD, 2, "replicate"),
+        (FULL, SPIKE, 2, "fsdp"),
+        (FULL, FORWARD, 2, "fsdp"),
+    ],
+    ids=["lora-forward", "full-spike", "lora-spike-ranks", "full-backward-ranks", "full-spike-fsdp", "full-fsdp"],
 )
-def test_with_the_guard_the_run_goes_on_without_the_row(workplace, outcome, adapter, fault, num_ranks):
+def test_with_the_guard_the_run_goes_on_without_the_row(workplace, outcome, adapter, fault, num_ranks, strategy):
     """Eight steps; the fault comes after half the window, so that a spike is seen."""
-    workplace.write_recipe(adapter=adapter, train={"guard": ON, "save_every": 3})
+    workplace.write_recipe(adapter=adapter, train={"guard": ON, "save_every": 3}, parallel={"strategy": strategy})
     number = 12 if num_ranks == 1 else 6
     ends = train_planted(workplace, num_ranks=num_ranks, **fault, **{"pass": number})
     chosen = (workplace.folder / f"planted-{num_ranks - 1}.txt").read_text(encoding="utf-8")
