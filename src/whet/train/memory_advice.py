@@ -26,6 +26,7 @@ NUM_SAID = 3
 LEAST_SHARE = 0.01
 """of the predicted peak without the process itself: less is not worth saying"""
 _ROUND_LENGTH = 32
+_FP8 = "model.quantize=fp8"
 _BITS = {"nf4": 4.0 + 32 / 64, "int8": 8.0, "fp8": 8.0}
 """of a rounded weight, with the scale of each block of 64"""
 
@@ -56,7 +57,8 @@ class Saving:
     def words(self) -> str:
         """`data.max_length=512 saves 1.20 GB`"""
         size = f"{self.num_bytes / 1e9:.2f} GB" if self.num_bytes >= 1e8 else f"{self.num_bytes / 1e6:.2g} MB"
-        return f"{self.change} saves {size}" + (" (this run can go on with it)" if self.is_free else "")
+        most = "up to " if self.change == _FP8 else ""  # which layers are rounded is measured when the run begins
+        return f"{self.change} saves {most}{size}" + (" (this run can go on with it)" if self.is_free else "")
 
 
 def explain_shortage(
@@ -164,6 +166,6 @@ def _changes(recipe: Recipe, setting: Setting, size: PassSize) -> Iterator[str]:
     if recipe.optim.name != "adamw_8bit":
         yield "optim.name=adamw_8bit"
     if recipe.model.quantize == "none" and setting.device == "cuda":
-        yield from ("model.quantize=nf4", "model.quantize=fp8")
+        yield from ("model.quantize=nf4", _FP8)
     if setting.layout.num_data_ranks > 1 and setting.layout.num_shards == 1:
         yield "parallel.strategy=fsdp"
