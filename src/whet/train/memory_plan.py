@@ -6,7 +6,6 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -17,27 +16,18 @@ from whet.estimate import memory
 from whet.estimate.hardware import free_memory_bytes
 from whet.estimate.memory import Job, Pass
 from whet.estimate.shared_layers import shared_memory_parts
-from whet.models.adapters import weights_form
-from whet.models.families import (
-    LLAMA_SHAPED,
-    ModelShape,
-    num_adapter_parameters,
-    num_parameters,
-    shape_from_config,
-)
+from whet.models.families import LLAMA_SHAPED, shape_from_config
 from whet.models.load import LoadedModel
-from whet.optim.eight_bit import BLOCK
 from whet.parallel.env import Env
 from whet.parallel.mesh import Layout
 from whet.parallel.reduce import barrier, broadcast_text
 from whet.recipe.resolve import derive_accumulation, possible_micro_batches
-from whet.recipe.schema import STARTS_INSIDE_BASE, Recipe
+from whet.recipe.schema import Recipe
 from whet.train.finish import peak_memory_bytes
+from whet.train.memory_job import job_from
 from whet.types import RunPlan
 
 _MOST_STEPS_LOOKED_AT = 256
-_EIGHT_BIT_MOMENT_BYTES = 2 * (1 + 4 / BLOCK)
-"""of both moments of a parameter, scales included"""
 
 
 def decide(
@@ -135,47 +125,6 @@ def job_of(recipe: Recipe, loaded: LoadedModel, device: torch.device, *, process
     )
     base_bytes = _model_bytes(loaded) if recipe.model.quantize != "none" else None
     return replace(job, base_bytes=base_bytes, process_bytes=max(0, process_bytes))
-
-
-def job_from(
-    recipe: Recipe, shape: ModelShape, *, compute_bytes: int, device: Literal["cpu", "cuda"]
-) -> Job:  # fmt: skip
-    """The sizes that follow from a recipe and the shape of its model, which need not be loaded."""
-    adapter = recipe.adapter
-    is_adapter = adapter.method != "none"
-    sizes = shape.projection_sizes()
-    targets = sizes if adapter.targets == "all-linear" else adapter.targets
-    per_rank = 2 if adapter.init in STARTS_INSIDE_BASE else 1
-    ranks = sum(adapter.ranks.get(name, adapter.rank) for name in targets) * per_rank
-    return Job(
-        num_layers=shape.num_layers,
-        hidden=shape.hidden,
-        intermediate=shape.intermediate,
-        query_size=shape.num_heads * shape.head_dim,
-        key_size=shape.num_kv_heads * shape.head_dim,
-        num_heads=shape.num_heads,
-        vocab=shape.vocab,
-        num_base=num_parameters(shape),
-        num_trainable=num_adapter_parameters(shape, adapter)[0] if is_adapter else num_parameters(shape),
-        trains_all=not is_adapter,
-        is_fused=adapter.method == "lora" and recipe.model.quantize in ("none", "fp8"),
-        narrow_values=ranks if is_adapter else 0,
-        compute_bytes=compute_bytes,
-        is_tied=shape.tie_embeddings,
-        has_snapshot=recipe.train.guard.max_rollbacks > 0,
-        **_held(recipe, compute_bytes),
-        device=device,
-    )
-
-
-def _held(recipe: Recipe, compute_bytes: int) -> dict[str, Any]:
-    """How all weights are held where the optimizer does not need them wide."""
-    form = weights_form(recipe.optim)
-    if form == "wide" or (form == "mastered" and compute_bytes >= memory.FLOAT32_BYTES):
-        return {}
-    if form == "mastered":
-        return {"is_widened": False, "master_bytes": memory.FLOAT32_BYTES}
-    return {"is_widened": False, "moment_bytes": _EIGHT_BIT_MOMENT_BYTES}
 
 
 def largest_pass(order: Order, plan: RunPlan, num_taught: np.ndarray) -> Pass:

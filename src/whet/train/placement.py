@@ -17,7 +17,8 @@ from whet.parallel.mesh import Layout, Strategy, make_layout
 from whet.parallel.reduce import broadcast_text
 from whet.recipe.schema import Recipe
 from whet.recipe.sharding_checks import why_not_sharded
-from whet.train.memory_plan import budget_bytes, job_from
+from whet.train.memory_job import job_from
+from whet.train.memory_plan import budget_bytes
 
 _NAMES: dict[str, Strategy] = {"replicate": "replicate", "fsdp": "fsdp", "hsdp": "hsdp"}
 
