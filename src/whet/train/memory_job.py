@@ -12,7 +12,7 @@ from whet.recipe.schema import STARTS_INSIDE_BASE, Recipe
 
 EIGHT_BIT_BLOCK = 256
 """values that share a scale: optim/eight_bit.py, which needs torch"""
-_EIGHT_BIT_MOMENT_BYTES = 2 * (1 + 4 / EIGHT_BIT_BLOCK)
+EIGHT_BIT_MOMENT_BYTES = 2 * (1 + 4 / EIGHT_BIT_BLOCK)
 """of both moments of a parameter, scales included"""
 
 
@@ -54,4 +54,4 @@ def _held(recipe: Recipe, compute_bytes: int) -> dict[str, Any]:
         return {}
     if form == "mastered":
         return {"is_widened": False, "master_bytes": memory.FLOAT32_BYTES}
-    return {"is_widened": False, "moment_bytes": _EIGHT_BIT_MOMENT_BYTES}
+    return {"is_widened": False, "moment_bytes": EIGHT_BIT_MOMENT_BYTES}

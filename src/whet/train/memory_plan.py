@@ -27,7 +27,7 @@ from whet.train.finish import peak_memory_bytes
 from whet.train.memory_job import job_from
 from whet.types import RunPlan
 
-_MOST_STEPS_LOOKED_AT = 256
+MOST_STEPS_LOOKED_AT = 256
 
 
 def decide(
@@ -134,7 +134,7 @@ def largest_pass(order: Order, plan: RunPlan, num_taught: np.ndarray) -> Pass:
     probabilities = np.zeros(lengths[-1] + 1, dtype=np.int64)  # by length: there may be millions of samples
     probabilities[lengths] = [memory.kept_probabilities(length, shared) for length in lengths]
     of_prefix = memory.kept_probabilities(shared)
-    stride = -(-plan.steps_per_epoch // _MOST_STEPS_LOOKED_AT)
+    stride = -(-plan.steps_per_epoch // MOST_STEPS_LOOKED_AT)
     # a sample alone shares nothing
     tokens, taught, kept = lengths[-1], int(num_taught.max()), max(map(memory.kept_probabilities, lengths))
     for step in range(0, plan.steps_per_epoch, stride):

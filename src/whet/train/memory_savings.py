@@ -107,7 +107,7 @@ def predicted_parts(recipe: Recipe, setting: Setting, size: PassSize) -> dict[st
     recompute: Recompute = plan.recompute if recipe.train.recompute == "auto" else recipe.train.recompute
     is_spread = recipe.parallel.strategy == "fsdp" and layout.num_shards == 1
     return shared_memory_parts(
-        _job(recipe, setting),
+        job_for(recipe, setting),
         one_pass,
         recompute,
         num_shards=layout.num_data_ranks if is_spread else layout.num_shards,
@@ -115,7 +115,8 @@ def predicted_parts(recipe: Recipe, setting: Setting, size: PassSize) -> dict[st
     )
 
 
-def _job(recipe: Recipe, setting: Setting) -> Job:
+def job_for(recipe: Recipe, setting: Setting) -> Job:
+    """The sizes that memory follows from, a rounded base included."""
     compute_bytes = 2 if recipe.model.dtype == "bfloat16" else setting.compute_bytes
     job = job_from(recipe, setting.shape, compute_bytes=compute_bytes, device=setting.device)
     if (bits := _BITS.get(recipe.model.quantize)) is None:
