@@ -177,6 +177,7 @@ def foresee(
     )  # fmt: skip
     plan = replace(plan, recompute=choice.recompute)
     largest = rows.largest(choice.micro_batch)
+    counted = replace(largest.counted, is_alone=plan.accumulation == 1)
     per_pass = round(choice.micro_batch * rows.tokens_per_unit)
     return Foreseen(
         target=target,
@@ -184,14 +185,14 @@ def foresee(
         job=job,
         rows=rows,
         plan=plan,
-        largest=largest.counted,
+        largest=counted,
         size=largest.size,
-        parts=_parts(job, largest.counted, choice.recompute, shares),
+        parts=_parts(job, counted, choice.recompute, shares),
         loading_bytes=_loading_bytes(job, files) if target.device == "cpu" else None,
         work=Work(
             job=job,
             rows=Rows(mean_length=rows.mean_length, taught_share=rows.taught_share, tokens_per_pass=per_pass),
-            largest=largest.counted,
+            largest=counted,
             recompute=choice.recompute,
             num_passes=plan.accumulation,
             num_tensor_ranks=shares.num_tensor_ranks,

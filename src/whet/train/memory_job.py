@@ -41,6 +41,7 @@ def job_from(
         narrow_values=ranks if is_adapter else 0,
         compute_bytes=compute_bytes,
         is_tied=shape.tie_embeddings,
+        has_dropout=is_adapter and adapter.dropout > 0,
         has_snapshot=recipe.train.guard.max_rollbacks > 0,
         **_held(recipe, compute_bytes),
         device=device,
