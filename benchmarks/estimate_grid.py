@@ -8,8 +8,8 @@ process that knows the recipe, the model's config.json and the lengths of the ro
 Time: the second step calibrates, the later ones are predicted from it by their operations. On a machine that others use
 this says as much of them as of the formula.
 
-    python benchmarks/estimate_grid.py              measure and predict
-    python benchmarks/estimate_grid.py --predict    predict anew what the result file has measured
+    python benchmarks/estimate_grid.py [NAME ...]     measure all configurations, or some, and predict
+    python benchmarks/estimate_grid.py --predict      predict anew what the result file has measured
 """
 
 from __future__ import annotations
@@ -22,9 +22,10 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from machine import RESULTS
+from machine import RESULTS, write_result
 from memory_plan import RECIPE, write_rows
 
+NAME = "estimate_grid"
 NUM_STEPS = 3
 BAR = 0.10
 SMOLLM2, WIDE, NARROW = "smollm2-135m-instruct", "wide", "narrow"
@@ -86,7 +87,7 @@ def recipe_changes(global_size: int, micro: int, overrides: tuple[str, ...]) -> 
 
 def measure(name: str) -> dict[str, Any]:
     """Peak and seconds of one run, with what a prediction of it needs."""
-    model, global_size, micro, num_words, overrides = CONFIGURATIONS[name]
+    _, global_size, _, num_words, _ = CONFIGURATIONS[name]
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         (folder / "recipe.yaml").write_text(RECIPE.format(folder=folder), encoding="utf-8")
@@ -94,12 +95,11 @@ def measure(name: str) -> dict[str, Any]:
         environment = os.environ | {"OMP_NUM_THREADS": "1"}
         command = [sys.executable, __file__, "--child", str(folder), name]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env=environment)
-        run = folder / "run"
-        summary = json.loads((run / "summary.json").read_text(encoding="utf-8"))
-        plan = json.loads((run / "run_plan.json").read_text(encoding="utf-8"))
-        lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
-        found = json.loads((folder / "lengths.json").read_text(encoding="utf-8"))
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        summary, plan, found = (
+            json.loads((folder / path).read_text(encoding="utf-8"))
+            for path in ("run/summary.json", "run/run_plan.json", "found.json")
+        )
+        lines = [json.loads(line) for line in (folder / "run" / "metrics.jsonl").read_text().splitlines()]
     steps = [line for line in lines if line["kind"] == "step"]
     return {
         "peak_bytes": summary["peak_memory_bytes"],
@@ -107,7 +107,6 @@ def measure(name: str) -> dict[str, Any]:
         "recompute": plan["recompute"],
         "step_tokens": [step["num_tokens"] for step in steps],
         "step_seconds": [round(step["seconds"], 3) for step in steps],
-        "config": config,
         **found,
     }
 
@@ -122,43 +121,119 @@ def run_configuration(folder: Path, name: str) -> None:
     model, global_size, micro, _, overrides = CONFIGURATIONS[name]
     model_folder = folder / "model"
     subprocess.run([sys.executable, __file__, "--model", model, str(model_folder)], check=True)
-    changes = (*recipe_changes(global_size, micro, overrides), f"model.id={model_folder if model in SHAPES else model}")
+    changes = recipe_changes(global_size, micro, overrides)
+    if model in SHAPES:
+        changes = (*changes, f"model.id={model_folder}")
     recipe = load_recipe(folder / "recipe.yaml", changes)
-    config = json.loads((load_tokenizer(recipe.model).folder / "config.json").read_text(encoding="utf-8"))
-    kept = ("model_type", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
-            "num_key_value_heads", "head_dim", "vocab_size", "tie_word_embeddings")  # fmt: skip
-    (folder / "config.json").write_text(json.dumps({key: config[key] for key in kept if key in config}))
-    _keep_lengths(folder)
+    facts = _facts_of(load_tokenizer(recipe.model).folder)
+    _keep_lengths(recipe, folder / "found.json", facts)
     keep_freed_memory()
     run_recipe(recipe, Options(say=lambda _: None))
 
 
-def _keep_lengths(folder: Path) -> None:
-    """Write lengths.json when the run has prepared its rows, without another copy of them in this process."""
+def _facts_of(folder: Path) -> dict[str, Any]:
+    """What an estimate reads in a model's folder."""
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    kept = ("model_type", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
+            "num_key_value_heads", "head_dim", "vocab_size", "tie_word_embeddings")  # fmt: skip
+    return {
+        "config": {key: config[key] for key in kept if key in config},
+        "file_bytes": sum(path.stat().st_size for path in folder.glob("*.safetensors")),
+    }
+
+
+def _keep_lengths(recipe: Any, path: Path, facts: dict[str, Any]) -> None:
+    """Write what the run found of its rows, when it has prepared them, without another copy of them in this process."""
+    from whet.data.sampler import order_of
     from whet.train import run
 
     prepare = run.prepare
 
     def watched(*arguments: Any, **settings: Any) -> Any:
         data = prepare(*arguments, **settings)
-        document = {"lengths": data.train.lengths.tolist(), "num_taught": data.train.num_taught.tolist()}
-        (folder / "lengths.json").write_text(json.dumps(document), encoding="utf-8")
+        rows = {
+            "lengths": data.train.lengths.tolist(),
+            "num_taught": data.train.num_taught.tolist(),
+            "shared_prefix": order_of(recipe, data.train).shared_prefix,
+        }
+        path.write_text(json.dumps({**facts, **rows}), encoding="utf-8")
         return data
 
     run.prepare = watched
 
 
+def predict(name: str, row: dict[str, Any]) -> dict[str, Any]:
+    """What `whet estimate` says of a configuration, beside what was measured; loads no model."""
+    import numpy as np
+
+    from whet.data.sampler import Order
+    from whet.estimate.hardware import multiplies_bfloat16
+    from whet.models.families import num_parameters, shape_from_config
+    from whet.recipe import parse_recipe
+    from whet.train.foresee import Target, WeightFiles, foresee
+    from whet.train.known_rows import rows_of
+
+    _, global_size, micro, _, overrides = CONFIGURATIONS[name]
+    recipe = parse_recipe(RECIPE.format(folder="."), name, recipe_changes(global_size, micro, overrides))
+    shape = shape_from_config(row["config"])
+    order = Order(np.array(row["lengths"], dtype=np.int32), seed=recipe.seed, shared_prefix=row["shared_prefix"])
+    files = WeightFiles(num_bytes=row["file_bytes"], bytes_per_weight=row["file_bytes"] / num_parameters(shape))
+    target = Target(
+        name="this machine", device="cpu", num_ranks=1, compute_bytes=2 if multiplies_bfloat16() else 4,
+        memory_bytes=1e12,
+    )  # fmt: skip
+    rows = rows_of(recipe, order, np.array(row["num_taught"], dtype=np.int32), num_data_ranks=1)
+    foreseen = foresee(recipe, shape, rows, target, files)
+    if foreseen.plan.recompute != row["recompute"]:
+        raise SystemExit(f"{name}: the run recomputed {row['recompute']}, the estimate {foreseen.plan.recompute}")
+    return {
+        "tokens_of_largest_pass": foreseen.largest.tokens,
+        "predicted_bytes": foreseen.peak_bytes,
+        "peak_bytes": row["peak_bytes"],
+        "error": round(foreseen.peak_bytes / row["peak_bytes"] - 1, 4),
+        "planned_bytes": row["planned_bytes"],
+        "predicted_seconds_over_measured": _time_ratio(row),
+        "parts": dict(foreseen.parts),
+        "measured": row,
+    }
+
+
+def _time_ratio(row: dict[str, Any]) -> float:
+    """Later steps predicted from the second one: at the same operations per token, seconds go with tokens."""
+    per_token = row["step_seconds"][1] / row["step_tokens"][1]
+    return round(per_token * sum(row["step_tokens"][2:]) / sum(row["step_seconds"][2:]), 3)
+
+
+def write(measured: dict[str, dict[str, Any]]) -> None:
+    """The result file, with predictions made now."""
+    rows = {name: predict(name, measured[name]) for name in CONFIGURATIONS if name in measured}
+    for name, row in rows.items():
+        print(f"{name:<40} predicted {row['predicted_bytes'] / 1e9:5.2f} GB  peak {row['peak_bytes'] / 1e9:5.2f} GB  "
+              f"{row['error']:+.1%}  seconds x {row['predicted_seconds_over_measured']:.2f}", flush=True)  # fmt: skip
+    worst = max(abs(row["error"]) for row in rows.values())
+    write_result(
+        NAME,
+        claim="the peak memory that an estimate names is within 10 % of the one the run reaches on a CPU",
+        result={
+            "bar": BAR,
+            "worst_relative_error": worst,
+            "num_within_bar": sum(abs(row["error"]) <= BAR for row in rows.values()),
+            "configurations": rows,
+        },
+        command="python benchmarks/estimate_grid.py",
+    )
+
+
 def main(names: list[str]) -> None:
-    """Measure; what was measured is kept after each configuration."""
-    path = Path(os.environ.get("OUT") or RESULTS) / "raw.json"
-    measured = json.loads(path.read_text()) if path.is_file() else {}
-    for name in names or CONFIGURATIONS:
-        if name in measured:
-            continue
-        measured[name] = row = measure(name)
-        print(f"{name:<40} peak {row['peak_bytes'] / 1e9:5.2f} GB, planned {row['planned_bytes'] / 1e9:5.2f} GB, "
-              f"steps of {row['step_seconds']} s", flush=True)  # fmt: skip
-        path.write_text(json.dumps(measured))
+    """Measure what is named (or everything) and predict; what was measured before and is not named stays."""
+    path = Path(os.environ.get("OUT") or RESULTS) / f"{NAME}.json"
+    known = json.loads(path.read_text(encoding="utf-8"))["configurations"] if path.is_file() else {}
+    measured = {name: row["measured"] for name, row in known.items()}
+    if names != ["--predict"]:
+        for name in names or CONFIGURATIONS:
+            measured[name] = measure(name)
+            write(measured)
+    write(measured)
 
 
 if __name__ == "__main__":

@@ -52,7 +52,8 @@ def _step(seen: Seen) -> str:
     plan, shares = now.plan, now.shares
     unit = seen.recipe.batch.unit
     tensor = f" of {shares.num_tensor_ranks} ranks that share layers" if shares.num_tensor_ranks > 1 else ""
-    ranks = f" x {plan.world_size} groups{tensor}" if tensor else f" x {plan.world_size} ranks"
+    one = "group" if tensor else "rank"
+    ranks = f" x {plan.world_size} {one}{'s' if plan.world_size != 1 else ''}{tensor}"
     cut = f"{plan.global_batch} {unit} = {plan.micro_batch} a pass x {plan.accumulation} passes{ranks}"
     anew = "no recompute" if plan.recompute == "none" else f"recompute {plan.recompute}"
     parts = "weights whole on every rank" if shares.num_shards == 1 else f"weights in {shares.num_shards} parts"
@@ -66,7 +67,8 @@ def _memory(seen: Seen) -> Iterator[str]:
         if num_bytes:
             yield f"  {name:<11}  {size(num_bytes):>9}  {part_words(seen, name)}"
     if now.loading_bytes is not None and now.loading_bytes > now.training_bytes:
-        yield f"  {'loading':<11}  {size(now.loading_bytes):>9}  {part_words(seen, 'loading')}; more than training holds"
+        words = f"{part_words(seen, 'loading')}; more than training holds"
+        yield f"  {'loading':<11}  {size(now.loading_bytes):>9}  {words}"
     if now.target.num_ranks > 1:
         yield f"  {'all ranks':<11}  {size(now.peak_bytes * now.target.num_ranks):>9}"
 
@@ -113,10 +115,8 @@ def _disk(seen: Seen) -> str:
     disk, keep = seen.foreseen.disk, seen.recipe.train.keep
     what = "model" if seen.recipe.adapter.method == "none" else "adapter"
     kept = "checkpoint is" if keep == 1 else "checkpoints are"
-    return (
-        f"{size(disk.run_bytes)} in all: a checkpoint {size(disk.checkpoint_bytes)} ({keep} {kept} kept, and the best), "
-        f"the final {what} {size(disk.final_bytes)}, 10 % slack"
-    )
+    each = f"one checkpoint {size(disk.checkpoint_bytes)} ({keep} {kept} kept, and the best)"
+    return f"{size(disk.run_bytes)} in all: {each}, the final {what} {size(disk.final_bytes)}, 10 % slack"
 
 
 def _assumptions(seen: Seen, *, is_measured: bool) -> Iterator[str]:
@@ -126,21 +126,19 @@ def _assumptions(seen: Seen, *, is_measured: bool) -> Iterator[str]:
             f"a run may fill {USABLE_SHARE:.0%} of a GPU, {size(CONTEXT_BYTES)} of it driver and kernels (assumed); "
             "memory on a GPU was not measured"
         )
-    if target.gpu is not None and not is_measured:
-        yield (
-            f"{target.gpu.flops / 1e12:,.0f} TFLOP/s in bfloat16, {target.gpu.memory_bytes_per_second / 1e12:.3g} TB/s, "
-            f"{target.gpu.link} ({target.gpu.source})"
-        )
+    if (gpu := target.gpu) is not None and not is_measured:
+        rates = f"{gpu.flops / 1e12:,.0f} TFLOP/s in bfloat16, {gpu.memory_bytes_per_second / 1e12:.3g} TB/s"
+        yield f"{rates}, {gpu.link}: {gpu.source}"
 
 
 def _measured(measured: Measured) -> str:
     calibration = measured.calibration
     planned = measured.plan.predicted_memory_bytes
     foretold = f", {size(planned)} were planned for the whole run" if planned is not None else ""
-    return (
-        f"{calibration.seconds:.3g} s a step without the update ({calibration.operations_per_second / 1e9:,.0f} GFLOP/s); "
-        f"{size(measured.peak_bytes)} held at the peak, without moments and checkpoint{foretold}"
+    rate = (
+        f"{calibration.seconds:.3g} s a step without the update, {calibration.operations_per_second / 1e9:,.0f} GFLOP/s"
     )
+    return f"{rate}; {size(measured.peak_bytes)} held at the peak, without moments and checkpoint{foretold}"
 
 
 def proposal_lines(proposal: Proposal) -> Iterator[str]:

@@ -16,7 +16,7 @@ Shape letters: E hidden size, F channels of the feed-forward layer, Q all query 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Literal
 
@@ -225,6 +225,8 @@ class Choice:
     budget_bytes: int
     tokens: int
     """of the largest pass"""
+    parts: dict[str, int] = field(default_factory=dict)
+    """bytes of each part of the prediction"""
 
     @property
     def fits(self) -> bool:
@@ -259,11 +261,13 @@ def choose(
         Choice(
             micro_batch=micro,
             recompute=level,
-            predicted_bytes=sum(parts(job, passes[micro], level).values()),
+            predicted_bytes=sum(found.values()),
             budget_bytes=budget_bytes,
             tokens=passes[micro].tokens,
+            parts=found,
         )
         for micro, level in _ways(passes, enough_tokens, levels)
+        for found in (dict(parts(job, passes[micro], level)),)
     ]
     return next((way for way in ways if way.fits), min(ways, key=lambda way: way.predicted_bytes))
 

@@ -46,16 +46,19 @@ def decide(
     # free memory differs from rank to rank and from moment to moment: one of them decides
     choice = _choose(recipe, plan, loaded, order, num_taught, env, device, layout) if env.is_main else None
     # what loading took at its peak counts too where training takes less
-    chosen = choice and [choice.micro_batch, choice.recompute, max(choice.predicted_bytes, peak_memory_bytes(device))]
+    peak = choice and max(choice.predicted_bytes, peak_memory_bytes(device))
+    chosen = choice and [choice.micro_batch, choice.recompute, peak, choice.parts]
     decided = json.loads(broadcast_text(json.dumps(chosen)))
     if decided is None:
         return fixed
-    micro, recompute, predicted = decided
+    micro, recompute, predicted, parts = decided
     num_lanes = 1 if layout.mesh is not None else _lanes(recipe, plan, micro)
     if choice is not None:
         say(choice.sentence(num_lanes))
     cut = _cut(fixed, micro // num_lanes)
-    return replace(cut, num_lanes=num_lanes, recompute=recompute, predicted_memory_bytes=predicted)
+    return replace(
+        cut, num_lanes=num_lanes, recompute=recompute, predicted_memory_bytes=predicted, predicted_memory_parts=parts
+    )
 
 
 def _lanes(recipe: Recipe, plan: RunPlan, micro: int) -> int:
