@@ -216,6 +216,8 @@ class RunPlan:
     """what the backward pass computes anew instead of keeping it"""
     predicted_memory_bytes: int | None = None
     """peak of each rank, foreseen when micro-batch and recompute were decided; None: could not be foreseen"""
+    predicted_memory_parts: dict[str, int] | None = None
+    """bytes of each part of it in training (estimate/memory.py); where reading the model took more, that is the peak"""
     longest_matmul_document: int = 1024
     """tokens up to which a document's attention goes through plain matrix products on the CPU"""
     attention: Literal["documents", "torch", "flash-attn"] = "documents"

@@ -12,6 +12,7 @@ def register(app: typer.Typer) -> None:
         compare,
         diff,
         doctor,
+        estimate,
         evaluate,
         explain,
         export,
@@ -39,6 +40,7 @@ def register(app: typer.Typer) -> None:
     app.add_typer(launch.app, name="launch")
     app.command()(interruptible()(prepare.prepare))
     app.command()(inspect.inspect)
+    app.command()(interruptible()(estimate.estimate))
     app.command()(interruptible()(train.train))
     app.command()(interruptible()(evaluate.evaluate))
     app.command()(compare.compare)

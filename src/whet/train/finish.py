@@ -177,6 +177,8 @@ def write_summary(
         "num_trainable": training.trainables.num_parameters,
         "peak_memory_bytes": peak,
         "predicted_memory_bytes": plan.predicted_memory_bytes,
+        "predicted_memory_parts": plan.predicted_memory_parts,
+        "planned_seconds_per_step": plan.measured_seconds_per_step,
         "kernels": dict(training.kernels),
     }
     write_json(run_folder / SUMMARY, document)
