@@ -11,7 +11,8 @@ from rich.text import Text
 
 from whet.report.charts import Point, label_of, smooth
 from whet.report.follow import Follower, clock, seconds_left, tokens_per_second
-from whet.report.metrics_log import EvalPoint
+from whet.report.metrics_log import EvalPoint, Event
+from whet.report.run_folder import IncidentLine
 from whet.report.terminal_chart import draw
 from whet.visible import spelled_out
 
@@ -120,7 +121,7 @@ def _facts(follower: Follower) -> list[Text]:
         facts += [f"{name.replace('_', ' ')} {value:.4g}" for name, value in last.values.items() if name != "loss"][:4]
     if isinstance(where := summary.get("bottleneck"), str) and where:
         facts.append(where)
-    return [Text(), Text(_visible("; ".join(facts)))] if facts else []
+    return [Text(), Text(spelled_out("; ".join(facts)))] if facts else []
 
 
 def _machine(follower: Follower) -> list[tuple[str, str]]:
@@ -155,8 +156,8 @@ def _answers(rows: Sequence[RowSamples], width: int) -> list[Text]:
 
 
 def _incidents(follower: Follower, width: int) -> list[Text]:
-    told = [(each.step, each.text, "red") for each in follower.incidents]
-    told += [(each.step, each.text, "") for each in follower.events]
+    told = [(each.step, _of_step(each), "red") for each in follower.incidents]
+    told += [(each.step, _of_step(each), "") for each in follower.events]
     if not told:
         return []
     head = f"incidents: {len(follower.incidents):,}" if follower.incidents else "events"
@@ -164,12 +165,14 @@ def _incidents(follower: Follower, width: int) -> list[Text]:
     return [
         Text(),
         Text(head, "bold"),
-        *(Text(_one_line(f"step {step:,}: {text}", width), style) for step, text, style in last),
+        *(Text(_one_line(text, width), style) for _, text, style in last),
     ]
 
 
-def _visible(text: str) -> str:
-    return spelled_out(text)
+def _of_step(told: IncidentLine | Event) -> str:
+    """With its step in front, unless the sentence begins with it."""
+    head = f"step {told.step}"
+    return told.text if told.text.startswith(head) else f"{head}: {told.text}"
 
 
 def _one_line(text: str, width: int) -> str:
@@ -210,8 +213,8 @@ class News:
                 )
                 self._eval = point.step
         for incident in follower.incidents[self._num_incidents :]:
-            yield f"incident at step {incident.step:,}: {_one_line(incident.text, 300)}"
+            yield f"incident: {_one_line(_of_step(incident), 300)}"
         self._num_incidents = len(follower.incidents)
         for event in follower.events[self._num_events :]:
-            yield f"step {event.step:,}: {_one_line(event.text, 300)}"
+            yield _one_line(_of_step(event), 300)
         self._num_events = len(follower.events)

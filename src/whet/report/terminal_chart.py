@@ -17,6 +17,8 @@ _BITS = ((0x01, 0x08), (0x02, 0x10), (0x04, 0x20), (0x40, 0x80))
 """row, column -> bit"""
 _BRAILLE = 0x2800
 _LABEL_WIDTH = 8
+_FEWEST_COLUMNS = 24
+"""room for the two numbers below the axis"""
 
 Style = Literal["", "axis", "line", "dots"]
 
@@ -38,7 +40,7 @@ def draw(
     """
     columns = width - _LABEL_WIDTH - 2
     points = [*line, *dots]
-    if not points or columns < 8 or height < 2:
+    if not points or columns < _FEWEST_COLUMNS or height < 2:
         return []
     grid = _Grid(points, columns, height)
     drawn = thin(line, 2 * columns)
@@ -55,11 +57,11 @@ def draw(
         for row in range(height)
     ]
     corner = "+" + "-" * columns if is_ascii else "\u2514" + "\u2500" * columns
-    first, last = label_of(grid.x_low), label_of(grid.x_high)
+    left, right = label_of(grid.x_low), label_of(grid.x_high)
     return [
         *rows,
         [Piece(text=" " * (_LABEL_WIDTH + 1) + corner, style="axis")],
-        [Piece(text=" " * (_LABEL_WIDTH + 2) + first + last.rjust(columns - len(first)), style="axis")],
+        [Piece(text=" " * (_LABEL_WIDTH + 2) + left + right.rjust(columns - len(left)), style="axis")],
     ]
 
 

@@ -112,7 +112,7 @@ class _Handler(BaseHTTPRequestHandler):
         port = self.server.server_port
         ours = (f"{ADDRESS}:{port}", f"localhost:{port}")
         origins = self.headers.get_all("Origin", [])
-        return self.headers.get_all("Host") not in ([each] for each in ours) or any(
+        return self.headers.get_all("Host", []) not in [[each] for each in ours] or any(
             origin not in (f"http://{each}" for each in ours) for origin in origins
         )
 

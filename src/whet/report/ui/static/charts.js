@@ -50,8 +50,14 @@ export class Log {
 }
 
 function pairs(found, name) {
+  const unit = name.endsWith("_bytes") ? 2 ** 30 : 1;
   return [...found.entries()].filter(([, values]) => Number.isFinite(values[name]))
-    .map(([step, values]) => [step, values[name]]).sort((a, b) => a[0] - b[0]);
+    .map(([step, values]) => [step, values[name] / unit]).sort((a, b) => a[0] - b[0]);
+}
+
+// As a heading: bytes are shown in GiB.
+function titled(name) {
+  return TITLES[name] || name.replace(/_bytes$/, ", GiB").replaceAll("_", " ");
 }
 
 // Mean over `width` points around each one, fewer at the ends on both sides alike: it does not lag behind.
@@ -164,7 +170,7 @@ function joined(curves) {
 
 export function short(value) {
   if (value == null) return "";
-  if (Math.abs(value) >= 1e9) return `${Number((value / 1e9).toPrecision(3))} G`;
+  if (value !== 0 && Math.abs(value) < 1e-3) return value.toExponential(1).replace(".0e", "e");
   if (Math.abs(value) >= 1e4 || Number.isInteger(value)) return Math.round(value).toLocaleString("en");
   return String(Number(value.toPrecision(3)));
 }
@@ -198,12 +204,12 @@ export class Board {
     ]), this.isLog);
     const names = [...new Set(logs.flatMap((log) => log.names))].filter((name) => name !== "loss");
     for (const name of names) {
-      this.chart(name, TITLES[name] || name.replaceAll("_", " ")).show(
+      this.chart(name, titled(name)).show(
         logs.flatMap((log, i) => this.lines(log.curve(name), log.name, i, name !== "lr")));
     }
     for (const name of new Set(logs.flatMap((log) => log.measuredNames()))) {
       if (name === "loss") continue;
-      this.chart(`eval ${name}`, name.replaceAll("_", " ")).show(logs.map((log, i) => (
+      this.chart(`eval ${name}`, titled(name)).show(logs.map((log, i) => (
         { label: log.name, points: log.measured(name), colour: isOne ? 1 : i, style: "dots" })));
     }
   }
