@@ -29,7 +29,9 @@ def register(app: typer.Typer) -> None:
         runs,
         serve,
         train,
+        ui,
         verbosity,
+        watch,
     )
     from whet.train.signals import interruptible
 
@@ -46,6 +48,8 @@ def register(app: typer.Typer) -> None:
     app.command()(compare.compare)
     app.command()(report.report)
     app.add_typer(runs.app, name="runs")
+    app.command()(watch.watch)
+    app.command()(ui.ui)
     app.command()(diff.diff)
     app.command()(reproduce.reproduce)
     app.command()(interruptible()(merge.merge))

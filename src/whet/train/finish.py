@@ -29,7 +29,7 @@ from whet.models.load import LoadedModel
 from whet.models.weight_files import list_tensors, read_tensor, write_sharded
 from whet.parallel import watch
 from whet.recipe.measured import PREFIX
-from whet.report.run_folder import finite
+from whet.report.metrics_log import finite
 from whet.tracking.jsonl import FILE_NAME as METRICS
 from whet.train.bottleneck import Passes, bottleneck, split
 from whet.train.folder import SUMMARY, write_json

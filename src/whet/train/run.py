@@ -195,7 +195,7 @@ def _train(recipe: Recipe, options: Options, env: Env, device: torch.device, run
     startup.reached("adapter")
     live = live_sets(
         recipe, data, loaded, precision=partial(training.loss_model.precision, device.type), layout=layout,
-        progress=monitor.answering,
+        progress=monitor.answering, show=monitor.answered,
     )  # fmt: skip
     if recipe.train.fit_seconds is not None and saved is None:
         plan = _fit(recipe, training)

@@ -14,7 +14,8 @@ from whet.parallel.env import Env
 from whet.recipe.schema import Data, Recipe, Source
 from whet.train.best import Best
 from whet.train.callbacks import EvalRecord
-from whet.train.on_monitor import Monitor, clock
+from whet.report.follow import clock
+from whet.train.on_monitor import Monitor
 from whet.types import StepRecord
 
 RUN = SimpleNamespace(plan=make_plan(8, micro_batch=2, global_batch=2), best=Best())
