@@ -8,7 +8,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from importlib import metadata
 
-from packaging.markers import default_environment
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
@@ -159,9 +158,8 @@ def _broken(owner: str, lines: Iterable[str], version: Version) -> Iterator[tupl
 
 def _read(lines: Iterable[str]) -> Iterator[Requirement]:
     """Requirements that hold here; old packages hold lines that nobody can read."""
-    surroundings = {**default_environment(), "extra": ""}
     for line in lines:
         with suppress(InvalidRequirement):
             requirement = Requirement(line)
-            if requirement.marker is None or requirement.marker.evaluate(surroundings):
+            if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
                 yield requirement

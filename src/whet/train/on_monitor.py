@@ -12,9 +12,10 @@ from whet.errors import StorageError
 from whet.parallel.env import Env
 from whet.recipe.schema import Recipe
 from whet.streams import Lasting
-from whet.tracking import TrackedRun, TrackerGroup
+from whet.tracking import TrackerGroup, describe
 from whet.train.best import Best
 from whet.train.callbacks import EvalRecord, QuietCallback, Requests
+from whet.train.gauge import Gauge
 from whet.train.incidents import Incident, append_incident
 from whet.types import RunPlan, StepRecord
 
@@ -32,10 +33,11 @@ class Monitor(QuietCallback):
     name = "monitor"
 
     def __init__(self, recipe: Recipe, run_folder: Path, *, env: Env, say: Callable[[str], None]) -> None:
-        self._run = TrackedRun(name=recipe.name, folder=run_folder)
+        self._recipe, self._folder = recipe, run_folder
         self._is_main = env.is_main
         self._say = say
         self._trackers = TrackerGroup(recipe.tracking)
+        self._gauge: Gauge | None = None
         self._plan: RunPlan | None = None
         self._best: Best | None = None
         self._recent: deque[StepRecord] = deque(maxlen=_RECENT)
@@ -44,14 +46,15 @@ class Monitor(QuietCallback):
     def on_start(self, run: Training, step: int) -> None:
         self._plan, self._best = run.plan, run.best
         if self._is_main:
-            self._trackers.start(TrackedRun(name=self._run.name, folder=self._run.folder, resume_step=step))
+            self._gauge = Gauge(run.device)
+            self._trackers.start(describe(self._recipe, self._folder, step))
         if self._progress:
             self._progress.start(step, run.plan.total_steps)
 
     def after_step(self, record: StepRecord) -> Requests:
         if not self._is_main or self._plan is None:
             return Requests()
-        self._trackers.log_step(record)
+        self._trackers.log_step(self._gauge.on(record) if self._gauge else record)
         self._recent.append(record)
         seconds = sum(r.seconds for r in self._recent)
         rate = sum(r.num_tokens for r in self._recent) / seconds
@@ -73,7 +76,7 @@ class Monitor(QuietCallback):
         self._tell(incident.text)
         self._trackers.log_event(incident.step, incident.text)
         try:
-            append_incident(self._run.folder, incident)
+            append_incident(self._folder, incident)
         except StorageError as error:  # a full disk stops a run where it matters: at a checkpoint
             self._trackers.log_event(incident.step, f"an incident was not kept: {error.what}")
 
