@@ -265,6 +265,10 @@ class StepRecord:
     """held up by checkpoints since the line before"""
     straggler: int | None = None
     """the rank whose own work took over 1.2 times as long as the median rank's in the last steps; None: none did"""
+    memory_bytes: float | None = None
+    """that rank 0 holds: on its GPU, else in the host's memory; None: not known"""
+    gpu_percent: float | None = None
+    """of the last second in which the GPU of rank 0 worked, as its driver says; None: no GPU, or no nvidia-ml-py"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

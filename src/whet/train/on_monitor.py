@@ -13,9 +13,10 @@ from whet.parallel.env import Env
 from whet.recipe.schema import Recipe
 from whet.report.follow import clock
 from whet.streams import Lasting
-from whet.tracking import TrackedRun, TrackerGroup, samples
+from whet.tracking import TrackerGroup, describe, samples
 from whet.train.best import Best
 from whet.train.callbacks import EvalRecord, QuietCallback, Requests
+from whet.train.gauge import Gauge
 from whet.train.incidents import Incident, append_incident
 from whet.types import RunPlan, StepRecord
 
@@ -33,11 +34,12 @@ class Monitor(QuietCallback):
     name = "monitor"
 
     def __init__(self, recipe: Recipe, run_folder: Path, *, env: Env, say: Callable[[str], None]) -> None:
-        self._run = TrackedRun(name=recipe.name, folder=run_folder)
+        self._recipe, self._folder = recipe, run_folder
         self._is_main = env.is_main
         self._say = say
         self._trackers = TrackerGroup(recipe.tracking)
         self._answers: list[samples.Shown] = []
+        self._gauge: Gauge | None = None
         self._plan: RunPlan | None = None
         self._best: Best | None = None
         self._recent: deque[StepRecord] = deque(maxlen=_RECENT)
@@ -46,15 +48,16 @@ class Monitor(QuietCallback):
     def on_start(self, run: Training, step: int) -> None:
         self._plan, self._best = run.plan, run.best
         if self._is_main:
-            self._trackers.start(TrackedRun(name=self._run.name, folder=self._run.folder, resume_step=step))
-            samples.begin(self._run.folder, step)
+            self._gauge = Gauge(run.device)
+            self._trackers.start(describe(self._recipe, self._folder, step))
+            samples.begin(self._folder, step)
         if self._progress:
             self._progress.start(step, run.plan.total_steps)
 
     def after_step(self, record: StepRecord) -> Requests:
         if not self._is_main or self._plan is None:
             return Requests()
-        self._trackers.log_step(record)
+        self._trackers.log_step(self._gauge.on(record) if self._gauge else record)
         self._recent.append(record)
         seconds = sum(r.seconds for r in self._recent)
         rate = sum(r.num_tokens for r in self._recent) / seconds
@@ -75,7 +78,7 @@ class Monitor(QuietCallback):
             return
         self._tell(incident.text)
         self._trackers.log_event(incident.step, incident.text)
-        self._keep("an incident was", lambda: append_incident(self._run.folder, incident), incident.step)
+        self._keep("an incident was", lambda: append_incident(self._folder, incident), incident.step)
 
     def _keep(self, what: str, write: Callable[[], None], step: int) -> None:
         try:
@@ -88,7 +91,7 @@ class Monitor(QuietCallback):
             return
         self._trackers.log_eval(record.step, {**record.metrics, "seconds": record.seconds})
         answers, self._answers = self._answers, []
-        self._keep("answers were", lambda: samples.append(self._run.folder, record.step, answers), record.step)
+        self._keep("answers were", lambda: samples.append(self._folder, record.step, answers), record.step)
         numbers = [text for name, value in record.metrics.items() if (text := _in_words(name, value))]
         best = "  (best so far)" if self._best is not None and self._best.step == record.step else ""
         self._tell(f"step {record.step}  {'  '.join(numbers)}{best}")
