@@ -28,6 +28,7 @@ HOMES = {
     "triton": ("kernels/",),
     "typer": ("cli/",),
     "vllm": ("inference/",),
+    "nemo_automodel": ("models/",),
     "invoke": ("launch/",),
     "nemo_run": ("launch/",),
     "wandb": ("tracking/",),

@@ -15,6 +15,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from whet.errors import RecipeError, StorageError
+from whet.models import automodel
 from whet.models.quantize import BY_BITSANDBYTES, quantize_linears, require_quantize
 from whet.models.source import ModelSource, find_model
 from whet.models.tokenizer import read_stop_ids, read_tokenizer
@@ -22,6 +23,7 @@ from whet.recipe.schema import Model
 from whet.types import ModelIdentity
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float64": torch.float64}
+Loader = Literal["transformers", "nemo_automodel"]
 _CPUINFO = Path("/proc/cpuinfo")
 _LINEARS = tuple(f"self_attn.{name}_proj" for name in "qkvo") + tuple(
     f"mlp.{name}_proj" for name in ("gate", "up", "down")
@@ -42,17 +44,22 @@ class LoadedModel:
     """Every token that ends an answer, sorted."""
 
 
-def load_pretrained(model: Model, *, device: torch.device, attn_implementation: str = "sdpa") -> LoadedModel:
-    """Load what `model` names onto `device`.
+def load_pretrained(
+    model: Model, *, device: torch.device, attn_implementation: str = "sdpa", loader: Loader = "transformers"
+) -> LoadedModel:
+    """Load what `model` names onto `device`; with another `loader` than transformers the same weights come from there.
 
     RecipeError: not a model whet can use; StorageError: damaged files; HubError: not fetched or not verified.
     """
     require_quantize(model.quantize, model.dtype)
+    if loader == "nemo_automodel":
+        automodel.require_automodel(device)
     source = find_model(model)
     dtype = choose_dtype(model.dtype, device)
     tokenizer = read_tokenizer(source.folder)
     is_quantized = model.quantize in BY_BITSANDBYTES
-    network = _load_network(source, dtype, torch.device("cpu") if is_quantized else device, attn_implementation)
+    load_network = _LOADERS[loader]
+    network = load_network(source, dtype, torch.device("cpu") if is_quantized else device, attn_implementation)
     _check_network(network, tokenizer, source.folder)
     identity = source.identity
     if is_quantized:
@@ -112,6 +119,16 @@ def _load_network(
     _check_all_weights_used(report, source.folder)
     placed: PreTrainedModel = network.to(device).eval()
     return placed
+
+
+def _load_by_automodel(
+    source: ModelSource, dtype: torch.dtype, device: torch.device, attn_implementation: str
+) -> PreTrainedModel:
+    _check_all_weights_used(automodel.what_does_not_fit(source.folder, source.weight_files), source.folder)
+    return automodel.load_network(source.folder, dtype=dtype, device=device, attn_implementation=attn_implementation)
+
+
+_LOADERS = {"transformers": _load_network, "nemo_automodel": _load_by_automodel}
 
 
 def _check_all_weights_used(report: dict[str, Any], folder: Path) -> None:

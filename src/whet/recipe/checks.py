@@ -134,6 +134,14 @@ def _quantized_base_is_frozen(recipe: Recipe) -> Iterator[Finding]:
         )
 
 
+def _loader_brings_whole_weights(recipe: Recipe) -> Iterator[Finding]:
+    if recipe.model.loader != "transformers" and recipe.model.quantize != "none":
+        yield Finding(
+            (("model", "loader"), ("model", "quantize")),
+            f"{recipe.model.loader} brings whole weights, not {recipe.model.quantize}: leave one of them out",
+        )
+
+
 def _optimizer_is_meant(recipe: Recipe) -> Iterator[Finding]:
     name, master, dtype = recipe.optim.name, recipe.optim.master, recipe.model.dtype
     path: Path = ("optim", "master")
@@ -355,6 +363,7 @@ CHECKS: tuple[Callable[[Recipe], Iterator[Finding]], ...] = (
     _adapter_targets,
     _adapter_start,
     _quantized_base_is_frozen,
+    _loader_brings_whole_weights,
     _optimizer_is_meant,
     parallel_is_meant,
     layers_can_be_shared,

@@ -42,6 +42,8 @@ class Model:
     """Keep the frozen linear layers in 4 bits (NF4, QLoRA, arXiv:2305.14314) or 8 bits, through bitsandbytes
     (`pip install 'whet[quantize]'`), or in float8 (e4m3), whose products are faster on NVIDIA's Hopper and are emulated
     elsewhere; for adapters only. With `fp8` the rounding is for training alone (`docs/fp8.md`)."""
+    loader: Literal["transformers", "nemo_automodel"] = "transformers"
+    """What loads the base for training; `nemo_automodel` has an environment of its own (`docs/nemo-automodel.md`)."""
 
 
 @_section

@@ -46,7 +46,7 @@ def load_base(
     (`train.recompute: full`), weights are turned at every use, not kept twice.
     """
     if recipe.model.quantize != "fp8":
-        return Base(load_pretrained(recipe.model, device=device))
+        return Base(load_pretrained(recipe.model, device=device, loader=recipe.model.loader))
     dtype = choose_dtype(recipe.model.dtype, device)
     model = replace(recipe.model, dtype=DTYPE_NAMES[dtype])
     loaded = load_pretrained(model, device=torch.device("cpu"))

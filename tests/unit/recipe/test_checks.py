@@ -85,6 +85,10 @@ def test_an_absurd_batch_is_answered_at_once():
             BASE + "adapter: {method: none}\nmodel: {quantize: nf4}\n",
             "model.quantize: nf4 rounds the weights that adapter.method none would train",
         ),
+        (
+            BASE + "model: {quantize: nf4, loader: nemo_automodel}\n",
+            "model.loader: nemo_automodel brings whole weights, not nf4",
+        ),
         (BASE + "adapter: {method: dora}\nmodel: {quantize: int8}\n", "model.quantize: int8 hides the lengths"),
         (BASE + "adapter: {method: dora}\nmodel: {quantize: fp8}\n", "model.quantize: fp8 hides the lengths"),
         (BASE + "adapter: {init: pissa}\nmodel: {quantize: fp8}\n", "adapter.init: pissa needs the base weights that"),
