@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from whet.report.run_folder import finite
+from whet.report.metrics_log import finite
 
 PARTS = {
     "process": "process",
