@@ -64,8 +64,7 @@ def read(sheet: Sheet, world: World) -> None:
     sheet.tree.setdefault("output", "model-out")
     sheet.put("name", sheet.tree["output"].rstrip("/").rsplit("/", 1)[-1])
     _read_adapter(sheet)
-    num_sources = 1 + max((int(key.split(".")[1]) for key in sheet.keys("datasets.")), default=0)
-    for index in range(num_sources):
+    for index in range(max(1, sheet.num_sections("datasets"))):
         _read_source(sheet, index)
     _read_template(sheet)
     sheet.map_whole("sequence_len", "data.max_length", 512)
