@@ -90,12 +90,11 @@ class Sheet:
     def num_sections(self, key: str) -> int:
         """Of a list of sections; 0 where the file has none. RecipeError where it is one section instead of a list."""
         numbers = {name.split(".")[1]: name for name in self.keys(f"{key}.")}
-        if no_number := next((name for number, name in numbers.items() if not number.isdigit()), None):
-            place = self._leaves[no_number].place
-            raise RecipeError(
-                "must be a list of sections", where=f"{place} {key}", mend=f"write `- ` before {no_number}"
-            )
-        return 1 + max(map(int, numbers), default=-1)
+        places = {str(number) for number in range(len(numbers))}
+        if other := next((name for number, name in numbers.items() if number not in places), None):
+            place = self._leaves[other].place
+            raise RecipeError("must be a list of sections", where=f"{place} {key}", mend=f"write `- ` before {other}")
+        return len(numbers)
 
     def is_on(self, key: str) -> bool:
         """Whether the file has the key with a value that asks for something."""
