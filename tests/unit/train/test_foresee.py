@@ -11,6 +11,7 @@ import torch
 from tiny import make_plan, tiny_llama
 
 from whet.data.sampler import Order
+from whet.errors import RecipeError
 from whet.estimate.devices import DEVICES
 from whet.estimate.scale import Rows, operations_per_token
 from whet.estimate.time import Calibration
@@ -136,3 +137,12 @@ def test_time_is_a_range_by_the_data_sheet_and_one_number_where_it_was_measured(
         pytest.approx(1.0), pytest.approx(1.0),
     )  # fmt: skip
     assert foresee(made, LLAMA, assumed(made), here(10**12)).step_seconds() is None
+
+
+def test_ranks_that_share_layers_hold_less_and_cannot_be_cut_unevenly():
+    made = recipe("parallel.tensor=2")
+    two = foresee(made, LLAMA, assumed(made), gpu(num_ranks=2))
+    assert (two.shares.num_data_ranks, two.plan.world_size) == (1, 1)
+    assert two.parts["weights"] < 0.55 * foresee(recipe(), LLAMA, assumed(recipe()), gpu()).parts["weights"]
+    with pytest.raises(RecipeError, match="tensor groups of 2"):
+        foresee(made, LLAMA, assumed(made), gpu(num_ranks=3))
