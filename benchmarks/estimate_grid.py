@@ -22,6 +22,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import memory_plan
 from machine import RESULTS, write_result
 from memory_plan import RECIPE, write_rows
 
@@ -53,6 +54,11 @@ CONFIGURATIONS: dict[str, tuple[str, int, int, int, tuple[str, ...]]] = {
     "wide, all, bf16": (WIDE, 2, 2, 140, ALL),
     "narrow, LoRA r8, bf16": (NARROW, 12, 12, 140, LORA),
     "narrow, all, float32": (NARROW, 8, 8, 140, (*ALL, FLOAT32)),
+    "narrow, all, float32, 3 passes a step": (NARROW, 6, 2, 140, (*ALL, FLOAT32)),
+    "narrow, all, adamw_8bit": (NARROW, 8, 8, 140, (*ALL, "optim.name=adamw_8bit")),
+    "narrow, all, float32 masters": (NARROW, 8, 8, 140, (*ALL, "optim.master=float32")),
+    "narrow, LoRA r64, bf16, dropout": (NARROW, 8, 8, 140, ("adapter.rank=64", "adapter.dropout=0.1")),
+    "narrow, LoRA r8, float32, long rows": (NARROW, 3, 3, 560, (*LORA, FLOAT32)),
     "SmolLM2, LoRA r8, bf16, 3 long rows": (SMOLLM2, 3, 3, 560, LORA),
     "SmolLM2, LoRA r8, bf16, 16 short rows": (SMOLLM2, 16, 16, 60, LORA),
     "SmolLM2, DoRA r8, bf16": (SMOLLM2, 3, 3, 140, (*LORA, "adapter.method=dora")),
@@ -164,6 +170,21 @@ def _keep_lengths(recipe: Any, path: Path, facts: dict[str, Any]) -> None:
 
 def predict(name: str, row: dict[str, Any]) -> dict[str, Any]:
     """What `whet estimate` says of a configuration, beside what was measured; loads no model."""
+    _, global_size, micro, _, overrides = CONFIGURATIONS[name]
+    foreseen = foresee_rows(recipe_changes(global_size, micro, overrides), row)
+    if foreseen.plan.recompute != row["recompute"]:
+        raise SystemExit(f"{name}: the run recomputed {row['recompute']}, the estimate {foreseen.plan.recompute}")
+    return {
+        **_beside(foreseen, row["peak_bytes"]),
+        "planned_bytes": row["planned_bytes"],
+        "predicted_seconds_over_measured": _time_ratio(row),
+        "parts": dict(foreseen.parts),
+        "measured": row,
+    }
+
+
+def foresee_rows(changes: tuple[str, ...], row: dict[str, Any]) -> Any:
+    """The estimate of a recipe whose rows have these lengths, on this machine with more memory than it needs."""
     import numpy as np
 
     from whet.data.sampler import Order
@@ -173,8 +194,7 @@ def predict(name: str, row: dict[str, Any]) -> dict[str, Any]:
     from whet.train.foresee import Target, WeightFiles, foresee
     from whet.train.known_rows import rows_of
 
-    _, global_size, micro, _, overrides = CONFIGURATIONS[name]
-    recipe = parse_recipe(RECIPE.format(folder="."), name, recipe_changes(global_size, micro, overrides))
+    recipe = parse_recipe(RECIPE.format(folder="."), "grid", changes)
     shape = shape_from_config(row["config"])
     order = Order(np.array(row["lengths"], dtype=np.int32), seed=recipe.seed, shared_prefix=row["shared_prefix"])
     files = WeightFiles(num_bytes=row["file_bytes"], bytes_per_weight=row["file_bytes"] / num_parameters(shape))
@@ -183,19 +203,44 @@ def predict(name: str, row: dict[str, Any]) -> dict[str, Any]:
         memory_bytes=1e12,
     )  # fmt: skip
     rows = rows_of(recipe, order, np.array(row["num_taught"], dtype=np.int32), num_data_ranks=1)
-    foreseen = foresee(recipe, shape, rows, target, files)
-    if foreseen.plan.recompute != row["recompute"]:
-        raise SystemExit(f"{name}: the run recomputed {row['recompute']}, the estimate {foreseen.plan.recompute}")
+    return foresee(recipe, shape, rows, target, files)
+
+
+def _beside(foreseen: Any, peak_bytes: int) -> dict[str, Any]:
     return {
         "tokens_of_largest_pass": foreseen.largest.tokens,
         "predicted_bytes": foreseen.peak_bytes,
-        "peak_bytes": row["peak_bytes"],
-        "error": round(foreseen.peak_bytes / row["peak_bytes"] - 1, 4),
-        "planned_bytes": row["planned_bytes"],
-        "predicted_seconds_over_measured": _time_ratio(row),
-        "parts": dict(foreseen.parts),
-        "measured": row,
+        "peak_bytes": peak_bytes,
+        "error": round(foreseen.peak_bytes / peak_bytes - 1, 4),
     }
+
+
+def predict_earlier() -> dict[str, dict[str, Any]]:
+    """The estimate beside the peaks that memory_plan.json has measured, on which its slack was fitted.
+
+    Those runs were made before passes shared the beginning of their rows.
+    """
+    from whet.data.pipeline import prepare
+    from whet.models.tokenizer import load_tokenizer
+    from whet.recipe import load_recipe
+
+    measured = json.loads((RESULTS / "memory_plan.json").read_text(encoding="utf-8"))["configurations"]
+    found = {}
+    for name, (micro, num_words, overrides) in memory_plan.CONFIGURATIONS.items():
+        with tempfile.TemporaryDirectory() as temporary:
+            folder = Path(temporary)
+            (folder / "recipe.yaml").write_text(RECIPE.format(folder=folder), encoding="utf-8")
+            write_rows(folder / "rows.jsonl", num_rows=memory_plan.NUM_STEPS * micro, num_words=num_words)
+            changes = recipe_changes(micro, micro, overrides)
+            recipe = load_recipe(folder / "recipe.yaml", changes)
+            text_side = load_tokenizer(recipe.model)
+            train = prepare(recipe, text_side.tokenizer, end_ids=text_side.stop_ids, base_folder=folder).train
+        row = {
+            **_facts_of(text_side.folder), "lengths": train.lengths.tolist(), "num_taught": train.num_taught.tolist(),
+            "shared_prefix": 0,
+        }  # fmt: skip
+        found[name] = _beside(foresee_rows(changes, row), measured[name]["peak_bytes"])
+    return found
 
 
 def _time_ratio(row: dict[str, Any]) -> float:
@@ -219,6 +264,7 @@ def write(measured: dict[str, dict[str, Any]]) -> None:
             "worst_relative_error": worst,
             "num_within_bar": sum(abs(row["error"]) <= BAR for row in rows.values()),
             "configurations": rows,
+            "fitted_on": predict_earlier(),
         },
         command="python benchmarks/estimate_grid.py",
     )

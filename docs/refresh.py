@@ -5,7 +5,8 @@ A page asks for code with `<!-- code: PATH#NAME -->` before a fenced block; the 
 benchmarks/results, `<!-- speed results -->` those that say what makes the speed, `<!-- gpu results -->` those of a GPU,
 `<!-- recipes -->` the table of recipes/, `<!-- metrics -->` that of the metrics, `<!-- faults -->` those of the fault
 suite, `<!-- fuzz -->` and `<!-- soak -->` those of long_tables.py,
-`<!-- scale: NAME -->` those of scale_tables.py; each has its `end` marker.
+`<!-- scale: NAME -->` those of scale_tables.py, `<!-- estimates: NAME -->` those of estimate_tables.py; each has its
+`end` marker.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from estimate_tables import COMPUTED as ESTIMATE_TABLES
+from estimate_tables import grid_table
 from long_tables import fuzz_table, soak_table
 from reliability_table import fault_tables
 from scale_tables import TABLES as SCALE_TABLES
@@ -32,6 +35,7 @@ PAGES = (
     "docs/speed.md",
     "docs/scale.md",
     "docs/reliability.md",
+    "docs/estimates.md",
     "README.md",
     "recipes/README.md",
 )
@@ -45,6 +49,7 @@ _FUZZ = re.compile(r"(<!-- fuzz -->).*?(<!-- end fuzz -->)", re.DOTALL)
 _SOAK = re.compile(r"(<!-- soak -->).*?(<!-- end soak -->)", re.DOTALL)
 _METRICS = re.compile(r"(<!-- metrics -->).*?(<!-- end metrics -->)", re.DOTALL)
 _SCALE = re.compile(r"(<!-- scale: (?P<name>[^>]+?) -->).*?(<!-- end scale -->)", re.DOTALL)
+_ESTIMATES = re.compile(r"(<!-- estimates: (?P<name>[^>]+?) -->).*?(<!-- end estimates -->)", re.DOTALL)
 _BLOCK = re.compile(r"(<!-- code: (?P<path>[^#\s]+)#(?P<name>\S+) -->\n```\w*\n).*?(?=```)", re.DOTALL)
 
 
@@ -65,6 +70,7 @@ def refreshed(page: str) -> str:
     text = _SPEED.sub(lambda m: f"{m[1]}\n{result_tables(SPEED_TABLES)}\n{m[2]}", text)
     text = _GPU.sub(lambda m: f"{m[1]}\n{gpu_table()}\n{m[2]}", text)
     text = _SCALE.sub(lambda m: f"{m[1]}\n{scale_table(m['name'])}\n{m[3]}", text)
+    text = _ESTIMATES.sub(lambda m: f"{m[1]}\n{estimate_table(m['name'])}\n{m[3]}", text)
     text = _FAULTS.sub(lambda m: f"{m[1]}\n{result_tables({'faults': fault_tables})}\n{m[2]}", text)
     text = _FUZZ.sub(lambda m: f"{m[1]}\n{result_tables({'fuzz': fuzz_table})}\n{m[2]}", text)
     text = _SOAK.sub(lambda m: f"{m[1]}\n{result_tables({'soak': soak_table})}\n{m[2]}", text)
@@ -75,6 +81,11 @@ def refreshed(page: str) -> str:
 def scale_table(name: str) -> str:
     """A table of docs/scale.md: computed, but for that of many rows."""
     return result_tables({"many_rows": many_rows_table}) if name == "many rows" else SCALE_TABLES[name]()
+
+
+def estimate_table(name: str) -> str:
+    """A table of docs/estimates.md: computed, but for that of measured runs."""
+    return result_tables({"estimate_grid": grid_table}) if name == "grid" else ESTIMATE_TABLES[name]()
 
 
 def metric_table() -> str:

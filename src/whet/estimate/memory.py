@@ -27,9 +27,11 @@ SHARE_OF_FREE = 0.8
 """of the free memory that a plan may fill: the rest is for what is not foreseen"""
 ENOUGH_TOKENS = {"cpu": 1024, "cuda": 8192}
 """tokens of a pass from which on more of them bring no speed"""
-_GPU_SLACK, _WIDE_SLACK, _NARROW_SLACK, _DROPOUT_SLACK = 0.1, 0.15, 0.25, 0.3
+_GPU_SLACK, _WIDE_SLACK, _NARROW_SLACK, _DROPOUT_SLACK = 0.1, 0.08, 0.2, 0.3
 """of activations and working memory: on a GPU (not measured), of float32 and of bfloat16 on a CPU, and with dropout in
 addition (docs/estimates.md)"""
+_KERNEL_BYTES = 50_000_000
+"""of compiled products that oneDNN keeps, which computes in bfloat16 on a CPU"""
 PROCESS_BYTES = 450_000_000
 """Python with torch, transformers and PEFT, where it cannot be measured"""
 FLOAT32_BYTES = 4
@@ -104,11 +106,17 @@ class Pass:
 
 def slack_share(job: Job) -> float:
     """Of activations and working memory: holes between blocks that the allocator cannot fill, because passes differ in
-    length and oneDNN, which computes in bfloat16, keeps a little of every length."""
+    length."""
     if job.device == "cuda":
         return _GPU_SLACK
     share = _NARROW_SLACK if job.compute_bytes < FLOAT32_BYTES else _WIDE_SLACK
     return share + (_DROPOUT_SLACK if job.has_dropout else 0)
+
+
+def slack_bytes(job: Job, num_bytes: int) -> int:
+    """Beside `num_bytes` of activations and working memory: holes, and products that are kept compiled."""
+    kernels = _KERNEL_BYTES if job.device == "cpu" and job.compute_bytes < FLOAT32_BYTES else 0
+    return kernels + int(slack_share(job) * num_bytes)
 
 
 def kept_probabilities(length: int, prefix: int = 0) -> int:
@@ -164,7 +172,7 @@ def predict(job: Job, one_pass: Pass, recompute: Recompute) -> dict[str, int]:
         **snapshot,
         "activations": activations,
         "work": work,
-        "slack": int(slack_share(job) * (activations + work)),
+        "slack": slack_bytes(job, activations + work),
     }
 
 

@@ -25,7 +25,8 @@ def formula(part: str, job: Job, one_pass: Pass, recompute: Recompute, *, num_sh
         "activations": f"{one_pass.tokens:,} tokens of the largest pass x {job.num_layers} layers, each keeping "
         f"{_KEPT[recompute]}",
         "work": "the larger of the gradients inside one layer (and what of it was made anew) and one block of logits",
-        "slack": f"{slack_share(job):.0%} of activations and working memory: holes that the allocator cannot fill",
+        "slack": f"{slack_share(job):.0%} of activations and working memory: holes that the allocator cannot fill"
+        f"{'; and products that oneDNN keeps' if job.device == 'cpu' and job.compute_bytes < 4 else ''}",
         "gathered": "two blocks of layers, the one in use and the next, and embedding and head, whole",
         "reducing": "gradients of a block, and of embedding and head, on their way to their ranks",
         "loading": "while the model is read: the process, the weights in their file, and as they are held",

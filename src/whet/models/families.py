@@ -159,9 +159,13 @@ def _is_size(value: object) -> bool:
 
 
 def find_shape(model_id: str) -> ModelShape | None:
-    """Shape by hub id, built-in name or local folder; None when it cannot be known without the hub."""
+    """Shape by hub id, built-in name, local folder or GGUF file; None when it cannot be known without the hub."""
     if model_id in KNOWN:
         return KNOWN[model_id]
+    if model_id.endswith(".gguf") and Path(model_id).is_file():
+        from whet.models.gguf_shape import shape_of_gguf
+
+        return shape_of_gguf(Path(model_id))
     file = Path(model_id) / "config.json"
     if not file.is_file():
         return None

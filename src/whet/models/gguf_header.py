@@ -19,6 +19,7 @@ _MAGIC, _VERSIONS = b"GGUF", (2, 3)
 _STRING, _ARRAY, _UINT32 = 8, 9, 4
 _SIZES = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}
 """type of a value -> its bytes; texts and arrays have none"""
+_WHOLE_NUMBERS = {0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 10: "<Q", 11: "<q"}
 _MAX_DIMENSIONS = 4
 _DEFAULT_ALIGNMENT, _MAX_ALIGNMENT = 32, 1 << 16
 _SMALLEST_PAIR, _SMALLEST_TENSOR = 13, 24
@@ -40,6 +41,15 @@ def check_gguf(path: Path, block_sizes: Callable[[int], tuple[int, int]]) -> Non
         raise HubError(f"is no whole GGUF file ({error})", where=str(path), mend="fetch it anew") from error
 
 
+def read_header(path: Path) -> tuple[dict[str, int | str], set[str]]:
+    """(whole numbers, texts and lengths of arrays by their keys; names of the tensors). HubError for another file."""
+    try:
+        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            return _Walk(content).facts()
+    except ValueError as error:
+        raise HubError(f"has no whole GGUF header ({error})", where=str(path), mend="fetch it anew") from error
+
+
 class _Walk:
     """Goes over the file once; `at` never leaves it."""
 
@@ -48,12 +58,30 @@ class _Walk:
         self._num_bytes = len(content)
         self._at = 0
 
-    def whole(self, block_sizes: Callable[[int], tuple[int, int]]) -> None:
+    def facts(self) -> tuple[dict[str, int | str], set[str]]:
+        num_tensors, found = self._begin(), {}
+        for _ in range(self._count("pairs", _SMALLEST_PAIR)):
+            key, value = self._text(), self._value(self._number("<I"), is_inner=False)
+            if value is not None:
+                found[_decoded(key)] = _decoded(value) if isinstance(value, bytes) else value
+        names = set()
+        for _ in range(num_tensors):
+            names.add(_decoded(self._text()))
+            if (num_dimensions := self._number("<I")) > _MAX_DIMENSIONS:
+                raise _DamagedError(f"{num_dimensions} dimensions")
+            self._take(num_dimensions * 8 + 4 + 8)
+        return found, names
+
+    def _begin(self) -> int:
+        """Number of tensors."""
         if self._take(4) != _MAGIC:
             raise _DamagedError("it does not begin with GGUF")
         if (version := self._number("<I")) not in _VERSIONS:
             raise _DamagedError(f"version {version}, not one of {', '.join(map(str, _VERSIONS))}")
-        num_tensors = self._count("tensors", _SMALLEST_TENSOR)
+        return self._count("tensors", _SMALLEST_TENSOR)
+
+    def whole(self, block_sizes: Callable[[int], tuple[int, int]]) -> None:
+        num_tensors = self._begin()
         alignment, keys = _DEFAULT_ALIGNMENT, set()
         for _ in range(self._count("pairs", _SMALLEST_PAIR)):
             key, kind = self._text(), self._number("<I")
@@ -83,21 +111,25 @@ class _Walk:
             raise _DamagedError(f"a shape of {name[:60]!r} that its type does not have")
         return self._number("<Q") + num_numbers // per_block * block_bytes
 
-    def _value(self, kind: int, *, is_inner: bool) -> None:
+    def _value(self, kind: int, *, is_inner: bool) -> int | bytes | None:
+        """A whole number, a text, the length of an array; None for other numbers."""
+        if kind in _WHOLE_NUMBERS:
+            return self._number(_WHOLE_NUMBERS[kind])
         if kind in _SIZES:
             self._take(_SIZES[kind])
-        elif kind == _STRING:
-            self._text()
-        elif kind == _ARRAY and not is_inner:
-            inner = self._number("<I")
-            num_values = self._count("values", _SIZES.get(inner, 8))
-            if inner in _SIZES:
-                self._take(num_values * _SIZES[inner])
-                return
-            for _ in range(num_values):
-                self._value(inner, is_inner=True)
-        else:
+            return None
+        if kind == _STRING:
+            return self._text()
+        if kind != _ARRAY or is_inner:
             raise _DamagedError(f"a value of type {kind}")
+        inner = self._number("<I")
+        num_values = self._count("values", _SIZES.get(inner, 8))
+        if inner in _SIZES:
+            self._take(num_values * _SIZES[inner])
+            return num_values
+        for _ in range(num_values):
+            self._value(inner, is_inner=True)
+        return num_values
 
     def _count(self, of: str, smallest_bytes: int) -> int:
         number = self._number("<Q")
@@ -117,3 +149,7 @@ class _Walk:
             raise _DamagedError("it ends in the middle of its header")
         self._at += num_bytes
         return self._content[self._at - num_bytes : self._at]
+
+
+def _decoded(text: bytes) -> str:
+    return text.decode("utf-8", "replace")

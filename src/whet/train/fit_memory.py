@@ -72,7 +72,8 @@ def propose(recipe: Recipe, limit_bytes: float, foresee: Foresee) -> Proposal:
         tried.add(saving.change.partition("=")[0])
         changed = _with(eased, saving.change)
         then = foresee(changed, limit_bytes)
-        if then.peak_bytes < now.peak_bytes:
+        # float32 masters and moments of 8 bits exclude each other, and the latter save more
+        if then.peak_bytes < now.peak_bytes and (then.fits or "optim.master" not in saving.change):
             steps.append(_step(saving.change, now.peak_bytes - then.peak_bytes))
             eased, now = changed, then
     kept = tuple(_needed(recipe, steps, limit_bytes, foresee)) if now.fits else tuple(steps)

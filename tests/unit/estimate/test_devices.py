@@ -1,4 +1,4 @@
-"""The table of GPUs: figures that make sense, names that drivers use, links slower than the data sheet says."""
+"""The table of GPUs: figures that make sense, names that drivers use, links that reach less than their rate."""
 
 from __future__ import annotations
 

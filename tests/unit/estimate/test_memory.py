@@ -183,4 +183,4 @@ def test_holes_are_more_in_bfloat16_and_with_dropout_and_a_plan_counts_them():
         return parts["slack"] / (parts["activations"] + parts["work"])
 
     assert slack(compute_bytes=4) < slack() < slack(has_dropout=True)
-    assert slack(device="cuda") == pytest.approx(0.1, rel=1e-3)
+    assert slack(device="cuda") == pytest.approx(0.1, rel=1e-3)  # not measured
