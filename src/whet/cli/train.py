@@ -88,7 +88,8 @@ def train(
     origins = _origins(recipe, loaded, overrides or ())
     with rank_files(Path(loaded.output), rank=env.rank, world_size=env.world_size) as files, interruptible():
         _train(
-            loaded, files, origins, fresh=fresh, resume=resume, accept_changes=accept_changes, verify=verify, evaluate=evaluate
+            loaded, files, origins, fresh=fresh, resume=resume, accept_changes=accept_changes, verify=verify,
+            evaluate=evaluate,
         )  # fmt: skip
 
 
@@ -117,8 +118,8 @@ def _origins(file: Path, recipe: Recipe, overrides: Sequence[str]) -> dict[str, 
 
 
 def _train(
-    recipe: Recipe, files: RankFiles, origins: Mapping[str, tuple[Any, str]], *, fresh: bool, resume: str | None, accept_changes: bool, verify: bool,
-    evaluate: bool,
+    recipe: Recipe, files: RankFiles, origins: Mapping[str, tuple[Any, str]], *, fresh: bool, resume: str | None,
+    accept_changes: bool, verify: bool, evaluate: bool,
 ) -> None:  # fmt: skip
     from whet.allocator import keep_freed_memory, release_memory
     from whet.cli.after_training import weights_are_safe

@@ -16,7 +16,7 @@ from whet.recipe.provenance import DEFAULT, PLAN_MEANINGS, explain_values
 _NOT_RECORDED = "not the default; where it was set was not recorded"
 _DERIVED = "derived when the run began"
 _MAX_ROWS = 600
-_MAX_CHARACTERS = 300
+_MAX_CHARACTERS = 1000
 
 
 def setting_rows(recipe: str, settings: Mapping[str, Any], plan: Mapping[str, Any]) -> list[tuple[str, str, str, bool]]:
