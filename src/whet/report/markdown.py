@@ -26,7 +26,7 @@ def render_markdown(run: RunView) -> str:
     """Verdict first; the same run folder gives the same text."""
     lines = [f"### {_plain(run.folder_name)}: {_plain(_headline(run))}", ""]
     about = [status_of(run), *subtitle(run)]
-    lines += [_plain(" / ".join(about)), ""]
+    lines += [f"Status: {_plain(' / '.join(about))}", ""]
     for evaluation in run.evaluations[:_MOST_SETS]:
         lines += _set(evaluation)
     found = facts(run)

@@ -185,9 +185,8 @@ def _train(recipe: Recipe, options: Options, env: Env, device: torch.device, run
     for note in (*data.notes, describe_packing(order, plan.micro_batch, shares_prefix=plan.share_prefix)):
         say(note)
     monitor, answers = on_monitor.Monitor(recipe, run_folder, env=env, say=say), OnAnswers(run_folder, env)
-    acting = chosen(recipe)
     continued = OnContinue(run_folder, ignored=ignored, changes=inputs.changes)
-    guard = Guard(recipe.train.guard, run_folder=run_folder, is_main=env.is_main)
+    acting, guard = chosen(recipe), Guard(recipe.train.guard, run_folder=run_folder, is_main=env.is_main)
     told = (startup, monitor, answers, OnWatch(options.files), Witness(run_folder, env), continued, guard)
     callbacks = Callbacks([*told, *options.callbacks, *acting])
     training = build_training(

@@ -12,9 +12,9 @@ from tiny import make_plan
 
 from whet.parallel.env import Env
 from whet.recipe.schema import Data, Recipe, Source
+from whet.report.follow import clock
 from whet.train.best import Best
 from whet.train.callbacks import EvalRecord
-from whet.report.follow import clock
 from whet.train.on_monitor import Monitor
 from whet.types import StepRecord
 
