@@ -170,12 +170,17 @@ def _loss_rows(run: RunView) -> list[tuple[str, str, str]]:
     train = {point.step: point.loss for point in run.steps if point.loss is not None}
     evals = {round(step): loss for step, loss in _validation_losses(run)}
     steps = sorted(train.keys() | evals.keys())
-    wanted = {steps[round(i * (len(steps) - 1) / 11)] for i in range(12)} if steps else set()
+    wanted = {*_spread(steps, 6), *_spread(sorted(evals), 8)}
 
     def cell(losses: dict[int, float], step: int) -> str:
         return f"{losses[step]:.4f}" if step in losses else "-"
 
     return [(f"{step:,}", cell(train, step), cell(evals, step)) for step in sorted(wanted)]
+
+
+def _spread(steps: Sequence[int], count: int) -> list[int]:
+    """At most so many of them, the first and the last among them."""
+    return [steps[round(i * (len(steps) - 1) / (count - 1))] for i in range(count)] if steps else []
 
 
 def _small_charts(run: RunView) -> list[tuple[str, Markup]]:
