@@ -37,7 +37,7 @@ def flops_per_token(model: nn.Module, trainable: Mapping[str, Tensor], *, is_ada
     if any(not each.is_floating_point() for each in model.parameters()):
         return None
     own = {id(parameter) for parameter in trainable.values()} if is_adapter else set()
-    embedding = model.get_input_embeddings().weight  # type: ignore[operator, union-attr]
+    embedding = model.get_input_embeddings().weight  # type: ignore[operator]
     head = model.get_output_embeddings()  # type: ignore[operator]
     is_tied = head is not None and head.weight is embedding
     num_weights = sum(p.numel() for p in model.parameters() if id(p) not in own and (is_tied or p is not embedding))
