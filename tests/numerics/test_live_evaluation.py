@@ -32,6 +32,7 @@ from whet.models.merge import merge_adapter
 from whet.optim.build import optimizer_tensors
 from whet.parallel.env import Env
 from whet.recipe.schema import Adapter
+from whet.tracking.samples import NUM_ROWS as NUM_SHOWN
 from whet.train.best import Best
 from whet.train.callbacks import EvalRecord
 from whet.train.held_out import measure
@@ -191,6 +192,19 @@ def test_answers_are_judged_against_their_own_golds_in_the_order_of_the_rows():
     golds = make_live(model, make_rows(texts[:5]), metrics=("loss",)).measure()
     assert numbers["exact_match"] == 5 / 8
     assert golds["loss"] < numbers["loss"]
+
+
+def test_the_first_answers_are_shown_the_same_rows_every_time_with_or_without_right_and_wrong():
+    model, _ = _attached(LORA)
+    shown = []
+    for metrics in (("answer_accuracy",), ("answer_accuracy",), ("exact_match",)):
+        live = make_live(model, make_rows(["?"] * NUM_ROWS), metrics=metrics)
+        dataclasses.replace(live, show=shown.append).measure()
+    assert [[answer.id for answer in answers] for answers in shown] == [[f"row-{n}" for n in range(NUM_SHOWN)]] * 3
+    assert shown[0] == shown[1] and [answer.text for answer in shown[0]] == _texts(model)[:NUM_SHOWN]
+    assert {type(answer.is_correct) for answer in shown[0]} == {bool}
+    assert {answer.is_correct for answer in shown[2]} == {None}
+    assert shown[0][1].prompt.startswith("1 and 2?")
 
 
 def test_what_is_due_is_measured_and_what_is_asked_for_is_all():

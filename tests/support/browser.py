@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import IO, Any
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
-_PATIENCE_SECONDS = 120.0
+_PATIENCE_SECONDS = 100.0
 
 
 def find_browser() -> str | None:
@@ -123,13 +123,12 @@ class Browser:
         assert "exceptionDetails" not in found, found["exceptionDetails"]
         return found["result"].get("value")
 
-    def wait_for(self, script: str) -> Any:
-        """The first value of the expression that is true."""
+    def wait_for(self, script: str) -> None:
+        """Until the expression is true."""
         deadline = time.monotonic() + _PATIENCE_SECONDS
-        while not (value := self.evaluate(script)):
-            assert time.monotonic() < deadline, f"{script} stays {value!r}; {self.faults}; {self.text()[:2000]}"
+        while not self.evaluate(f"Boolean({script})"):
+            assert time.monotonic() < deadline, f"{script} stays false; {self.faults}; {self.text()[:2000]}"
             time.sleep(0.1)
-        return value
 
     def text(self) -> str:
         return self.evaluate("document.body ? document.body.innerText : ''")

@@ -1,4 +1,4 @@
-"""`whet report RUN`: write the run's report.html from the files of its folder."""
+"""`whet report RUN`: write the run's report.html from the files of its folder, or print a short text about it."""
 
 from __future__ import annotations
 
@@ -7,11 +7,21 @@ from typing import Annotated
 
 import typer
 
-from whet.cli.output import say
+from whet.cli.output import put, say
 
 
-def report(run: Annotated[Path, typer.Argument(help="Run folder.", metavar="RUN")]) -> None:
+def report(
+    run: Annotated[Path, typer.Argument(help="Run folder.", metavar="RUN")],
+    markdown: Annotated[
+        bool, typer.Option("--markdown", help="Print verdict, figures and commands for a pull request instead.")
+    ] = False,
+) -> None:
     """Write RUN/report.html, one file that needs no network; works while the run is still going."""
     from whet.report import write_report
+    from whet.report.markdown import render_markdown
+    from whet.report.run_folder import read_run_folder
 
+    if markdown:
+        put(render_markdown(read_run_folder(run)))
+        return
     say(f"report: {write_report(run)}")

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import shlex
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -84,9 +85,11 @@ def train(
     if not fresh:
         folder.refuse_other_recipe(Path(loaded.output), loaded, is_accepting=accept_changes)
     env = read_env()
+    origins = _origins(recipe, loaded, overrides or ())
     with rank_files(Path(loaded.output), rank=env.rank, world_size=env.world_size) as files, interruptible():
         _train(
-            loaded, files, fresh=fresh, resume=resume, accept_changes=accept_changes, verify=verify, evaluate=evaluate
+            loaded, files, origins, fresh=fresh, resume=resume, accept_changes=accept_changes, verify=verify,
+            evaluate=evaluate,
         )  # fmt: skip
 
 
@@ -105,9 +108,18 @@ def _rehearse(recipe: Recipe, *, fresh: bool, accept_changes: bool) -> None:
     say("dry run: nothing was trained")
 
 
+def _origins(file: Path, recipe: Recipe, overrides: Sequence[str]) -> dict[str, tuple[Any, str]]:
+    """Of each value of the recipe, where it came from, for the run folder: the file without its folder."""
+    from whet.cli.recipe_file import text_of_recipe
+    from whet.recipe.provenance import explain_values
+
+    text, name = text_of_recipe(file)
+    return {each.key: (each.value, each.origin) for each in explain_values(recipe, text, Path(name).name, overrides)}
+
+
 def _train(
-    recipe: Recipe, files: RankFiles, *, fresh: bool, resume: str | None, accept_changes: bool, verify: bool,
-    evaluate: bool,
+    recipe: Recipe, files: RankFiles, origins: Mapping[str, tuple[Any, str]], *, fresh: bool, resume: str | None,
+    accept_changes: bool, verify: bool, evaluate: bool,
 ) -> None:  # fmt: skip
     from whet.allocator import keep_freed_memory, release_memory
     from whet.cli.after_training import weights_are_safe
@@ -115,6 +127,7 @@ def _train(
     from whet.evaluation import scoring
     from whet.evaluation.run import evaluate_run
     from whet.report import write_report
+    from whet.train.on_record import Record
     from whet.train.run import Options, run_recipe
     from whet.train.startup import process_start
 
@@ -124,7 +137,7 @@ def _train(
         scoring.require(recipe.evaluate)  # before hours of training, not after them
     options = Options(
         fresh=fresh, resume=resume, accept_changes=accept_changes, verify=verify, say=note, started=process_start(),
-        files=files,
+        files=files, callbacks=(Record(Path(recipe.output), origins),),
     )  # fmt: skip
     outcome = run_recipe(recipe, options)
     if outcome.is_main:

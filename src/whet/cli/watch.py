@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import sys
 import time
 from collections.abc import Iterator
@@ -60,10 +61,20 @@ def _states(follower: Follower, seconds: float) -> Iterator[State]:
     while state == "running":
         is_new = follower.look()
         # asking for the lock could get into the way of a run that begins: only where the files do not tell
-        is_at_work = (is_new and follower.num_looks > 1) or is_held(follower.folder)
+        is_at_work = (is_new and follower.num_looks > 1) or is_held(follower.folder) or _is_elsewhere(follower.folder)
         state = state_of(follower.summary, is_held=is_at_work)
         yield state
         time.sleep(seconds)
+
+
+def _is_elsewhere(run: Path) -> bool:
+    """Whether another machine's process says that it is at work: of that one nothing more can be known here."""
+    from whet.parallel.status import read_statuses
+
+    return any(
+        status.rank == 0 and status.state == "running" and status.host != socket.gethostname()
+        for status in read_statuses(run)
+    )
 
 
 def _draw(follower: Follower, states: Iterator[State], console: Console) -> State:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 _STYLES = {"": "", "axis": "dim", "line": "cyan", "dots": "yellow"}
 _STATE_STYLES = {"running": "bold green", "finished": "bold green", "interrupted": "bold yellow", "stopped": "bold red"}
+_MARKS = {True: ("right", "green"), False: ("wrong", "red"), None: ("     ", "")}
 _NUM_EVENTS = 3
 _FEWEST_SMOOTHED = 10
 _WIDEST = 160
@@ -149,7 +150,7 @@ def _answers(rows: Sequence[RowSamples], width: int) -> list[Text]:
     found = [row.last for row in rows if row.last.step == newest][:3]
     lines = [Text(), Text(f"answers after step {newest:,}", "bold")]
     for sample in found:
-        mark = ("right", "green") if sample.is_correct else ("wrong", "red")
+        mark = _MARKS[sample.is_correct]
         lines.append(Text.assemble(mark, "  ", (_one_line(f"{sample.set}: {sample.prompt}", width - 8), "dim")))
         lines.append(Text(f"       {_one_line(sample.text, width - 8)}"))
     return lines

@@ -118,7 +118,7 @@ class LiveSet:
         judgements = [judge(example, each.text) for example, each in zip(examples, generations, strict=True)]
         if num_before == 0:
             triples = zip(examples, generations, judgements, strict=True)
-            self.show([_shown(self.questions.name, *each) for each in islice(triples, NUM_ROWS)])
+            self.show([self._shown(*each) for each in islice(triples, NUM_ROWS)])
         likelihoods = None
         if need_likelihoods(self.names.values()):
             likelihoods = gold_likelihoods(
@@ -126,6 +126,18 @@ class LiveSet:
             )
         answered = scoring.answered_rows(examples, generations, judgements, likelihoods)
         return scoring.score_rows(self._metrics, answered)
+
+    def _shown(self, example: Example, generation: Generation, judgement: Judgement) -> Shown:
+        asked = [message.content for message in example.messages if message.role == "user"]
+        return Shown(
+            set=self.questions.name,
+            id=example.id,
+            prompt=asked[-1] if asked else "",
+            text=generation.text,
+            golds=example.golds,
+            is_correct=judgement.is_correct if "answer_accuracy" in self._metrics else None,
+            was_cut=generation.stopped == "length",
+        )
 
 
 def live_sets(
@@ -158,19 +170,6 @@ def live_sets(
             show=show,
         )
         for entry in live
-    )
-
-
-def _shown(name: str, example: Example, generation: Generation, judgement: Judgement) -> Shown:
-    asked = [message.content for message in example.messages if message.role == "user"]
-    return Shown(
-        set=name,
-        id=example.id,
-        prompt=asked[-1] if asked else "",
-        text=generation.text,
-        golds=example.golds,
-        is_correct=judgement.is_correct,
-        was_cut=generation.stopped == "length",
     )
 
 

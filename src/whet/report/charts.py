@@ -214,8 +214,10 @@ class _Frame:
 def padded(values: Sequence[float], margin: float) -> tuple[float, float]:
     """Ends of an axis: the range of the values with so large a share of it on both sides."""
     low, high = min(values), max(values)
+    if low == high == 0:
+        return 0.0, 1.0
     if low == high:
-        half = abs(low) * 0.5 or 0.5
+        half = abs(low) * 0.5
         return low - half, high + half
     pad = (high / 2 - low / 2) * 2 * margin
     padded_low = low - pad

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,18 +18,25 @@ from markupsafe import Markup
 from whet import atomic
 from whet.report import charts, ledger_section
 from whet.report.benchmark_section import benchmark_table
+from whet.report.estimate_section import estimate_rows
 from whet.report.facts import commands, facts, status_of, subtitle
 from whet.report.live_charts import live_charts
+from whet.report.provenance_section import setting_rows
 from whet.report.run_folder import RunView, read_run_folder
 from whet.report.verdict_section import evaluation_section
-from whet.report.visible import visible
+from whet.report.visible import MAX_TEXT, visible
 from whet.verdict import overall
 
 FILE_NAME = "report.html"
 _HERE = Path(__file__).parent
 _MAX_EVENTS = 50
 _MAX_ENTRIES = 100
+_MAX_LIVE_ROWS = 12
 _MIN_SMOOTHED = 10
+MAX_BYTES = 1_000_000
+"""of the page: small enough for a mail"""
+_TEXT_LENGTHS = (MAX_TEXT, 4_000, 1_000, 250, 60)
+"""characters that a text may have; the first that makes the page small enough"""
 
 
 def write_report(run_folder: Path) -> Path:
@@ -42,13 +50,13 @@ def write_report(run_folder: Path) -> Path:
     return path
 
 
-def page_template(name: str) -> jinja2.Template:
-    """A page of this folder; every value in it is made visible and escaped."""
+def page_template(name: str, *, max_text: int = MAX_TEXT) -> jinja2.Template:
+    """A page of this folder; every value in it is made visible, bounded in length and escaped."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_HERE),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
-        finalize=visible,
+        finalize=partial(visible, max_text=max_text),
         trim_blocks=True,
         lstrip_blocks=True,
     )
@@ -56,9 +64,17 @@ def page_template(name: str) -> jinja2.Template:
 
 
 def render(run: RunView) -> str:
-    """The whole page; the same run folder gives the same bytes."""
+    """The whole page in less than a megabyte; the same run folder gives the same bytes."""
+    for max_text in _TEXT_LENGTHS:
+        page = _render(run, max_text=max_text)
+        if len(page.encode("utf-8", errors="surrogatepass")) < MAX_BYTES:
+            break
+    return page
+
+
+def _render(run: RunView, *, max_text: int) -> str:
     return page_template(
-        "report.html.j2"
+        "report.html.j2", max_text=max_text
     ).render(
         css=Markup((_HERE / "report.css").read_text(encoding="utf-8")),  # noqa: S704 our own file
         run=run,
@@ -91,6 +107,10 @@ def render(run: RunView) -> str:
             )
             if entries
         ],
+        rows=run.rows[:_MAX_LIVE_ROWS],
+        estimates=estimate_rows(run.summary),
+        settings=setting_rows(run.recipe, run.settings, run.plan),
+        packages=run.packages,
         commands=commands(run),
         incidents=run.incidents[-_MAX_EVENTS:],
         num_earlier_incidents=max(0, len(run.incidents) - _MAX_EVENTS),
@@ -150,7 +170,7 @@ def _loss_rows(run: RunView) -> list[tuple[str, str, str]]:
     train = {point.step: point.loss for point in run.steps if point.loss is not None}
     evals = {round(step): loss for step, loss in _validation_losses(run)}
     steps = sorted(train.keys() | evals.keys())
-    wanted = {steps[round(i * (len(steps) - 1) / 11)] for i in range(12)} if steps else set()
+    wanted = {*_spread(steps, 6), *_spread(sorted(evals), 8)}
 
     def cell(losses: dict[int, float], step: int) -> str:
         return f"{losses[step]:.4f}" if step in losses else "-"
@@ -158,27 +178,38 @@ def _loss_rows(run: RunView) -> list[tuple[str, str, str]]:
     return [(f"{step:,}", cell(train, step), cell(evals, step)) for step in sorted(wanted)]
 
 
+def _spread(steps: Sequence[int], count: int) -> list[int]:
+    """At most so many of them, the first and the last among them."""
+    return [steps[round(i * (len(steps) - 1) / (count - 1))] for i in range(count)] if steps else []
+
+
 def _small_charts(run: RunView) -> list[tuple[str, Markup]]:
-    found = []
-    for field, title, unit in (
-        ("lr", "Learning rate", "learning rate"),
-        ("tokens_per_second", "Speed", "tokens per second"),
-        ("grad_norm", "Gradient norm", "L2 norm before clipping"),
-    ):
-        points = [(float(point.step), value) for point in run.steps if (value := getattr(point, field)) is not None]
-        if not points:
-            continue
-        svg = charts.line_chart(
-            key=field,
-            title=title,
-            summary=f"{unit} from {points[0][1]:.3g} to {points[-1][1]:.3g} over {len(points):,} steps",
-            series=_with_mean(points) if field != "lr" else [charts.Series(points=points, style="smooth")],
-            x_label="optimizer step",
-            y_label=unit,
-            is_small=True,
+    curves: list[tuple[str, str, list[charts.Point]]] = [
+        (title, unit, [(float(p.step), value) for p in run.steps if (value := getattr(p, field)) is not None])
+        for field, title, unit in (
+            ("lr", "Learning rate", "learning rate"),
+            ("tokens_per_second", "Speed", "tokens per second"),
+            ("grad_norm", "Gradient norm", "L2 norm before clipping"),
         )
-        found.append((title, Markup(svg)))  # noqa: S704 built from numbers and escaped labels
-    return found
+    ]
+    for name in dict.fromkeys(name for point in run.steps for name in point.machine):
+        scale, unit = (2**30, "GiB") if name.endswith("_bytes") else (1, name.rsplit("_", 1)[-1])
+        points = [(float(p.step), p.machine[name] / scale) for p in run.steps if name in p.machine]
+        curves.append((name.removesuffix("_bytes").replace("_", " ").capitalize(), unit, points))
+    return [(title, _small_chart(i, title, unit, points)) for i, (title, unit, points) in enumerate(curves) if points]
+
+
+def _small_chart(index: int, title: str, unit: str, points: list[charts.Point]) -> Markup:
+    svg = charts.line_chart(
+        key=f"small-{index}",
+        title=title,
+        summary=f"{unit} from {points[0][1]:.3g} to {points[-1][1]:.3g} over {len(points):,} steps",
+        series=[charts.Series(points=points, style="smooth")] if title == "Learning rate" else _with_mean(points),
+        x_label="optimizer step",
+        y_label=unit,
+        is_small=True,
+    )
+    return Markup(svg)  # noqa: S704 built from numbers and escaped labels
 
 
 def _entries(value: dict[str, Any]) -> list[tuple[str, str]]:

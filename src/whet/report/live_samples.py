@@ -19,7 +19,8 @@ class LiveSample:
     prompt: str
     text: str
     golds: tuple[str, ...]
-    is_correct: bool
+    is_correct: bool | None
+    """None: answers to this set are not right or wrong"""
     was_cut: bool
     """stopped by the length limit"""
 
@@ -47,7 +48,7 @@ def parse_sample(line: Mapping[str, Any]) -> LiveSample | None:
         prompt=str(line.get("prompt", "")),
         text=str(line["text"]),
         golds=tuple(str(gold) for gold in golds) if isinstance(golds, list) else (),
-        is_correct=line.get("is_correct") is True,
+        is_correct=correct if isinstance(correct := line.get("is_correct"), bool) else None,
         was_cut=line.get("was_cut") is True,
     )
 

@@ -19,12 +19,14 @@ from whet.errors import RecipeError, StorageError
 from whet.recipe import parse_recipe
 from whet.report.live_samples import FILE_NAME as SAMPLES
 from whet.report.live_samples import RowSamples, by_row, parse_sample
-from whet.report.metrics_log import EvalPoint, Event, MetricsLog, StepPoint, finite
+from whet.report.metrics_log import EvalPoint, Event, MetricsLog, StepPoint
+from whet.report.metrics_log import finite as finite
 from whet.types import Comparison
 from whet.verdict import from_document
 
 _MARKS = ("recipe.yaml", "run_plan.json", "metrics.jsonl", "summary.json", "evaluations")
 _BENCHMARKS = "results.json"
+_MAX_PACKAGES = 1000
 _ROLES = ("main", "guard", "other")
 
 
@@ -84,6 +86,10 @@ class RunView:
     ledger: dict[str, Any]
     model: dict[str, Any]
     summary: dict[str, Any]
+    settings: dict[str, Any]
+    """key -> its value and where it came from"""
+    packages: tuple[str, ...]
+    """`name==version` of all that were installed"""
     steps: tuple[StepPoint, ...]
     evals: tuple[EvalPoint, ...]
     rows: tuple[RowSamples, ...]
@@ -120,6 +126,8 @@ def read_run_folder(folder: Path) -> RunView:
         ledger=_read_object(folder / "ledger.json", problems),
         model=_read_object(folder / "model.json", problems),
         summary=_read_object(folder / "summary.json", problems),
+        settings=_read_object(folder / "settings.json", problems),
+        packages=tuple((_read_text(folder / "packages.txt", problems) or "").splitlines()[:_MAX_PACKAGES]),
         steps=log.steps,
         evals=log.evals,
         rows=by_row(found for line in _read_lines(folder / SAMPLES, problems) if (found := parse_sample(line))),

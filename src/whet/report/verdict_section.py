@@ -26,7 +26,7 @@ def evaluation_section(evaluation: Evaluation, index: int) -> dict[str, Any]:
         "comparison": c,
         "accuracy_chart": _accuracy_chart(c, index) if c and has_accuracy else "",
         "difference_chart": _difference_chart(metrics, index),
-        "metrics": [_metric_row(metric) for metric in metrics],
+        "metrics": [metric_row(metric) for metric in metrics],
         "seeds": [row for metric in metrics[:1] for row in _seed_rows(metric, c)],
         "categories": [_category_row(category, metrics[0].unit) for category in c.categories] if c else [],
         "rates": _rates(c, has_accuracy) if c else [],
@@ -61,7 +61,7 @@ def metrics_of(c: Comparison) -> tuple[MetricComparison, ...]:
     )
 
 
-def _metric_row(m: MetricComparison) -> dict[str, Any]:
+def metric_row(m: MetricComparison) -> dict[str, Any]:
     """name, what it counts in and on, and the cells: verdict, difference, interval, p, adjusted p, what would have
     shown, base, tuned, rows"""
     left_out = f", {m.num_left_out:,} rows without a score" if m.num_left_out else ""

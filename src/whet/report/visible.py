@@ -6,14 +6,14 @@ from markupsafe import Markup
 
 from whet.visible import spelled_out
 
-_MAX_TEXT = 20_000
+MAX_TEXT = 20_000
 
 
-def visible(value: object) -> object:
+def visible(value: object, *, max_text: int = MAX_TEXT) -> object:
     """Text with invisible and direction-changing characters written out (`<U+202E>`) and its length bounded."""
     if isinstance(value, Markup) or not isinstance(value, str):
         return value
     text = value.replace("\r\n", "\n")
-    if len(text) > _MAX_TEXT:
-        text = f"{text[:_MAX_TEXT]} ... ({len(text) - _MAX_TEXT:,} more characters)"
+    if len(text) > max_text:
+        text = f"{text[:max_text]} ... ({len(text) - max_text:,} more characters)"
     return spelled_out(text)

@@ -33,7 +33,8 @@ class Shown:
     """the last thing that was asked"""
     text: str
     golds: tuple[str, ...]
-    is_correct: bool
+    is_correct: bool | None
+    """None: answers to this set are not right or wrong"""
     was_cut: bool
     """stopped by the length limit"""
 

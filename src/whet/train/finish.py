@@ -36,6 +36,7 @@ from whet.train.folder import SUMMARY, write_json
 from whet.train.incidents import read_incidents, sentences
 from whet.train.laps import PARTS
 from whet.train.loop import Training
+from whet.train.utilisation import flops_per_token, utilisation
 
 _DRAFT = ".final.tmp"
 MAX_FILE_BYTES = 5_000_000_000
@@ -167,6 +168,14 @@ def write_summary(
         "seconds": totals.seconds,
         "tokens": totals.num_tokens,
         "tokens_per_second": totals.num_tokens / totals.seconds if totals.seconds else None,
+        "mfu": utilisation(
+            flops=flops_per_token(training.model, training.trainables.named, is_adapter=training.trainables.is_adapter),
+            num_tokens=totals.num_tokens,
+            seconds=totals.seconds,
+            device=training.device,
+            num_devices=plan.world_size,
+            compute_dtype=plan.compute_dtype,
+        ),
         "last_train_loss": totals.last_loss,
         **ended,
         "sentences": [*filter(None, (*ended["sentences"], where_time_went, straggler, memory)), *incidents],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO, cast
 
@@ -13,7 +13,7 @@ from whet.parallel.env import Env
 from whet.recipe.schema import Recipe
 from whet.report.follow import clock
 from whet.streams import Lasting
-from whet.tracking import TrackerGroup, describe, samples
+from whet.tracking import TrackerGroup, describe
 from whet.train.best import Best
 from whet.train.callbacks import EvalRecord, QuietCallback, Requests
 from whet.train.gauge import Gauge
@@ -38,7 +38,6 @@ class Monitor(QuietCallback):
         self._is_main = env.is_main
         self._say = say
         self._trackers = TrackerGroup(recipe.tracking)
-        self._answers: list[samples.Shown] = []
         self._gauge: Gauge | None = None
         self._plan: RunPlan | None = None
         self._best: Best | None = None
@@ -50,7 +49,6 @@ class Monitor(QuietCallback):
         if self._is_main:
             self._gauge = Gauge(run.device)
             self._trackers.start(describe(self._recipe, self._folder, step))
-            samples.begin(self._folder, step)
         if self._progress:
             self._progress.start(step, run.plan.total_steps)
 
@@ -78,20 +76,15 @@ class Monitor(QuietCallback):
             return
         self._tell(incident.text)
         self._trackers.log_event(incident.step, incident.text)
-        self._keep("an incident was", lambda: append_incident(self._folder, incident), incident.step)
-
-    def _keep(self, what: str, write: Callable[[], None], step: int) -> None:
         try:
-            write()
+            append_incident(self._folder, incident)
         except StorageError as error:  # a full disk stops a run where it matters: at a checkpoint
-            self._trackers.log_event(step, f"{what} not kept: {error.what}")
+            self._trackers.log_event(incident.step, f"an incident was not kept: {error.what}")
 
     def on_evaluated(self, record: EvalRecord) -> None:
         if not self._is_main:
             return
         self._trackers.log_eval(record.step, {**record.metrics, "seconds": record.seconds})
-        answers, self._answers = self._answers, []
-        self._keep("answers were", lambda: samples.append(self._folder, record.step, answers), record.step)
         numbers = [text for name, value in record.metrics.items() if (text := _in_words(name, value))]
         best = "  (best so far)" if self._best is not None and self._best.step == record.step else ""
         self._tell(f"step {record.step}  {'  '.join(numbers)}{best}")
@@ -107,10 +100,6 @@ class Monitor(QuietCallback):
         """Answers to an evaluation set in the middle of training come in."""
         if self._progress:
             self._progress.describe(f"answering {name}: {min(num_done, num_rows)}/{num_rows}")
-
-    def answered(self, answers: Sequence[samples.Shown]) -> None:
-        """The first answers to a set are there; they are kept when the step they are of is told."""
-        self._answers += answers
 
     def on_error(self, error: BaseException) -> None:
         if self._is_main:

@@ -45,6 +45,7 @@ from whet.train.laps import Laps
 from whet.train.loop import Training, train
 from whet.train.memory_advice import explain_shortage
 from whet.train.model_side import set_up_model, why_not_compiled
+from whet.train.on_answers import OnAnswers
 from whet.train.on_continue import OnContinue
 from whet.train.on_watch import OnWatch
 from whet.train.pace import Pace
@@ -183,11 +184,10 @@ def _train(recipe: Recipe, options: Options, env: Env, device: torch.device, run
     plan = replace(plan, not_in_float8=base.kept)
     for note in (*data.notes, describe_packing(order, plan.micro_batch, shares_prefix=plan.share_prefix)):
         say(note)
-    monitor = on_monitor.Monitor(recipe, run_folder, env=env, say=say)
-    acting = chosen(recipe)
+    monitor, answers = on_monitor.Monitor(recipe, run_folder, env=env, say=say), OnAnswers(run_folder, env)
     continued = OnContinue(run_folder, ignored=ignored, changes=inputs.changes)
-    guard = Guard(recipe.train.guard, run_folder=run_folder, is_main=env.is_main)
-    told = (startup, monitor, OnWatch(options.files), Witness(run_folder, env), continued, guard)
+    acting, guard = chosen(recipe), Guard(recipe.train.guard, run_folder=run_folder, is_main=env.is_main)
+    told = (startup, monitor, answers, OnWatch(options.files), Witness(run_folder, env), continued, guard)
     callbacks = Callbacks([*told, *options.callbacks, *acting])
     training = build_training(
         recipe, plan, env, layout, device, loaded, data, order, callbacks, is_restored=checkpoint is not None
@@ -195,7 +195,7 @@ def _train(recipe: Recipe, options: Options, env: Env, device: torch.device, run
     startup.reached("adapter")
     live = live_sets(
         recipe, data, loaded, precision=partial(training.loss_model.precision, device.type), layout=layout,
-        progress=monitor.answering, show=monitor.answered,
+        progress=monitor.answering, show=answers.hear,
     )  # fmt: skip
     if recipe.train.fit_seconds is not None and saved is None:
         plan = _fit(recipe, training)

@@ -121,6 +121,19 @@ def test_a_run_that_was_killed_ends_the_watch_too(run, call, monkeypatch):
     assert code == 0 and said.splitlines()[-1] == "the run is stopped"
 
 
+def test_a_run_of_another_machine_is_watched_until_its_status_says_that_it_ended(run, call, monkeypatch):
+    def say(state: str) -> None:
+        (run / "ranks").mkdir(exist_ok=True)
+        status = {"rank": 0, "world_size": 1, "state": state, "host": "elsewhere"}
+        (run / "ranks" / "rank-0.json").write_text(json.dumps(status))
+
+    say("running")
+    doings = iter((lambda: None, lambda: None, lambda: write_steps(run, 21, 30), lambda: say("failed")))
+    monkeypatch.setattr(watch.time, "sleep", lambda _seconds: next(doings)())
+    code, said, _ = call("watch", str(run))
+    assert code == 0 and "step 30 of 50" in said and said.splitlines()[-1] == "the run is stopped"
+
+
 def test_news_of_steps_stay_few(run):
     follower, news, lines = Follower(run), News(num_lines=5), []
     for last in range(20, 51):

@@ -138,6 +138,11 @@ def make_run(tmp_path: Path) -> Callable[..., Path]:
         _write(folder / "summary.json", summary | {"tokens": 99999, "kernels": {text: text}, **split})
         recipe = f"name: {text}\noutput: runs/demo\ndata: {{train: [{{source: rows.jsonl}}]}}\n"
         (folder / "recipe.yaml").write_text(recipe, encoding="utf-8", errors="surrogatepass")
+        _write(folder / "settings.json", {f"optim.lr {text}": {"value": text, "origin": text}})
+        (folder / "packages.txt").write_text(f"torch==2.13.0\n{' '.join(text.split())}\n", errors="surrogatepass")
+        live = {"set": text, "id": text, "prompt": text, "text": text, "golds": [text], "is_correct": None}
+        samples = "".join(json.dumps({"step": step, **live}) + "\n" for step in (10, 20))
+        (folder / "samples.jsonl").write_text(samples)
         (folder / "metrics.jsonl").write_text(_metrics(num_steps, text))
         sums = folder / "evaluations" / "sums"
         _write(sums / "comparison.json", _comparison(text))

@@ -335,3 +335,25 @@ def test_answers_that_are_not_judged_right_or_wrong_are_not_marked_so(make_run) 
     page = page_of(folder)
     assert not [tag for tag, attributes in page.tags if (attributes.get("class") or "").startswith("mark")]
     assert "taken as the answer" not in page.text
+
+
+def test_the_page_stays_below_a_megabyte_whatever_a_run_holds(make_run) -> None:
+    folder = make_run("x" * 30_000, num_steps=20_000)
+    page = write_report(folder)
+    assert page.stat().st_size < 1_000_000
+    assert "more characters)" in page.read_text(encoding="utf-8"), "texts were cut, not left out"
+
+
+def test_answers_of_training_settings_and_packages_are_shown(make_run) -> None:
+    text = write_report(make_run("plain")).read_text(encoding="utf-8")
+    for heading in ("Answers while training", "Where every value came from", "All packages (2)"):
+        assert heading in text
+    assert "optim.lr plain" in text and "torch==2.13.0" in text
+
+
+def test_what_was_foreseen_stands_beside_what_was_measured(make_run) -> None:
+    folder = make_run("plain")
+    summary = json.loads((folder / "summary.json").read_text())
+    (folder / "summary.json").write_text(json.dumps(summary | {"predicted_memory_bytes": 2**31}))
+    text = write_report(folder).read_text(encoding="utf-8")
+    assert "Estimate against measured" in text and "2.15 GB" in text and "1.07 GB" in text

@@ -118,7 +118,7 @@ export class Chart {
       height: this.height,
       legend: { show: false },
       cursor: { points: { size: 7 } },
-      scales: { x: { time: false }, y: { distr: isLog ? 3 : 1 } },
+      scales: { x: { time: false }, y: isLog ? { distr: 3 } : { range: (_, low, high) => span(low, high) } },
       axes: [
         { ...axis, label: "optimizer step", labelFont: font, labelSize: 18, size: 34 },
         { ...axis, size: 62, values: (_, values) => values.map(short) },
@@ -141,6 +141,13 @@ export class Chart {
       place += 1;
     });
   }
+}
+
+// Ends of the value axis: some room above and below, and a flat curve in the middle of it.
+function span(low, high) {
+  if (low == null) return [0, 1];
+  if (low === high) return low === 0 ? [0, 1] : [low - Math.abs(low) / 2, low + Math.abs(low) / 2];
+  return uPlot.rangeNum(low, high, 0.08, true);
 }
 
 function scheme() {

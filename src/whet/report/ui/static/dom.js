@@ -37,7 +37,9 @@ export function size(bytes) {
   return `${bytes} B`;
 }
 
+// Nothing where answers are not right or wrong.
 export function mark(isCorrect) {
+  if (isCorrect == null) return "";
   return make("span", { class: `mark ${isCorrect ? "right" : "wrong"}` }, isCorrect ? "right" : "wrong");
 }
 
