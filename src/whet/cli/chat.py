@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from whet.cli.completion import run_paths
 from whet.cli.output import say
 
 if TYPE_CHECKING:
@@ -14,7 +15,12 @@ if TYPE_CHECKING:
 
 
 def chat(
-    model: Annotated[str, typer.Argument(help="Run, checkpoint, adapter or model folder, hub id or built-in name.")],
+    model: Annotated[
+        str,
+        typer.Argument(
+            help="Run, checkpoint, adapter or model folder, hub id or built-in name.", autocompletion=run_paths
+        ),
+    ],
     against: Annotated[
         str | None,
         typer.Option(help="`base`, or another run or model: both answer, side by side.", metavar="base|MODEL"),

@@ -7,10 +7,11 @@ from typing import Annotated
 
 import typer
 
+from whet.cli.completion import run_paths
 from whet.cli.output import say
 
 
-def report(run: Annotated[Path, typer.Argument(help="Run folder.", metavar="RUN")]) -> None:
+def report(run: Annotated[Path, typer.Argument(help="Run folder.", metavar="RUN", autocompletion=run_paths)]) -> None:
     """Write RUN/report.html, one file that needs no network; works while the run is still going."""
     from whet.report import write_report
 
