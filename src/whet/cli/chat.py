@@ -44,6 +44,7 @@ def chat(
     Ctrl-C stops an answer, Ctrl-D leaves, /help lists the commands. When standard input is no terminal, every line is
     a question, and standard output holds the answers alone.
     """
+    from whet.allocator import keep_few_kernels
     from whet.cli.chat_loop import Chat, Side, lines_of, run_chat
     from whet.cli.quiet import quiet_libraries
     from whet.inference.chat import Conversation
@@ -56,6 +57,7 @@ def chat(
         stop_strings=shared_stop_strings(request.recipe),
     )  # fmt: skip
     quiet_libraries()
+    keep_few_kernels()
     is_terminal = sys.stdin.isatty()
     if is_terminal:
         say(f"loading {model}{f' and {against}' if against else ''} ...")
