@@ -42,8 +42,7 @@ def keep_freed_memory(variables: MutableMapping[str, str] | None = None) -> str:
     variables = os.environ if variables is None else variables
     if variables.get(SWITCH) == "system":
         return f"allocator: as it is ({SWITCH}=system)"
-    for name, capacity in KERNEL_CACHES.items():
-        variables.setdefault(name, capacity)
+    keep_few_kernels(variables)
     chosen = sorted(name for name in variables if _is_a_choice(name))
     if chosen:
         return f"allocator: as chosen by {', '.join(chosen)}"
@@ -54,6 +53,16 @@ def keep_freed_memory(variables: MutableMapping[str, str] | None = None) -> str:
     # -1: never trim; 0: no block outside the heap, so none is returned when it is freed
     _state["kept"] = bool(mallopt(_MMAP_MAX, 0)) and bool(mallopt(_TRIM_THRESHOLD, -1))
     return f"allocator: freed memory is kept for the next step ({SWITCH}=system turns this off)"
+
+
+def keep_few_kernels(variables: MutableMapping[str, str] | None = None) -> None:
+    """Let torch and oneDNN keep few compiled products, as far as the user has not chosen; before the first product.
+
+    A conversation brings a new length with nearly every question: 2.7 MB each with a model of two small layers.
+    """
+    variables = os.environ if variables is None else variables
+    for name, capacity in KERNEL_CACHES.items():
+        variables.setdefault(name, capacity)
 
 
 def _is_a_choice(name: str) -> bool:

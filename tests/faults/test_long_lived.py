@@ -8,7 +8,6 @@ import gc
 import threading
 from pathlib import Path
 
-import numpy as np
 import pytest
 import tiny_runs
 
@@ -17,10 +16,12 @@ from whet.inference.decoding import Decoding
 from whet.inference.respond import Request, open_responder
 from whet.inference.serve_guard import MODELS, Guard
 
-TURNS, WARM_UP_TURNS = 300, 200
+TURNS, WARM_UP_TURNS = 300, 150
 REQUESTS, WARM_UP_REQUESTS = 1000, 100
-MOST_KB_PER_TURN = 100
-"""of a leak: the cached keys and values of one full window of this tiny model are 128 kB"""
+MOST_KB_PER_TURN = 20
+"""of a leak: the cached keys and values of one full window of this tiny model are 128 kB; two messages and the words
+that the tokenizer remembers take 2 kB. A prompt of a length that never was costs 2.7 MB, once: torch and oneDNN keep
+the products that they compiled for it, 192 in whet chat"""
 
 
 def rss_kb() -> int:
@@ -32,31 +33,30 @@ def num_files() -> int:
     return sum(1 for _ in Path("/proc/self/fd").iterdir())
 
 
-def slope(values: list[int]) -> float:
-    """Per entry, by least squares."""
-    return float(np.polyfit(range(len(values)), values, 1)[0])
-
-
 @pytest.mark.fault
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_three_hundred_turns_of_a_conversation_leave_nothing_behind(tmp_path, outcome):
     responder = open_responder(Request(name=str(tiny_runs.write_base(tmp_path / "base"))))
     conversation = Conversation(responder=responder, decoding=Decoding(max_new_tokens=4), system="Be brief.")
-    memory, files, threads, prompts = [], [], [], []
+    growth, files, threads, prompts = [], [], [], []
+    lengths = set()
     for turn in range(TURNS):
+        before = rss_kb()
         "".join(conversation.ask(f"How many clips did Natalia sell on day {turn}?"))
-        if turn >= WARM_UP_TURNS:
-            memory.append(rss_kb())
+        prompts.append(conversation.last.num_prompt_tokens)
+        if turn >= WARM_UP_TURNS and prompts[-1] in lengths:
+            growth.append(rss_kb() - before)
             files.append(num_files())
             threads.append(threading.active_count())
-            prompts.append(conversation.last.num_prompt_tokens)
+        lengths.add(prompts[-1])
     assert len(conversation.turns) == 2 * TURNS
     assert max(prompts) <= responder.context, "what the model reads is bounded by its window"
-    per_turn = slope(memory)
+    assert len(growth) > (TURNS - WARM_UP_TURNS) / 2
+    per_turn = sum(growth) / len(growth)
     is_flat = per_turn < MOST_KB_PER_TURN and max(files) == files[0] and max(threads) == threads[0]
     outcome(fault="300 turns of a chat", group="memory", tries=1, held=int(is_flat),
-            note=f"{per_turn:.1f} kB more per turn; open files and threads flat")  # fmt: skip
+            note=f"{per_turn:.1f} kB more per turn of a known length; open files and threads flat")  # fmt: skip
     assert is_flat, (per_turn, set(files), set(threads))
 
 

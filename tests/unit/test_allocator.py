@@ -110,3 +110,9 @@ def test_without_glibc_it_says_so(monkeypatch):
     assert "no glibc" in allocator.keep_freed_memory({})
     allocator.release_memory()
     allocator.return_large_blocks()
+
+
+def test_few_compiled_products_are_kept_unless_the_user_says_how_many():
+    variables = {"LRU_CACHE_CAPACITY": "7"}
+    allocator.keep_few_kernels(variables)
+    assert variables == allocator.KERNEL_CACHES | {"LRU_CACHE_CAPACITY": "7"}

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from whet.cli.completion import run_paths
 from whet.cli.output import say
 
 if TYPE_CHECKING:
@@ -14,7 +15,12 @@ if TYPE_CHECKING:
 
 
 def chat(
-    model: Annotated[str, typer.Argument(help="Run, checkpoint, adapter or model folder, hub id or built-in name.")],
+    model: Annotated[
+        str,
+        typer.Argument(
+            help="Run, checkpoint, adapter or model folder, hub id or built-in name.", autocompletion=run_paths
+        ),
+    ],
     against: Annotated[
         str | None,
         typer.Option(help="`base`, or another run or model: both answer, side by side.", metavar="base|MODEL"),
@@ -38,6 +44,7 @@ def chat(
     Ctrl-C stops an answer, Ctrl-D leaves, /help lists the commands. When standard input is no terminal, every line is
     a question, and standard output holds the answers alone.
     """
+    from whet.allocator import keep_few_kernels
     from whet.cli.chat_loop import Chat, Side, lines_of, run_chat
     from whet.cli.quiet import quiet_libraries
     from whet.inference.chat import Conversation
@@ -50,6 +57,7 @@ def chat(
         stop_strings=shared_stop_strings(request.recipe),
     )  # fmt: skip
     quiet_libraries()
+    keep_few_kernels()
     is_terminal = sys.stdin.isatty()
     if is_terminal:
         say(f"loading {model}{f' and {against}' if against else ''} ...")

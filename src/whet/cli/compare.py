@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from whet.cli.completion import run_paths
 from whet.cli.output import put, say
 from whet.cli.run_argument import check_run
 from whet.errors import GateError, RecipeError
@@ -28,6 +29,7 @@ def compare(
             "place) against that of B. Three or more: the base they share against the mean of their tuned models, "
             "which count as seeds of one recipe.",
             metavar="RUN...",
+            autocompletion=run_paths,
         ),
     ],
     against: Annotated[

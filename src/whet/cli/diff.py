@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from whet.cli.completion import recipe_or_run_paths
 from whet.cli.output import complain, say
 from whet.cli.run_argument import check_run
 
@@ -25,8 +26,10 @@ _WIDEST = 60
 
 
 def diff(
-    first: Annotated[Path, typer.Argument(help="Run folder or recipe (YAML).", metavar="A")],
-    second: Annotated[Path, typer.Argument(help="The other one.", metavar="B")],
+    first: Annotated[
+        Path, typer.Argument(help="Run folder or recipe (YAML).", metavar="A", autocompletion=recipe_or_run_paths)
+    ],
+    second: Annotated[Path, typer.Argument(help="The other one.", metavar="B", autocompletion=recipe_or_run_paths)],
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
 ) -> None:
     """Show which values differ between A and B, and their results beside each other.

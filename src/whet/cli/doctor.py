@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from whet.cli.completion import recipe_paths
 from whet.cli.output import note, say
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ def doctor(
             help="Try the laws of training on this recipe with a shrunken model: one gradient however a step is cut, "
             "packed = separate, merged = live, resume = not stopped, ...",
             metavar="RECIPE",
+            autocompletion=recipe_paths,
         ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document instead of text.")] = False,

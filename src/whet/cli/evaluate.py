@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from whet.cli import standard
+from whet.cli.completion import run_paths
 from whet.cli.output import note, say, tell_all
 from whet.cli.progress import ProgressLine
 from whet.cli.run_argument import check_run
@@ -48,7 +49,7 @@ NemoRows = Annotated[
 
 
 def evaluate(
-    run: Annotated[Path, typer.Argument(help="Run folder.", metavar="RUN")],
+    run: Annotated[Path, typer.Argument(help="Run folder.", metavar="RUN", autocompletion=run_paths)],
     fresh: Fresh = False,
     max_seconds: MaxSeconds = None,
     max_rows: MaxRows = None,

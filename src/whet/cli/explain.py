@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from whet.cli.completion import recipe_or_run_paths
 from whet.cli.output import complain, say
 from whet.cli.run_argument import check_run
 from whet.errors import RecipeError
@@ -20,7 +21,12 @@ _NOW = "derived for this machine"
 
 
 def explain(
-    recipe: Annotated[Path, typer.Argument(help="Recipe (YAML), or a run folder.", metavar="RECIPE|RUN")],
+    recipe: Annotated[
+        Path,
+        typer.Argument(
+            help="Recipe (YAML), or a run folder.", metavar="RECIPE|RUN", autocompletion=recipe_or_run_paths
+        ),
+    ],
     changes: Annotated[
         list[str] | None,
         typer.Argument(

@@ -7,11 +7,15 @@ from typing import Annotated, Any, get_args
 
 import typer
 
+from whet.cli.completion import run_paths
 from whet.cli.output import say
 
 
 def export(
-    run: Annotated[Path, typer.Argument(help="Run, checkpoint or adapter folder.", metavar="RUN_OR_ADAPTER")],
+    run: Annotated[
+        Path,
+        typer.Argument(help="Run, checkpoint or adapter folder.", metavar="RUN_OR_ADAPTER", autocompletion=run_paths),
+    ],
     to: Annotated[str, typer.Option(help="Format: adapter, hf, vllm, gguf, gguf-lora or ollama.", metavar="FORMAT")],
     base: Annotated[
         str | None, typer.Option(help="Base model; default the one that the run's recipe names.", metavar="MODEL")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from whet.cli.completion import run_paths
 from whet.cli.output import put_text, say
 from whet.cli.progress import ProgressLine
 
@@ -19,7 +20,12 @@ if TYPE_CHECKING:
 
 def generate(
     model: Annotated[
-        str, typer.Argument(help="Run, adapter or model folder, hub id or built-in name.", metavar="MODEL_OR_RUN")
+        str,
+        typer.Argument(
+            help="Run, adapter or model folder, hub id or built-in name.",
+            metavar="MODEL_OR_RUN",
+            autocompletion=run_paths,
+        ),
     ],
     prompt: Annotated[str | None, typer.Option(help="What to ask.", metavar="TEXT")] = None,
     file: Annotated[Path | None, typer.Option(help="Prompts, one a line.", metavar="FILE")] = None,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from whet.cli.completion import recipe_paths
 from whet.cli.output import put, say
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ _WIDTH_OF_FILES = 120
 
 
 def inspect(
-    recipe: Annotated[Path, typer.Argument(help="Recipe (YAML).", metavar="RECIPE")],
+    recipe: Annotated[Path, typer.Argument(help="Recipe (YAML).", metavar="RECIPE", autocompletion=recipe_paths)],
     overrides: Annotated[
         list[str] | None,
         typer.Argument(help="Settings to change, such as data.max_length=512.", metavar="[KEY=VALUE]..."),

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from whet.cli.completion import recipe_paths
 from whet.cli.output import complain, say
 from whet.errors import RecipeError
 
@@ -21,7 +22,10 @@ app = typer.Typer(
     no_args_is_help=True,
 )
 
-RecipeFile = Annotated[Path, typer.Argument(help="Recipe (YAML), or the YAML of another tool.", metavar="RECIPE")]
+RecipeFile = Annotated[
+    Path,
+    typer.Argument(help="Recipe (YAML), or the YAML of another tool.", metavar="RECIPE", autocompletion=recipe_paths),
+]
 Overrides = Annotated[
     list[str] | None, typer.Argument(help="Settings to change, such as optim.lr=1e-4.", metavar="[KEY=VALUE]...")
 ]

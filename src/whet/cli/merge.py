@@ -7,9 +7,14 @@ from typing import Annotated
 
 import typer
 
+from whet.cli.completion import run_paths
+
 
 def merge(
-    run: Annotated[Path, typer.Argument(help="Run, checkpoint or adapter folder.", metavar="RUN_OR_ADAPTER")],
+    run: Annotated[
+        Path,
+        typer.Argument(help="Run, checkpoint or adapter folder.", metavar="RUN_OR_ADAPTER", autocompletion=run_paths),
+    ],
     base: Annotated[
         str | None, typer.Option(help="Base model; default the one that the run's recipe names.", metavar="MODEL")
     ] = None,

@@ -8,12 +8,14 @@ from typing import Annotated
 
 import typer
 
+from whet.cli.completion import recipe_paths
 from whet.cli.output import say
 
 
 def prepare(
     recipe: Annotated[
-        Path | None, typer.Argument(help="Recipe (YAML) whose rows to prepare.", metavar="RECIPE")
+        Path | None,
+        typer.Argument(help="Recipe (YAML) whose rows to prepare.", metavar="RECIPE", autocompletion=recipe_paths),
     ] = None,
     overrides: Annotated[
         list[str] | None,

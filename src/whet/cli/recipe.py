@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from whet.cli.completion import recipe_paths
 from whet.cli.output import complain, put, put_text, say
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ REFERENCE_SCHEMA = "recipe.schema.json"
 
 @app.command()
 def show(
-    recipe: Annotated[Path, typer.Argument(help="Recipe file (YAML).")],
+    recipe: Annotated[Path, typer.Argument(help="Recipe file (YAML).", autocompletion=recipe_paths)],
     overrides: Annotated[list[str] | None, typer.Argument(help="Changes such as optim.lr=1e-4.")] = None,
     world_size: Annotated[int, typer.Option(min=1, help="Processes that train together, one per GPU.")] = 1,
     rows: Annotated[int | None, typer.Option(min=1, help="Training rows, where no local file tells it.")] = None,
@@ -41,7 +42,9 @@ def show(
 
 
 @app.command()
-def check(recipes: Annotated[list[Path], typer.Argument(help="Recipe files (YAML).")]) -> None:
+def check(
+    recipes: Annotated[list[Path], typer.Argument(help="Recipe files (YAML).", autocompletion=recipe_paths)],
+) -> None:
     """Load recipes and print ok or every problem; exit code 2 when one has problems."""
     from whet.errors import RecipeError
     from whet.recipe import load_recipe
@@ -61,7 +64,12 @@ def check(recipes: Annotated[list[Path], typer.Argument(help="Recipe files (YAML
 
 @app.command(name="import")
 def import_foreign(
-    file: Annotated[Path, typer.Argument(help="YAML of lora-ns, TRL or Hugging Face, Axolotl or LLaMA-Factory.")],
+    file: Annotated[
+        Path,
+        typer.Argument(
+            help="YAML of lora-ns, TRL or Hugging Face, Axolotl or LLaMA-Factory.", autocompletion=recipe_paths
+        ),
+    ],
     output: Annotated[Path | None, typer.Option(help="Recipe to write; without it, printed.")] = None,
     world_size: Annotated[
         int | None,

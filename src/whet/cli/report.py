@@ -7,11 +7,12 @@ from typing import Annotated
 
 import typer
 
+from whet.cli.completion import run_paths
 from whet.cli.output import put, say
 
 
 def report(
-    run: Annotated[Path, typer.Argument(help="Run folder.", metavar="RUN")],
+    run: Annotated[Path, typer.Argument(help="Run folder.", metavar="RUN", autocompletion=run_paths)],
     markdown: Annotated[
         bool, typer.Option("--markdown", help="Print verdict, figures and commands for a pull request instead.")
     ] = False,

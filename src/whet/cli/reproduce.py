@@ -7,11 +7,14 @@ from typing import Annotated
 
 import typer
 
+from whet.cli.completion import run_paths
 from whet.cli.output import note, say
 
 
 def reproduce(
-    run: Annotated[Path, typer.Argument(help="Run folder, finished or interrupted.", metavar="RUN")],
+    run: Annotated[
+        Path, typer.Argument(help="Run folder, finished or interrupted.", metavar="RUN", autocompletion=run_paths)
+    ],
     output: Annotated[
         Path | None, typer.Option(help="New folder to train into; default RUN-reproduced.", metavar="FOLDER")
     ] = None,

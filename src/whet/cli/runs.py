@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from whet.cli import diff as diff_verb
+from whet.cli.completion import run_paths
 from whet.cli.output import complain, say
 from whet.cli.run_argument import check_run
 
@@ -47,7 +48,10 @@ def list_runs(
 
 
 @app.command()
-def show(run: Annotated[Path, typer.Argument(help="Run folder.", metavar="RUN")], as_json: Json = False) -> None:
+def show(
+    run: Annotated[Path, typer.Argument(help="Run folder.", metavar="RUN", autocompletion=run_paths)],
+    as_json: Json = False,
+) -> None:
     """Say what a run does, how far it is, what came out, and what to type next."""
     from whet.report.run_diff import side_of_run
 
@@ -69,7 +73,9 @@ def show(run: Annotated[Path, typer.Argument(help="Run folder.", metavar="RUN")]
 
 @app.command()
 def clean(
-    folder: Annotated[Path, typer.Argument(help="Run folder, or a folder of runs.", metavar="[FOLDER]")] = _RUNS,
+    folder: Annotated[
+        Path, typer.Argument(help="Run folder, or a folder of runs.", metavar="[FOLDER]", autocompletion=run_paths)
+    ] = _RUNS,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Remove what is listed.")] = False,
     checkpoints: Annotated[
         bool, typer.Option("--checkpoints", help="Also checkpoint-N of finished runs (checkpoint-best stays).")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from whet.cli.completion import run_paths
 from whet.cli.output import say
 
 if TYPE_CHECKING:
@@ -15,7 +16,12 @@ if TYPE_CHECKING:
 
 
 def serve(
-    model: Annotated[str, typer.Argument(help="Run, checkpoint, adapter or model folder, hub id or built-in name.")],
+    model: Annotated[
+        str,
+        typer.Argument(
+            help="Run, checkpoint, adapter or model folder, hub id or built-in name.", autocompletion=run_paths
+        ),
+    ],
     host: Annotated[
         str, typer.Option(help="Where to listen; any but this machine's own needs a token.", metavar="HOST")
     ] = "127.0.0.1",

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from whet.cli.completion import recipe_paths
 from whet.cli.output import note, say, say_on_main, tell_all
 
 if TYPE_CHECKING:
@@ -36,7 +37,12 @@ _Verify = Annotated[
 
 
 def train(
-    recipe: Annotated[Path, typer.Argument(help="Recipe (YAML), or the YAML of another tool.", metavar="RECIPE")],
+    recipe: Annotated[
+        Path,
+        typer.Argument(
+            help="Recipe (YAML), or the YAML of another tool.", metavar="RECIPE", autocompletion=recipe_paths
+        ),
+    ],
     overrides: Annotated[
         list[str] | None, typer.Argument(help="Settings to change, such as optim.lr=1e-4.", metavar="[KEY=VALUE]...")
     ] = None,
