@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -25,7 +26,7 @@ def run_notebook(name: str, folder: Path) -> str:
         if path.is_file():
             shutil.copy(path, folder / path.name)
     notebook = nbformat.read(folder / Path(name).name, as_version=4)
-    os.environ.update(FEW | {"NO_COLOR": "1", "HF_HUB_OFFLINE": "1"})
+    os.environ.update(FEW | {"PORT": str(free_port()), "NO_COLOR": "1", "HF_HUB_OFFLINE": "1"})
     client = NotebookClient(
         notebook, timeout=CELL_SECONDS, kernel_name="python3", resources={"metadata": {"path": str(folder)}}
     )
@@ -34,3 +35,10 @@ def run_notebook(name: str, folder: Path) -> str:
     except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:
         return str(error)[-4000:]
     return ""
+
+
+def free_port() -> int:
+    """A port of the loopback interface that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
