@@ -32,7 +32,7 @@ PREAMBLES = Path(__file__).with_name("preambles")
 REAL_MODEL = ("README.md", "docs/start.md")
 """pages whose commands run on the built-in model; the others on a tiny random one"""
 MARK = "@@ block "
-TIMEOUT_SECONDS = 1200
+TIMEOUT_SECONDS = 3600
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,7 +12,7 @@ import yaml
 from doc_blocks import tokens_of
 from doc_commands import command_line, commands_in
 from doc_commands import fault_of as command_fault
-from small_rows import MAKERS, REAL, generated, write_rows
+from small_rows import MAKERS, REAL, generated, read_lines, write_rows
 
 from whet.recipe import find_problems, parse_recipe
 
@@ -72,12 +72,12 @@ def test_generated_rows_are_the_same_each_time_and_none_is_in_two_parts(dataset,
     assert generated(dataset, 5) == generated(dataset, 5)
     monkeypatch.delenv("WHET_TEST_DATA", raising=False)
     assert write_rows(dataset, tmp_path, num_train=40, num_held_out=5) == "generated"
-    rows = [row for part in ("train", "validation", "test") for row in (tmp_path / f"{part}.jsonl").open()]
+    rows = [row for part in ("train", "validation", "test") for row in read_lines(tmp_path / f"{part}.jsonl")]
     assert len(rows) == 50 == len(set(rows))
 
 
 @pytest.mark.parametrize("dataset", MAKERS)
 def test_real_rows_are_taken_where_they_are(dataset, tmp_path, test_data) -> None:
     assert write_rows(dataset, tmp_path, num_train=40, num_held_out=5) == f"{REAL[dataset][0]} of WHET_TEST_DATA"
-    rows = [row for part in ("train", "validation", "test") for row in (tmp_path / f"{part}.jsonl").open()]
+    rows = [row for part in ("train", "validation", "test") for row in read_lines(tmp_path / f"{part}.jsonl")]
     assert len(rows) == 50 == len(set(rows))

@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[2]
 NOTEBOOKS = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "notebooks").glob("*.ipynb"))
 FEW = {"STEPS": "2", "TRAIN_ROWS": "32", "HELD_OUT_ROWS": "4", "NEW_TOKENS": "12"}
 """the variables at the head of every notebook, made small"""
-CELL_SECONDS = 900
+CELL_SECONDS = 3600
 
 
 def run_notebook(name: str, folder: Path) -> str:
