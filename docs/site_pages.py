@@ -1,7 +1,7 @@
 """Gather the pages in build/docs as the site has them: README.md is its front page; `make docs` builds from there.
 
-Links between pages are turned to where the pages then lie. A link to a file that is no page (a recipe, a result) becomes
-its path, because the site holds pages alone.
+Links between pages are turned to where the pages then lie. A link to a file that is no page (a recipe, a result)
+becomes its path, because the site holds pages alone.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Rows for the notebooks: real ones out of the folder WHET_TEST_DATA, or generated ones in the same schema.
 
-The generated ones are small sums in the words of each dataset, so that a notebook runs where no dataset is at hand. They
-show the way and prove nothing about the dataset.
+The generated ones are small sums in the words of each dataset, so that a notebook runs where no dataset is at hand.
+They show the way and prove nothing about the dataset.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def write_rows(dataset: str, folder: str | Path, *, num_train: int = 200, num_he
         source = f"{REAL[dataset][0]} of WHET_TEST_DATA"
     else:
         num_rows = num_train + 2 * num_held_out
-        train = list({row: None for row in map(json.dumps, generated(dataset, 2 * num_rows))})[:num_rows]
+        train = list(dict.fromkeys(map(json.dumps, generated(dataset, 2 * num_rows))))[:num_rows]
         held_out = train[-2 * num_held_out :]
         source = "generated"
     parts = {"train": train[:num_train], "validation": held_out[:num_held_out], "test": held_out[num_held_out:]}
@@ -48,7 +48,7 @@ def read_lines(path: Path) -> list[str]:
 
 def generated(dataset: str, num_rows: int, seed: int = 0) -> list[dict[str, Any]]:
     """Rows in the schema of `dataset`, the same ones every time."""
-    rng = random.Random(seed)  # noqa: S311 (sums for a notebook, nothing secret)
+    rng = random.Random(seed)
     return [MAKERS[dataset](rng) for _ in range(num_rows)]
 
 

@@ -1,8 +1,8 @@
 """Runs every code block of README.md and docs/ and every notebook: `make docs-test`.
 
 The blocks of a page run in their order in one shell, in a folder of their own (tests/support/doc_world.py), after
-`tests/docs/preambles/PAGE.sh` where there is one: it makes the files that the page takes for granted. The text that runs
-is the text of the page. At the end stands what became of each block. Exit code 1 if one failed.
+`tests/docs/preambles/PAGE.sh` where there is one: it makes the files that the page takes for granted. The text that
+runs is the text of the page. At the end stands what became of the blocks. Exit code 1 if one failed.
 
     python tests/docs/run.py --only docs/commands.md     one page
     python tests/docs/run.py --only notebooks            the notebooks alone
@@ -11,6 +11,7 @@ is the text of the page. At the end stands what became of each block. Exit code 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import shlex
 import signal
@@ -118,10 +119,8 @@ def told(outcome: Outcome) -> Outcome:
 
 def end_session(process: subprocess.Popen[bytes]) -> None:
     """End what the page left running (a server), and wait for the shell."""
-    try:
+    with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
     process.wait()
 
 

@@ -61,7 +61,10 @@ def test_every_command_on_a_page_has_verbs_and_options_that_exist(page: str) -> 
     texts = [block.text for block in blocks_of(page) if block.language in ("bash", "text")]
     spans = [span for span in code_spans(page) if re.match(r"whet [a-z]", span)]
     faults = {
-        command: fault for text in (*texts, *spans) for command in commands_in(text) if (fault := fault_of(command, GROUP))
+        command: fault
+        for text in (*texts, *spans)
+        for command in commands_in(text)
+        if (fault := fault_of(command, GROUP))
     }
     assert not faults
 

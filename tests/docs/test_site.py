@@ -1,4 +1,4 @@
-"""The pages as a site: each is in the nav, and links lead to where the pages then lie. `make docs` builds it strictly."""
+"""The pages as a site: each is in the nav, links lead to where the pages then lie. `make docs` builds it strictly."""
 
 from __future__ import annotations
 

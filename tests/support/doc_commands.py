@@ -55,7 +55,9 @@ def fault_of(command: str, group: TyperGroup) -> str:
         found = verb.commands[choices[0]]
         assert isinstance(found, TyperGroup | TyperCommand)
         verb, words = found, words[1:]
-    options = {name for parameter in (*verb.params, *group.params) for name in (*parameter.opts, *parameter.secondary_opts)}
+    options = {
+        name for parameter in (*verb.params, *group.params) for name in (*parameter.opts, *parameter.secondary_opts)
+    }
     options |= {"--help", "-h"}
     for word in words:
         name = word.strip("[].,").partition("=")[0]

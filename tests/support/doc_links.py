@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -35,7 +36,7 @@ def anchors_of(text: str) -> set[str]:
 
 
 def _titles(tokens: list[Token]) -> Iterator[str]:
-    for opening, inline in zip(tokens, tokens[1:], strict=False):
+    for opening, inline in pairwise(tokens):
         if opening.type == "heading_open":
             yield "".join(child.content for child in inline.children or () if child.type in ("text", "code_inline"))
 

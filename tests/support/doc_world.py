@@ -1,8 +1,8 @@
 """The folder that a page's commands run in: the repository's recipes and scripts with small means.
 
-What a page says is typed as it stands. Small are the recipes that it names: two steps, a few generated rows in the schema
-of the dataset that they name, short answers, and a tiny random model in place of the one they name. Programs that would
-install, build or send something are stand-ins that print what they were asked for.
+What a page says is typed as it stands. Small are the recipes that it names: two steps, a few generated rows in the
+schema of the dataset that they name, short answers, and a tiny random model in place of the one they name. Programs
+that would install, build or send something are stand-ins that print what they were asked for.
 """
 
 from __future__ import annotations
@@ -21,7 +21,14 @@ sys.path.insert(0, str(ROOT / "notebooks"))
 from small_rows import generated  # noqa: E402 (the rows that the notebooks are tried with)
 
 COPIED = ("recipes", "configs", "examples", "accelerate_config", "notebooks", "docs", "tests/docs")
-SCRIPTS = ("train.py", "inference.py", "merge_adapter.py", "validate_config.py", "evaluate_fiqa.py", "train_fiqa_peft.py")
+SCRIPTS = (
+    "train.py",
+    "inference.py",
+    "merge_adapter.py",
+    "validate_config.py",
+    "evaluate_fiqa.py",
+    "train_fiqa_peft.py",
+)
 STAND_INS = ("docker", "kubectl", "sky", "make", "pip", "jupyter")
 """programs that only print what they were asked for"""
 BUILT_IN = "smollm2-135m-instruct"
@@ -67,7 +74,16 @@ def make_world(folder: Path, tiny_model: Path, *, is_real_model: bool = False) -
 
 def environment_of(folder: Path, tiny_model: Path, *, is_real_model: bool) -> dict[str, str]:
     """A small, plain environment; the built-in model comes from the user's own cache, nothing from a hub."""
-    names = ("PATH", "PYTHONPATH", "LANG", "TMPDIR", "VIRTUAL_ENV", "PIP_INDEX_URL", "PIP_CONFIG_FILE", "WHET_TEST_DATA")
+    names = (
+        "PATH",
+        "PYTHONPATH",
+        "LANG",
+        "TMPDIR",
+        "VIRTUAL_ENV",
+        "PIP_INDEX_URL",
+        "PIP_CONFIG_FILE",
+        "WHET_TEST_DATA",
+    )
     kept = {name: os.environ[name] for name in names if name in os.environ}
     programs = [str(folder / "bin"), str(Path(sys.executable).parent), kept.get("PATH", os.defpath)]
     return kept | {
