@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 from markdown_it import MarkdownIt
@@ -59,6 +60,7 @@ def pages() -> list[str]:
     ]
 
 
+@cache
 def tokens_of(text: str) -> list[Token]:
     """CommonMark with tables, as the pages are read elsewhere."""
     return MarkdownIt("commonmark").enable("table").parse(text)

@@ -134,6 +134,8 @@ def small(document: dict[str, Any], folder: Path, model: str) -> dict[str, Any]:
             each["metrics"] = [name for name in each["metrics"] if name != "semantic_similarity"]
         if "every" in each:
             each["every"] = 1
+    for each in document.get("callbacks", []):
+        each.update(every=1, warmup_steps=0)
     train = {k: v for k, v in document.get("train", {}).items() if k not in ("epochs", "fit_seconds")}
     return document | {
         "model": {"id": model, "dtype": "float32"},
