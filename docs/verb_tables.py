@@ -53,7 +53,8 @@ def _row(option: Any) -> str:
     if not names:
         return ""
     value = "" if option.is_flag else f" {option.metavar or names[0].strip('-').upper()}"
-    return f"| `{_cell(', '.join(names) + value)}` | {_cell(option.help or '')} |"
+    names_and_value = f"{', '.join(names)}{value}".replace("|", "/")  # a bar would end the cell
+    return f"| `{names_and_value}` | {_cell(option.help or '')} |"
 
 
 def _cell(text: str) -> str:
