@@ -3,7 +3,7 @@
 #   VENV=.venv             where the environment lives
 #   PIP_ARGS="..."         passed to every pip install, e.g. an index with CPU or CUDA builds of torch
 #   WORKERS=2              test processes side by side
-.PHONY: help demo test unit faults fuzz soak check audit sbom bench bench-gpu studies test-all mutants clean-venv
+.PHONY: help demo docs docs-test test unit faults fuzz soak check audit sbom bench bench-gpu studies test-all mutants clean-venv
 
 VENV     ?= .venv
 BIN       = $(VENV)/bin
@@ -44,6 +44,13 @@ unit: $(VENV)/.dev-installed ## the quick tests alone
 faults: $(VENV)/.dev-installed ## cause every fault that whet promises to survive (half an hour) and show the table
 	WHET_FAULT_TABLE=1 $(PYTEST) --dist worksteal -m "fault or quick_fault" $(FAULTS)
 
+docs: $(VENV)/.docs-installed ## the documentation as a site in build/site; a dead link is an error
+	$(BIN)/python docs/site_pages.py
+	$(BIN)/zensical build --strict --clean
+
+docs-test: $(VENV)/.docs-installed ## every code block of the pages and every notebook, run with small means
+	$(BIN)/python tests/docs/run.py
+
 check: $(VENV)/.dev-installed ## format, lint, types, import rules, then the tests (budgets among them)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -76,8 +83,9 @@ studies: $(VENV)/.dev-installed ## measure what training and judging do (hours);
 mutants: $(VENV)/.dev-installed ## put each known bug back and see its test fail
 	OMP_NUM_THREADS=1 $(BIN)/python tests/mutants/run.py --workers $(WORKERS)
 
-test-all: $(VENV)/.dev-installed ## every test, long, fault and GPU ones included, then the mutants
+test-all: $(VENV)/.dev-installed ## every test, long, fault and GPU ones included, then the pages, then the mutants
 	$(PYTEST) tests
+	$(MAKE) docs-test
 	$(MAKE) mutants
 
 clean-venv: ## delete the environment; the next target builds it anew
@@ -96,6 +104,10 @@ $(VENV)/.demo-installed: pyproject.toml constraints.txt | $(BIN)/python
 
 $(VENV)/.fuzz-installed: $(VENV)/.dev-installed
 	@$(PIP) atheris || echo "atheris has no build for this Python: make fuzz goes without it"
+	@touch $@
+
+$(VENV)/.docs-installed: $(VENV)/.dev-installed
+	@$(PIP) -e ".[docs,notebooks]"
 	@touch $@
 
 $(VENV)/.audit-installed: $(VENV)/.dev-installed

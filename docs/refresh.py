@@ -5,8 +5,8 @@ A page asks for code with `<!-- code: PATH#NAME -->` before a fenced block; the 
 benchmarks/results, `<!-- speed results -->` those that say what makes the speed, `<!-- gpu results -->` those of a GPU,
 `<!-- recipes -->` the table of recipes/, `<!-- metrics -->` that of the metrics, `<!-- faults -->` those of the fault
 suite, `<!-- fuzz -->` and `<!-- soak -->` those of long_tables.py,
-`<!-- scale: NAME -->` those of scale_tables.py, `<!-- estimates: NAME -->` those of estimate_tables.py; each has its
-`end` marker.
+`<!-- scale: NAME -->` those of scale_tables.py, `<!-- estimates: NAME -->` those of estimate_tables.py, `<!-- verbs -->`
+that of verb_tables.py; each has its `end` marker.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from estimate_tables import grid_table
 from long_tables import fuzz_table, soak_table
 from reliability_table import fault_tables
 from scale_tables import TABLES as SCALE_TABLES
+from verb_tables import verb_reference
 
 from whet.cli.preview import preview_run
 from whet.evaluation.metrics import METRICS
@@ -36,6 +37,7 @@ PAGES = (
     "docs/scale.md",
     "docs/reliability.md",
     "docs/estimates.md",
+    "docs/verbs.md",
     "README.md",
     "recipes/README.md",
 )
@@ -50,6 +52,7 @@ _SOAK = re.compile(r"(<!-- soak -->).*?(<!-- end soak -->)", re.DOTALL)
 _METRICS = re.compile(r"(<!-- metrics -->).*?(<!-- end metrics -->)", re.DOTALL)
 _SCALE = re.compile(r"(<!-- scale: (?P<name>[^>]+?) -->).*?(<!-- end scale -->)", re.DOTALL)
 _ESTIMATES = re.compile(r"(<!-- estimates: (?P<name>[^>]+?) -->).*?(<!-- end estimates -->)", re.DOTALL)
+_VERBS = re.compile(r"(<!-- verbs -->).*?(<!-- end verbs -->)", re.DOTALL)
 _BLOCK = re.compile(r"(<!-- code: (?P<path>[^#\s]+)#(?P<name>\S+) -->\n```\w*\n).*?(?=```)", re.DOTALL)
 
 
@@ -75,6 +78,7 @@ def refreshed(page: str) -> str:
     text = _FUZZ.sub(lambda m: f"{m[1]}\n{result_tables({'fuzz': fuzz_table})}\n{m[2]}", text)
     text = _SOAK.sub(lambda m: f"{m[1]}\n{result_tables({'soak': soak_table})}\n{m[2]}", text)
     text = _METRICS.sub(lambda m: f"{m[1]}\n{metric_table()}\n{m[2]}", text)
+    text = _VERBS.sub(lambda m: f"{m[1]}\n{verb_reference()}\n{m[2]}", text)
     return _RECIPES.sub(lambda m: f"{m[1]}\n{recipe_table()}\n{m[2]}", text)
 
 

@@ -28,7 +28,7 @@ MaxRows = Annotated[
 ]
 Backend = Annotated[
     Literal["whet", "vllm"],
-    typer.Option(help="What writes the answers: whet's own engine, or vLLM on a GPU (pip install 'whet[vllm]')."),
+    typer.Option(help="What writes the answers: whet's own engine, or vLLM on a GPU (pip install 'whet\\[vllm]')."),
 ]
 PlanFiles = Annotated[
     Path | None,

@@ -136,7 +136,7 @@ def slurm(
     max_restarts: MaxRestarts = 0,
     dry_run: DryRun = None,
 ) -> None:
-    """Queue RECIPE with Slurm, through NeMo-Run (pip install 'whet[launch]')."""
+    """Queue RECIPE with Slurm, through NeMo-Run (pip install 'whet\\[launch]')."""
     from whet.launch.nemo import run_slurm, slurm_at_hand
     from whet.launch.slurm import Slurm, check_slurm
 

@@ -39,8 +39,8 @@ def serve(
 ) -> None:
     """Serve MODEL under the run's name at http://HOST:PORT/v1 until Ctrl-C.
 
-    vLLM where it is installed (base with adapter), else `transformers serve` (pip install 'whet[serve]'; an adapter is
-    merged into a folder that is removed at the end). Requests are written as the run's recipe says.
+    vLLM where it is installed (base with adapter), else `transformers serve` (pip install 'whet\\[serve]'; an
+    adapter is merged into a folder that is removed at the end). Requests are written as the run's recipe says.
     """
     from whet.inference import serve as serving
 

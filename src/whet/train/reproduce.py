@@ -107,7 +107,8 @@ def reproduce(
         run_recipe(_recipe_again(recorded, output), options)
     except _EnoughError:
         return [comparison.sentence(), "the final weights were not compared"]
-    return [comparison.sentence(), *comparison.compare_final()]
+    # rank 0 writes the final files; the others come here before it has
+    return [comparison.sentence(), *(comparison.compare_final() if read_env().is_main else ())]
 
 
 class _EnoughError(InterruptedRunError):

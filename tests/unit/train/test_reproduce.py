@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from whet.errors import GateError, InterruptedRunError, StorageError
+from whet.parallel.env import Env
 from whet.train import reproduce
 from whet.train.machine_facts import differences, facts_of
 from whet.train.reproduce import Comparison, read_recorded
@@ -88,3 +89,23 @@ def test_only_what_bits_depend_on_is_a_fact():
     facts = facts_of({"torch": "2.13", "threads": 1, "cores": 64}, {"micro_batch": 4, "save_every": 5})
     assert facts == {"torch": "2.13", "threads": 1, "micro_batch": 4}
     assert differences(facts, facts | {"threads": 2, "new": 1}) == ["threads: 1 then, 2 now"]
+
+
+def test_of_several_ranks_only_the_one_that_writes_the_final_files_compares_them(tmp_path, monkeypatch):
+    """The others come back from training while the files are still being written."""
+    (tmp_path / "manifest.json").write_text('{"sha256": {"adapter_model.safetensors": "1f0c"}}', encoding="utf-8")
+    recorded = reproduce.RecordedRun(
+        folder=tmp_path, recipe=None, plan={"world_size": 2, "total_steps": 1}, environment={}, data={}, model={},
+        inputs={}, testimony=KnownSteps(steps={1: step(1)}, sessions=((0, HERE),)), is_finished=True,
+    )  # fmt: skip
+    for name in ("_refuse_changed_files", "_recipe_again", "run_recipe", "_bring_cuts"):
+        monkeypatch.setattr(reproduce, name, lambda *_: None)
+    monkeypatch.setattr(reproduce, "read_recorded", lambda _: recorded)
+
+    def sentences_of(rank):
+        monkeypatch.setattr(reproduce, "read_env", lambda: Env(rank=rank, world_size=2))
+        return reproduce.reproduce(tmp_path, tmp_path / "new", num_steps=None, say=print)
+
+    assert len(sentences_of(1)) == 1
+    with pytest.raises(GateError, match="has another SHA-256"):
+        sentences_of(0)

@@ -1,0 +1,1 @@
+torchrun --nproc-per-node 2 -m whet train recipes/demo.yaml output=RUN > trained.log
