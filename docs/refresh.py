@@ -5,7 +5,7 @@ A page asks for code with `<!-- code: PATH#NAME -->` before a fenced block; the 
 benchmarks/results, `<!-- speed results -->` those that say what makes the speed, `<!-- gpu results -->` those of a GPU,
 `<!-- recipes -->` the table of recipes/, `<!-- metrics -->` that of the metrics, `<!-- faults -->` those of the fault
 suite, `<!-- fuzz -->` and `<!-- soak -->` those of long_tables.py,
-`<!-- scale: NAME -->` those of scale_tables.py; each has its `end` marker.
+`<!-- scale: NAME -->` those of scale_tables.py, `<!-- seeds: NAME -->` those of seed_tables.py; each has its `end` marker.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from typing import Any
 from long_tables import fuzz_table, soak_table
 from reliability_table import fault_tables
 from scale_tables import TABLES as SCALE_TABLES
+from seed_tables import last_run, seed_table
 
 from whet.cli.preview import preview_run
 from whet.evaluation.metrics import METRICS
@@ -32,6 +33,7 @@ PAGES = (
     "docs/speed.md",
     "docs/scale.md",
     "docs/reliability.md",
+    "docs/seeds-line-by-line.md",
     "README.md",
     "recipes/README.md",
 )
@@ -45,6 +47,7 @@ _FUZZ = re.compile(r"(<!-- fuzz -->).*?(<!-- end fuzz -->)", re.DOTALL)
 _SOAK = re.compile(r"(<!-- soak -->).*?(<!-- end soak -->)", re.DOTALL)
 _METRICS = re.compile(r"(<!-- metrics -->).*?(<!-- end metrics -->)", re.DOTALL)
 _SCALE = re.compile(r"(<!-- scale: (?P<name>[^>]+?) -->).*?(<!-- end scale -->)", re.DOTALL)
+_SEEDS = re.compile(r"(<!-- seeds: (?P<name>[^>]+?) -->).*?(<!-- end seeds -->)", re.DOTALL)
 _BLOCK = re.compile(r"(<!-- code: (?P<path>[^#\s]+)#(?P<name>\S+) -->\n```\w*\n).*?(?=```)", re.DOTALL)
 
 
@@ -65,6 +68,7 @@ def refreshed(page: str) -> str:
     text = _SPEED.sub(lambda m: f"{m[1]}\n{result_tables(SPEED_TABLES)}\n{m[2]}", text)
     text = _GPU.sub(lambda m: f"{m[1]}\n{gpu_table()}\n{m[2]}", text)
     text = _SCALE.sub(lambda m: f"{m[1]}\n{scale_table(m['name'])}\n{m[3]}", text)
+    text = _SEEDS.sub(lambda m: f"{m[1]}\n{last_run() if m['name'] == 'run' else seed_table(m['name'])}\n{m[3]}", text)
     text = _FAULTS.sub(lambda m: f"{m[1]}\n{result_tables({'faults': fault_tables})}\n{m[2]}", text)
     text = _FUZZ.sub(lambda m: f"{m[1]}\n{result_tables({'fuzz': fuzz_table})}\n{m[2]}", text)
     text = _SOAK.sub(lambda m: f"{m[1]}\n{result_tables({'soak': soak_table})}\n{m[2]}", text)
