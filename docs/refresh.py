@@ -5,7 +5,8 @@ A page asks for code with `<!-- code: PATH#NAME -->` before a fenced block; the 
 benchmarks/results, `<!-- speed results -->` those that say what makes the speed, `<!-- gpu results -->` those of a GPU,
 `<!-- recipes -->` the table of recipes/, `<!-- metrics -->` that of the metrics, `<!-- faults -->` those of the fault
 suite, `<!-- fuzz -->` and `<!-- soak -->` those of long_tables.py,
-`<!-- scale: NAME -->` those of scale_tables.py, `<!-- seeds: NAME -->` those of seed_tables.py; each has its `end` marker.
+`<!-- scale: NAME -->` those of scale_tables.py, `<!-- seeds: NAME -->` those of seed_tables.py; each has its `end`
+marker.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The tables of docs/seeds-line-by-line.md, from the lines that tests/docs/seed_lines.py types."""
+"""The tables of docs/seeds-line-by-line.md, from the lines that tests/support/seed_lines.py types."""
 
 from __future__ import annotations
 

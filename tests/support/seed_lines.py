@@ -1,16 +1,17 @@
 """Types every command of docs/seeds-line-by-line.md, on a tiny pretrained model and stretches of the real rows.
 
-    WHET_TEST_DATA=... python tests/docs/seed_lines.py            all lines; benchmarks/results/seed_lines.json
-    WHET_TEST_DATA=... python tests/docs/seed_lines.py --only fiqa
+    WHET_TEST_DATA=... python tests/support/seed_lines.py            all lines; benchmarks/results/seed_lines.json
+    WHET_TEST_DATA=... python tests/support/seed_lines.py --only fiqa
 
-The lines stand in seed_lines/SEED.toml: `seed` is what the guide says, `command` what is typed with whet, `tried` or
-`small` how it was made small (`$NAME` stands for the settings of that name below), `says` what the output must hold,
-`code` the exit code, `outcome` what the page says of it. Exit code 1 if a line did other than that.
+The lines stand in tests/docs/seed_lines/SEED.toml: `seed` is what the guide says, `command` what is typed with whet,
+`tried` or `small` how it was made small (`$NAME` stands for the settings of that name below), `says` what the output
+must hold, `code` the exit code, `outcome` what the page says of it. Exit code 1 if a line did other than that.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import subprocess
 import sys
@@ -21,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
-LINES = Path(__file__).with_name("seed_lines")
+LINES = ROOT / "tests" / "docs" / "seed_lines"
 RESULT = ROOT / "benchmarks" / "results" / "seed_lines.json"
 SEEDS = {
     "nemo": "NVIDIA NeMo 2.0: Llama 3 SFT and LoRA",
@@ -117,7 +118,6 @@ def pip_settings() -> str:
 
 def write_snippets(folder: Path, data: Path) -> None:
     """The FiQA project's Python snippets, with `import torch`, transformers' loader and the tiny base."""
-    sys.path.insert(0, str(ROOT / "tests" / "support"))
     from fiqa_snippet import BASE, INFERENCE, LOADING
 
     loading = "import torch\n" + LOADING.replace(
@@ -175,7 +175,7 @@ def try_seed(name: str, data: Path) -> list[dict[str, Any]]:
 
 
 def keep(results: dict[str, list[dict[str, Any]]]) -> None:
-    """Write what was found into the result file, beside what it holds of other seeds; without what the commands said."""
+    """Write what was found into the result file, beside what it holds of other seeds."""
     sys.path.insert(0, str(ROOT / "benchmarks"))
     from machine import write_result
 
@@ -186,7 +186,7 @@ def keep(results: dict[str, list[dict[str, Any]]]) -> None:
         RESULT.stem,
         claim="every command of docs/seeds-line-by-line.md does what its line says",
         result={"lines": lines},
-        command="WHET_TEST_DATA=... python tests/docs/seed_lines.py",
+        command="WHET_TEST_DATA=... python tests/support/seed_lines.py",
     )
 
 
