@@ -30,7 +30,7 @@ def test_the_snippet_answers_with_the_tuned_weights(tmp_path, monkeypatch):
 def test_the_page_s_own_form_of_it_loads_the_same(tmp_path, monkeypatch):
     run = write_run(tmp_path)
     copy_final(run.folder, tmp_path / "checkpoints" / "final_model")
-    (block,) = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), flags=re.S)
+    (block,) = re.findall(r"```text\n(import torch.*?)```", PAGE.read_text(encoding="utf-8"), flags=re.S)
     assert_same_model(run_as_written(block, tmp_path, run.base, monkeypatch)["model"], run.live)
 
 

@@ -39,7 +39,8 @@ TIMEOUT_SECONDS = 900
 _CPU = "train.device=cpu train.threads=1"
 _TINY = f"model.id=$MODEL {_CPU} data.max_dropped=100% train.max_steps=2 train.save_every=1 train.eval_every=1"
 
-_UNASKED = "evaluate=[] train.best_metric=eval/loss train.final=last"
+_SPECTRAL = "callbacks.0.every=1 callbacks.0.warmup_steps=0"
+_UNASKED = f"{_SPECTRAL} evaluate=[] train.best_metric=eval/loss train.final=last"
 
 
 def settings(data: Path) -> dict[str, str]:
@@ -65,7 +66,8 @@ def settings(data: Path) -> dict[str, str]:
     metamath = data / "metamath" / "metamathqa_schema_from_backward.jsonl"
     few = "evaluate.0.metrics=[rouge1,token_f1]"
     return {
-        "GSM8K": f"{_TINY} {rows(gsm8k / 'train.jsonl', 'train[:256]', 'train[256:264]')} {' '.join(answered)}",
+        "GSM8K": f"{_TINY} {rows(gsm8k / 'train.jsonl', 'train[:256]', 'train[256:264]')} {_SPECTRAL} "
+        f"{' '.join(answered)}",
         "METAMATH": f"{_TINY} {rows(metamath, 'train[:512]', 'train[512:520]')} {_UNASKED}",
         "SMOL": f"{_TINY} {rows(metamath, 'train[:64]', 'train[64:72]')} {_UNASKED}",
         "FIQA": f"{_TINY} model.dtype=float32 data.max_length=1024 {rows(fiqa, 'train[:40]', 'train[40:50]')} "
