@@ -24,7 +24,7 @@ def last_run() -> str:
     if not RESULT.is_file():
         return "The lines have not been typed one after the other yet."
     found = json.loads(RESULT.read_text(encoding="utf-8"))
-    lines = [line for of_seed in found["lines"].values() for line in of_seed]
+    lines = [line for of_seed in found["lines"].values() for line in of_seed.values()]
     good = sum(line["is_as_written"] for line in lines)
     minutes = sum(line["seconds"] for line in lines) / 60
     versions = ", ".join(f"{name} {found['versions'][name]}" for name in ("torch", "transformers", "peft"))

@@ -2,6 +2,7 @@
 
     WHET_TEST_DATA=... python tests/support/seed_lines.py            all lines; benchmarks/results/seed_lines.json
     WHET_TEST_DATA=... python tests/support/seed_lines.py --only fiqa
+    WHET_TEST_DATA=... python tests/support/seed_lines.py --only nemo --match doctor     such lines alone
 
 The lines stand in tests/docs/seed_lines/SEED.toml: `seed` is what the guide says, `command` what is typed with whet,
 `tried` or `small` how it was made small (`$NAME` stands for the settings of that name below), `says` what the output
@@ -152,21 +153,22 @@ def main() -> None:
     """The lines of one seed after the other; the result file holds no path of this machine."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", choices=SEEDS)
-    only = parser.parse_args().only
+    parser.add_argument("--match", default="", metavar="TEXT", help="lines that need none before them")
+    asked = parser.parse_args()
     if not os.environ.get("WHET_TEST_DATA"):
         raise SystemExit("WHET_TEST_DATA is not set: no model and rows")
     data = Path(os.environ["WHET_TEST_DATA"]).resolve()
-    results = {name: try_seed(name, data) for name in ([only] if only else SEEDS)}
+    results = {name: try_seed(name, data, asked.match) for name in ([asked.only] if asked.only else SEEDS)}
     keep(results)
     raise SystemExit(0 if all(each["is_as_written"] for outcomes in results.values() for each in outcomes) else 1)
 
 
-def try_seed(name: str, data: Path) -> list[dict[str, Any]]:
+def try_seed(name: str, data: Path, match: str = "") -> list[dict[str, Any]]:
     """The lines of one seed, in a fresh folder."""
     outcomes = []
     with tempfile.TemporaryDirectory() as folder:
         environment = make_world(Path(folder), data)
-        for line in read_lines(name):
+        for line in (line for line in read_lines(name) if match in line["command"]):
             outcome = try_line(line, Path(folder), environment)
             outcomes.append(outcome)
             print("ok  " if outcome["is_as_written"] else "NOT ", f"{outcome['seconds']:6.1f} s", line["command"])
@@ -181,9 +183,12 @@ def keep(results: dict[str, list[dict[str, Any]]]) -> None:
     sys.path.insert(0, str(ROOT / "benchmarks"))
     from machine import write_result
 
-    kept = ("seed", "code", "is_as_written", "seconds")
+    kept = ("code", "is_as_written", "seconds")
     lines = json.loads(RESULT.read_text(encoding="utf-8"))["lines"] if RESULT.is_file() else {}
-    lines |= {name: [{key: each[key] for key in kept} for each in outcomes] for name, outcomes in results.items()}
+    for name, outcomes in results.items():
+        found = {each["seed"]: {key: each[key] for key in kept} for each in outcomes}
+        known = {**lines.get(name, {}), **found}
+        lines[name] = {line["seed"]: known[line["seed"]] for line in read_lines(name) if line["seed"] in known}
     write_result(
         RESULT.stem,
         claim="every command of docs/seeds-line-by-line.md does what its line says",
