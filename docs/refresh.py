@@ -5,8 +5,8 @@ A page asks for code with `<!-- code: PATH#NAME -->` before a fenced block; the 
 benchmarks/results, `<!-- speed results -->` those that say what makes the speed, `<!-- gpu results -->` those of a GPU,
 `<!-- recipes -->` the table of recipes/, `<!-- metrics -->` that of the metrics, `<!-- faults -->` those of the fault
 suite, `<!-- fuzz -->` and `<!-- soak -->` those of long_tables.py,
-`<!-- scale: NAME -->` those of scale_tables.py, `<!-- estimates: NAME -->` those of estimate_tables.py, `<!-- verbs -->`
-that of verb_tables.py; each has its `end` marker.
+`<!-- scale: NAME -->` those of scale_tables.py, `<!-- estimates: NAME -->` those of estimate_tables.py, `<!-- seeds: NAME -->`
+those of seed_tables.py, `<!-- verbs -->` that of verb_tables.py; each has its `end` marker.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from long_tables import fuzz_table, soak_table
 from reliability_table import fault_tables
 from scale_tables import TABLES as SCALE_TABLES
 from verb_tables import verb_reference
+from seed_tables import last_run, seed_table
 
 from whet.cli.preview import preview_run
 from whet.evaluation.metrics import METRICS
@@ -38,6 +39,7 @@ PAGES = (
     "docs/reliability.md",
     "docs/estimates.md",
     "docs/verbs.md",
+    "docs/seeds-line-by-line.md",
     "README.md",
     "recipes/README.md",
 )
@@ -53,6 +55,7 @@ _METRICS = re.compile(r"(<!-- metrics -->).*?(<!-- end metrics -->)", re.DOTALL)
 _SCALE = re.compile(r"(<!-- scale: (?P<name>[^>]+?) -->).*?(<!-- end scale -->)", re.DOTALL)
 _ESTIMATES = re.compile(r"(<!-- estimates: (?P<name>[^>]+?) -->).*?(<!-- end estimates -->)", re.DOTALL)
 _VERBS = re.compile(r"(<!-- verbs -->).*?(<!-- end verbs -->)", re.DOTALL)
+_SEEDS = re.compile(r"(<!-- seeds: (?P<name>[^>]+?) -->).*?(<!-- end seeds -->)", re.DOTALL)
 _BLOCK = re.compile(r"(<!-- code: (?P<path>[^#\s]+)#(?P<name>\S+) -->\n```\w*\n).*?(?=```)", re.DOTALL)
 
 
@@ -74,6 +77,7 @@ def refreshed(page: str) -> str:
     text = _GPU.sub(lambda m: f"{m[1]}\n{gpu_table()}\n{m[2]}", text)
     text = _SCALE.sub(lambda m: f"{m[1]}\n{scale_table(m['name'])}\n{m[3]}", text)
     text = _ESTIMATES.sub(lambda m: f"{m[1]}\n{estimate_table(m['name'])}\n{m[3]}", text)
+    text = _SEEDS.sub(lambda m: f"{m[1]}\n{last_run() if m['name'] == 'run' else seed_table(m['name'])}\n{m[3]}", text)
     text = _FAULTS.sub(lambda m: f"{m[1]}\n{result_tables({'faults': fault_tables})}\n{m[2]}", text)
     text = _FUZZ.sub(lambda m: f"{m[1]}\n{result_tables({'fuzz': fuzz_table})}\n{m[2]}", text)
     text = _SOAK.sub(lambda m: f"{m[1]}\n{result_tables({'soak': soak_table})}\n{m[2]}", text)

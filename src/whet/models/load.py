@@ -58,7 +58,7 @@ def load_pretrained(
     dtype = choose_dtype(model.dtype, device)
     tokenizer = read_tokenizer(source.folder)
     is_quantized = model.quantize in BY_BITSANDBYTES
-    load_network = _LOADERS[loader]
+    load_network = LOADERS[loader]
     network = load_network(source, dtype, torch.device("cpu") if is_quantized else device, attn_implementation)
     _check_network(network, tokenizer, source.folder)
     identity = source.identity
@@ -128,7 +128,7 @@ def _load_by_automodel(
     return automodel.load_network(source.folder, dtype=dtype, device=device, attn_implementation=attn_implementation)
 
 
-_LOADERS = {"transformers": _load_network, "nemo_automodel": _load_by_automodel}
+LOADERS = {"transformers": _load_network, "nemo_automodel": _load_by_automodel}
 
 
 def _check_all_weights_used(report: dict[str, Any], folder: Path) -> None:
