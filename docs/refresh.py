@@ -5,8 +5,8 @@ A page asks for code with `<!-- code: PATH#NAME -->` before a fenced block; the 
 benchmarks/results, `<!-- speed results -->` those that say what makes the speed, `<!-- gpu results -->` those of a GPU,
 `<!-- recipes -->` the table of recipes/, `<!-- metrics -->` that of the metrics, `<!-- faults -->` those of the fault
 suite, `<!-- fuzz -->` and `<!-- soak -->` those of long_tables.py,
-`<!-- scale: NAME -->` those of scale_tables.py, `<!-- estimates: NAME -->` those of estimate_tables.py, `<!-- seeds: NAME -->`
-those of seed_tables.py, `<!-- verbs -->` that of verb_tables.py; each has its `end` marker.
+`<!-- scale: NAME -->` those of scale_tables.py, `<!-- estimates: NAME -->` those of estimate_tables.py, and so on
+(`seeds`, `verbs`); each has its `end` marker.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from estimate_tables import grid_table
 from long_tables import fuzz_table, soak_table
 from reliability_table import fault_tables
 from scale_tables import TABLES as SCALE_TABLES
-from verb_tables import verb_reference
 from seed_tables import last_run, seed_table
+from verb_tables import verb_reference
 
 from whet.cli.preview import preview_run
 from whet.evaluation.metrics import METRICS
