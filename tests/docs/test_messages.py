@@ -55,7 +55,7 @@ def test_pages_quote_messages() -> None:
 
 @pytest.mark.parametrize(("page", "message"), QUOTED)
 def test_a_quoted_message_is_one_that_whet_prints(page: str, message: str, printed: list[re.Pattern[str]]) -> None:
-    """As a whole, with the values of the reader, with or without its place; or a part (N and `...`: values)."""
+    """As a whole, with values of the reader's and with without its place; or a part, where N and `...` are values."""
     part = re.compile(re.sub(r"(\\\.){3}|\bN\b", ".+", re.escape(message)))
     # some begin with a place, some go on with a list or a reason
     what = message.partition(": ")[2]

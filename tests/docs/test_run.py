@@ -9,9 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from doc_blocks import Block
 from doc_world import small
 
+from whet.recipe import find_problems, parse_recipe
+
+ROOT = Path(__file__).parents[2]
 FILE = Path(__file__).with_name("run.py")
 
 
@@ -90,3 +94,9 @@ def test_a_recipe_is_made_small_without_becoming_another_kind_of_run(tmp_path: P
     rows = [Path(each["source"]).read_text(encoding="utf-8").splitlines() for each in files]
     assert [len(each) for each in rows] == [24, 4, 4]
     assert len({row for part in rows for row in part}) == 32, "a held-out row is trained on"
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "recipes").rglob("*.yaml")), ids=lambda path: path.stem)
+def test_every_shipped_recipe_stays_a_recipe_when_it_is_made_small(path: Path, tmp_path: Path) -> None:
+    made = small(yaml.safe_load(path.read_text(encoding="utf-8")), tmp_path, "smollm2-135m-instruct")
+    assert find_problems(parse_recipe(yaml.safe_dump(made))) == []
