@@ -29,8 +29,6 @@ def show(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
 ) -> None:
     """Print the run that a recipe means: steps, warm-up, trainable weights, disk. Nothing is downloaded."""
-    import json
-
     from whet.cli.preview import preview_json, preview_run
     from whet.cli.recipe_file import load_any_recipe
 
@@ -121,7 +119,6 @@ def reference(
 
 def reference_files() -> dict[str, str]:
     """File name -> text of the generated reference."""
-    import json
 
     from whet.recipe.explain import json_schema, reference_markdown
 
