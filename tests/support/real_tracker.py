@@ -1,4 +1,4 @@
-"""`python real_tracker.py NAME FOLDER [--read]`: the library through a run, one that goes on and one that is changed.
+"""`python real_tracker.py NAME FOLDER`: the real library through a whole run, one that goes on and one that is changed.
 
 Prints, as one JSON object, the curves of train/loss and eval/answer_accuracy by name of the run, and what else it kept.
 A process of its own, because these libraries read their folders once, when they are imported.
@@ -7,7 +7,6 @@ A process of its own, because these libraries read their folders once, when they
 from __future__ import annotations
 
 import json
-import os
 import sqlite3
 import struct
 import sys
@@ -71,15 +70,13 @@ def read_mlflow(logs: Path) -> tuple[Curves, dict[str, Any]]:
 
 
 def read_trackio(logs: Path) -> tuple[Curves, dict[str, Any]]:
-    os.environ.setdefault("TRACKIO_DIR", str(logs / "trackio"))
     import trackio
 
     curves: Curves = {}
-    names = trackio.SQLiteStorage.get_runs("p")
-    for name in names:
+    for name in trackio.SQLiteStorage.get_runs("p"):
         for row in trackio.SQLiteStorage.get_logs("p", name):
             note(curves, name, row["step"], row)
-    return curves, {"project": "p", "tags": trackio.SQLiteStorage.get_run_config("p", min(names))["tags"]}
+    return curves, {"project": "p", "tags": trackio.SQLiteStorage.get_run_config("p", "demo")["tags"]}
 
 
 def note(curves: Curves, run: str, step: int, row: dict[str, float]) -> None:
@@ -92,8 +89,7 @@ if __name__ == "__main__":
     warnings.simplefilter("error")
     warnings.filterwarnings("ignore", category=DeprecationWarning)
     library, folder = sys.argv[1], Path(sys.argv[2])
-    if sys.argv[3:] != ["--read"]:
-        drive(library, folder)
+    drive(library, folder)
     warnings.simplefilter("ignore")
     found, others = globals()[f"read_{library}"](folder / "logs")
     sys.stdout.write(json.dumps({"curves": found} | others))
