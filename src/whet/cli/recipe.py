@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -28,8 +29,6 @@ def show(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
 ) -> None:
     """Print the run that a recipe means: steps, warm-up, trainable weights, disk. Nothing is downloaded."""
-    import json
-
     from whet.cli.preview import preview_json, preview_run
     from whet.cli.recipe_file import load_any_recipe
 
@@ -44,21 +43,27 @@ def show(
 @app.command()
 def check(
     recipes: Annotated[list[Path], typer.Argument(help="Recipe files (YAML).", autocompletion=recipe_paths)],
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
 ) -> None:
     """Load recipes and print ok or every problem; exit code 2 when one has problems."""
     from whet.errors import RecipeError
     from whet.recipe import load_recipe
 
-    num_bad = 0
+    problems: dict[str, list[str]] = {}
     for path in recipes:
         try:
             load_recipe(path)
         except RecipeError as error:
-            num_bad += 1
-            complain(str(error))
+            problems[str(path)] = str(error).splitlines()
+            if not as_json:
+                complain(str(error))
         else:
-            say(f"ok  {path}")
-    if num_bad:
+            problems[str(path)] = []
+            if not as_json:
+                say(f"ok  {path}")
+    if as_json:
+        say(json.dumps(problems, indent=1))
+    if num_bad := sum(map(bool, problems.values())):
         raise RecipeError(f"{num_bad} of {len(recipes)} recipes cannot be run")
 
 
@@ -114,7 +119,6 @@ def reference(
 
 def reference_files() -> dict[str, str]:
     """File name -> text of the generated reference."""
-    import json
 
     from whet.recipe.explain import json_schema, reference_markdown
 

@@ -93,6 +93,10 @@ def test_check_prints_ok_or_every_problem_and_leaves_with_two(fiqa, tmp_path):
     assert done.returncode == 2 and done.stdout == f"ok  {fiqa}\n"
     assert f"{bad}:8 bogus: unknown key" in done.stderr and f"{bad}:9 seed: must be" in done.stderr
     assert "error: 1 of 2 recipes cannot be run" in done.stderr
+    done = subprocess.run([*run, "--json", str(fiqa), str(bad)], capture_output=True, text=True, check=False)
+    found = json.loads(done.stdout)
+    assert done.returncode == 2 and found[str(fiqa)] == []
+    assert any(line.strip().startswith(f"{bad}:8 bogus") for line in found[str(bad)])
 
 
 def test_show_imports_neither_torch_nor_transformers(fiqa):
