@@ -6,11 +6,15 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Iterator
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from browser import Browser, find_browser
+
+from whet.report import write_report
 
 HOSTILE = "<img src=x onerror=document.title='PWNED'><script>document.title='PWNED'</script>"
 CURVE_PIXELS = """[...document.querySelectorAll('canvas')].map((canvas) => {
@@ -63,18 +67,30 @@ def write_steps(folder: Path, first: int, last: int) -> None:
         )
 
 
-def start_ui(workplace, folder: Path) -> str:
-    """The address that `whet ui` prints."""
-    process = workplace.start("ui", str(folder), "--port", "0")
-    found = re.search(r"http://127\.0\.0\.1:\d+/\S+/", process.stdout.readline())
-    assert found, process.poll()
-    return found[0]
+@pytest.fixture
+def start_ui() -> Iterator[Callable[[Path], str]]:
+    """start_ui(folder) -> the address that `whet ui` prints, in a process of its own."""
+    processes = []
+
+    def start(folder: Path) -> str:
+        command = [sys.executable, "-m", "whet", "ui", str(folder), "--port", "0"]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        processes.append(process)
+        assert process.stdout is not None
+        found = re.search(r"http://127\.0\.0\.1:\d+/\S+/", process.stdout.readline())
+        assert found, process.poll()
+        return found[0]
+
+    yield start
+    for process in processes:
+        process.kill()
+        process.communicate()
 
 
-def test_the_page_draws_curves_and_follows_runs_that_grow(workplace, browser, tmp_path):
+def test_the_page_draws_curves_and_follows_runs_that_grow(start_ui, browser, tmp_path):
     first = write_run(tmp_path / "runs" / "first", 30)
     write_run(tmp_path / "runs" / "second", 40)
-    url = start_ui(workplace, tmp_path / "runs")
+    url = start_ui(tmp_path / "runs")
     browser.open(url)
     browser.wait_for("document.querySelectorAll('tbody tr').length === 2")
     browser.evaluate("[...document.querySelectorAll('a')].find((link) => link.textContent === 'first').click()")
@@ -96,9 +112,9 @@ def test_the_page_draws_curves_and_follows_runs_that_grow(workplace, browser, tm
     assert all(each.startswith((url, "data:")) for each in browser.requests)
 
 
-def test_what_a_run_is_called_and_says_is_shown_and_not_run(workplace, browser, tmp_path):
+def test_what_a_run_is_called_and_says_is_shown_and_not_run(start_ui, browser, tmp_path):
     write_run(tmp_path / "runs" / HOSTILE.replace("/", "|"), 30, name=HOSTILE)
-    url = start_ui(workplace, tmp_path / "runs")
+    url = start_ui(tmp_path / "runs")
     browser.open(url)
     browser.wait_for("document.querySelectorAll('tbody tr').length === 1")
     browser.evaluate("document.querySelector('tbody a').click()")
@@ -115,11 +131,10 @@ def test_what_a_run_is_called_and_says_is_shown_and_not_run(workplace, browser, 
 
 @pytest.mark.parametrize("width", [1280, 390])
 @pytest.mark.parametrize("is_dark", [False, True])
-def test_no_page_is_wider_than_the_window(workplace, browser, tmp_path, width, is_dark):
+def test_no_page_is_wider_than_the_window(start_ui, browser, tmp_path, width, is_dark):
     run = write_run(tmp_path / "runs" / ("a-very-long-name-" * 8).rstrip("-"), 30)
-    code, said = workplace.run("report", str(run))
-    assert code == 0, said
-    url = start_ui(workplace, tmp_path / "runs")
+    write_report(run)
+    url = start_ui(tmp_path / "runs")
     browser.look(width, 844, is_dark=is_dark)
     widest = "document.documentElement.scrollWidth"
     browser.open(url)

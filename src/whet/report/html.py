@@ -83,6 +83,7 @@ def _render(run: RunView, *, max_text: int) -> str:
         facts=facts(run),
         bottleneck=str(run.summary.get("bottleneck") or ""),
         loss_chart=_loss_chart(run),
+        small_loss_chart=_loss_chart(run, is_small=True),
         legend=_legend(run),
         loss_rows=_loss_rows(run),
         small_charts=_small_charts(run),
@@ -127,7 +128,7 @@ def _with_mean(points: list[charts.Point]) -> list[charts.Series]:
     return [charts.Series(points=points, style="raw"), charts.Series(points=mean, style="smooth")]
 
 
-def _loss_chart(run: RunView) -> Markup:
+def _loss_chart(run: RunView, *, is_small: bool = False) -> Markup:
     points = [(float(point.step), point.loss) for point in run.steps if point.loss is not None]
     evals = _validation_losses(run)
     summary = "; ".join(
@@ -136,12 +137,13 @@ def _loss_chart(run: RunView) -> Markup:
         if found
     )
     svg = charts.line_chart(
-        key="loss",
+        key="loss-small" if is_small else "loss",
         title="Loss by optimizer step",
         summary=summary,
         series=[*_with_mean(points), charts.Series(points=evals, style="dots")],
         x_label="optimizer step",
         y_label="loss, nats per taught token",
+        is_small=is_small,
     )
     return Markup(svg)  # noqa: S704 built from numbers and escaped labels
 
