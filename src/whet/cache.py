@@ -104,7 +104,7 @@ def one_writer(lock_path: Path) -> Iterator[None]:
     """Hold `lock_path` exclusively; a second process waits. The kernel releases it when its holder dies."""
     make_folder(lock_path.parent)
     try:
-        descriptor = os.open(lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        descriptor = os.open(lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o664)
     except OSError as error:
         raise cannot_write(lock_path, error) from error
     try:

@@ -216,6 +216,8 @@ class RunPlan:
     """what the backward pass computes anew instead of keeping it"""
     predicted_memory_bytes: int | None = None
     """peak of each rank, foreseen when micro-batch and recompute were decided; None: could not be foreseen"""
+    predicted_memory_parts: dict[str, int] | None = None
+    """bytes of each part of it in training (estimate/memory.py); where reading the model took more, that is the peak"""
     longest_matmul_document: int = 1024
     """tokens up to which a document's attention goes through plain matrix products on the CPU"""
     attention: Literal["documents", "torch", "flash-attn"] = "documents"
@@ -263,6 +265,10 @@ class StepRecord:
     """held up by checkpoints since the line before"""
     straggler: int | None = None
     """the rank whose own work took over 1.2 times as long as the median rank's in the last steps; None: none did"""
+    memory_bytes: float | None = None
+    """that rank 0 holds: on its GPU, else in the host's memory; None: not known"""
+    gpu_percent: float | None = None
+    """of the last second in which the GPU of rank 0 worked, as its driver says; None: no GPU, or no nvidia-ml-py"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -93,8 +93,10 @@ def continues_as_if_never_killed(scene: Scene, run: Path, folder: Path, forked: 
 
 
 def same_weights(ours: dict[str, str], theirs: dict[str, str]) -> bool:
-    """Final weights, and of the last checkpoint what both have: it may lie in shards."""
+    """Final weights, and of the last checkpoint what both have: it may lie in shards, the moments too."""
     both = ours.keys() & theirs.keys()
+    if any("optimizer-shard" in name for name in ours):
+        both = {name for name in both if not name.endswith("/optimizer.safetensors")}
     has_final = any("/" not in name for name in both)
     return has_final and all(ours[name] == theirs[name] for name in both)
 

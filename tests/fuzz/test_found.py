@@ -33,6 +33,12 @@ FOUND = {
     "number beyond every float": (
         "foreign-recipe", b"base_model: a/b\ndatasets: [{path: c}]\nmicro_batch_size: 1" + LONG[:400],
     ),
+    "a list counted from a billion": (
+        "foreign-recipe", b"base_model: a/b\nmicro_batch_size: 1\ndatasets: {999999999: {path: c}}\n",
+    ),
+    "one section in place of a list": (
+        "foreign-recipe", b"base_model: a/b\nmicro_batch_size: 1\ndatasets:\n  type: alpaca\n  path: c\n",
+    ),
     "tools with half a character": ("rows-jsonl", _ROW),
     "comparison beside one summary": ("evaluation-store", corpus_of("evaluation-store")[0]),
     "stored row with an endless number": ("evaluation-store", b'{"model": ' + LONG + b"}"),

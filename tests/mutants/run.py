@@ -29,6 +29,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 GUARD_FOLDER = Path(__file__).resolve().parent
 TIMEOUT_SECONDS = 600
+SECONDS_OF_A_TEST = 20
 KEYS = {"what", "file", "old", "new", "test"}
 
 
@@ -120,7 +121,7 @@ def run_pytest(tests: list[str], source_folder: Path, root: Path) -> subprocess.
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=TIMEOUT_SECONDS,
+        timeout=TIMEOUT_SECONDS + SECONDS_OF_A_TEST * len(tests),
     )
 
 

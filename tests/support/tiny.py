@@ -23,8 +23,8 @@ from whet.models.adapters import (
     attach_lora,
     free_all_weights,
     train_all_weights,
-    weights_form,
 )
+from whet.models.weight_forms import weights_form
 from whet.optim.build import build_optimizer
 from whet.parallel.env import Env
 from whet.parallel.mesh import Layout, layout_of

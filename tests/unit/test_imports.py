@@ -33,6 +33,8 @@ HOMES = {
     "nemo_run": ("launch/",),
     "wandb": ("tracking/",),
     "mlflow": ("tracking/",),
+    "trackio": ("tracking/",),
+    "pynvml": ("train/",),
     # what only the tests and benchmarks compare against
     "scipy": (),
     "statsmodels": (),

@@ -69,7 +69,7 @@ def locked(run_folder: Path, say: Callable[[str], None] = lambda _: None) -> Ite
 
 def _open(path: Path) -> int:
     try:
-        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o664)
     except OSError as error:
         raise StorageError(
             f"the lock file cannot be opened ({error.strerror})",

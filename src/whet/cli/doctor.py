@@ -1,4 +1,4 @@
-"""`whet doctor`: what ranks will meet on this machine (--dist), or whether a recipe keeps the laws (--math)."""
+"""`whet doctor`: this machine, what ranks will meet on it (--dist), or whether a recipe keeps the laws (--math)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from whet.cli.output import say
+from whet.cli.output import note, say
 
 if TYPE_CHECKING:
     from whet.doctor.finding import Finding
@@ -39,35 +39,47 @@ def doctor(
 ) -> None:
     """Look at this machine, or at a recipe, and say what would go wrong, why, and how to mend it.
 
+    Without options: libraries, torch and GPUs, processor and threads, memory, disks, and whether there are keys.
+
     Exit code 1 when a fault was found.
     """
+    from whet.errors import RecipeError
+
     if math is not None:
         _try_laws(math, as_json=as_json)
         return
-    from whet.doctor.dist import VARIABLES, check_distributed
-    from whet.doctor.local_ranks import try_local_ranks
-    from whet.doctor.machine import look_at_machine
-    from whet.doctor.readers import libraries, readers
-    from whet.errors import RecipeError
-
-    if not dist:
-        raise RecipeError(
-            "there is nothing to look at", where="whet doctor", mend="whet doctor --dist, or --math RECIPE"
-        )
-    among = libraries()
-    set_here = [variable.name for variable in VARIABLES if variable.name in os.environ]
-    findings = check_distributed(
-        look_at_machine(), os.environ, readers(set_here, among), has_nccl=any("nccl" in path.name for path in among)
-    )
-    if nproc:
-        findings.append(try_local_ranks(nproc))
+    if nproc and not dist:
+        raise RecipeError("--nproc is for --dist", where="whet doctor", mend=f"whet doctor --dist --nproc {nproc}")
+    findings = _between_ranks(nproc) if dist else _around()
     if as_json:
         say(json.dumps({"findings": [asdict(finding) for finding in findings]}, indent=1))
     else:
         for finding in findings:
             _tell(finding)
+        if not dist:
+            _sum_up(findings)
     if any(finding.state == "fault" for finding in findings):
         raise typer.Exit(1)
+
+
+def _around() -> list[Finding]:
+    from whet.doctor.overview import look_around
+
+    return look_around(Path.cwd())
+
+
+def _between_ranks(num_ranks: int) -> list[Finding]:
+    from whet.doctor.dist import VARIABLES, check_distributed
+    from whet.doctor.local_ranks import try_local_ranks
+    from whet.doctor.machine import look_at_machine
+    from whet.doctor.readers import libraries, readers
+
+    among = libraries()
+    set_here = [variable.name for variable in VARIABLES if variable.name in os.environ]
+    findings = check_distributed(
+        look_at_machine(), os.environ, readers(set_here, among), has_nccl=any("nccl" in path.name for path in among)
+    )
+    return [*findings, try_local_ranks(num_ranks)] if num_ranks else findings
 
 
 def _try_laws(path: Path, *, as_json: bool) -> None:
@@ -101,6 +113,12 @@ def _tell_law(law: Law) -> None:
     if not law.is_kept:
         say(f"        most in: {law.where}" if law.where else "")
         say(f"        why: {law.broken}")
+
+
+def _sum_up(findings: list[Finding]) -> None:
+    num = {state: sum(finding.state == state for finding in findings) for state in _MARKS}
+    say(f"{len(findings)} checks: {num['fault']} faults, {num['note']} notes")
+    note("next: mend the faults" if num["fault"] else "next: whet init for your rows, or whet train RECIPE")
 
 
 def _tell(finding: Finding) -> None:

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from whet.errors import WhetError
-from whet.estimate.disk import checkpoint_bytes, final_bytes, run_bytes
 from whet.models.families import find_shape, num_adapter_parameters, num_parameters
 from whet.recipe.explain import explain_recipe
 from whet.recipe.resolve import derive_accumulation, fixed_micro_batch, resolve, warmup_steps
 from whet.recipe.schema import Recipe, Source
 from whet.recipe.splits import num_rows_taken, parse_split, source_kind
+from whet.train.disk_need import disk_need
 from whet.types import RunPlan
 
 
@@ -59,7 +59,7 @@ def preview_run(recipe: Recipe, *, world_size: int = 1, num_rows: int | None = N
     accumulation = derive_accumulation(recipe.batch, world_size, micro_batch)
     unknown: list[str] = []
     if num_rows is None:
-        num_rows = _count_all(recipe, unknown)
+        num_rows = count_all(recipe, unknown)
     counts_packs = recipe.batch.unit == "packs"
     if counts_packs:
         unknown.append("steps: the number of packs is known once the rows are tokenized: run whet prepare")
@@ -87,7 +87,7 @@ def preview_run(recipe: Recipe, *, world_size: int = 1, num_rows: int | None = N
     )
 
 
-def _count_all(recipe: Recipe, unknown: list[str]) -> int | None:
+def count_all(recipe: Recipe, unknown: list[str]) -> int | None:
     counts: list[int] = []
     for source in recipe.data.train:
         counted = count_rows(source)
@@ -145,7 +145,8 @@ def _weigh(recipe: Recipe, unknown: list[str]) -> tuple[Weights | None, list[str
         return None, []
     method, num_base = recipe.adapter.method, num_parameters(shape)
     is_adapter = method != "none"
-    trainable, in_file = num_adapter_parameters(shape, recipe.adapter) if is_adapter else (num_base, num_base)
+    trainable = num_adapter_parameters(shape, recipe.adapter)[0] if is_adapter else num_base
+    need = disk_need(recipe, shape)
     notes = []
     if recipe.data.max_length > shape.max_positions:
         notes.append(
@@ -157,9 +158,9 @@ def _weigh(recipe: Recipe, unknown: list[str]) -> tuple[Weights | None, list[str
         num_base=num_base,
         num_trainable=trainable,
         share=trainable / (num_base + trainable) if is_adapter else 1.0,
-        final_bytes=final_bytes(trainable, num_base, method, num_in_file=in_file),
-        checkpoint_bytes=checkpoint_bytes(trainable, num_base, method, num_in_file=in_file),
-        run_bytes=run_bytes(trainable, num_base, method, keep=recipe.train.keep, num_in_file=in_file),
+        final_bytes=need.final_bytes,
+        checkpoint_bytes=need.checkpoint_bytes,
+        run_bytes=need.run_bytes,
     )
     return weights, notes
 

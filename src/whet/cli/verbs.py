@@ -12,6 +12,7 @@ def register(app: typer.Typer) -> None:
         compare,
         diff,
         doctor,
+        estimate,
         evaluate,
         explain,
         export,
@@ -28,7 +29,9 @@ def register(app: typer.Typer) -> None:
         runs,
         serve,
         train,
+        ui,
         verbosity,
+        watch,
     )
     from whet.train.signals import interruptible
 
@@ -39,11 +42,14 @@ def register(app: typer.Typer) -> None:
     app.add_typer(launch.app, name="launch")
     app.command()(interruptible()(prepare.prepare))
     app.command()(inspect.inspect)
+    app.command()(interruptible()(estimate.estimate))
     app.command()(interruptible()(train.train))
     app.command()(interruptible()(evaluate.evaluate))
     app.command()(compare.compare)
     app.command()(report.report)
     app.add_typer(runs.app, name="runs")
+    app.command()(watch.watch)
+    app.command()(ui.ui)
     app.command()(diff.diff)
     app.command()(reproduce.reproduce)
     app.command()(interruptible()(merge.merge))

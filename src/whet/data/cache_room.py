@@ -47,7 +47,7 @@ def limit_bytes() -> float:
 def hold(folder: Path, reader: object) -> None:
     """Keep `folder` from being removed as long as `reader` lives. Call with KEY.lock held; OSError if that fails."""
     path = folder.with_name(folder.name + _USED)
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o664)
     weakref.finalize(reader, os.close, descriptor)
     os.utime(path)
     with suppress(OSError):  # a file system without locks, where nothing is removed
@@ -115,7 +115,7 @@ def _remove(folder: Path, key: str) -> bool:
 def _alone(path: Path) -> Iterator[bool]:
     """Hold the lock `path` if nobody else does, without waiting; whether it is held."""
     try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o664)
     except OSError:
         yield False
         return

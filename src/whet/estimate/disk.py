@@ -20,17 +20,17 @@ def adapter_bytes(num_in_file: int) -> int:
 
 def checkpoint_bytes(
     num_trainable: int, num_total: int, method: Method, *, num_in_file: int | None = None,
-    saved_bytes_per_weight: int = 4,
+    saved_bytes_per_weight: int = 4, has_masters: bool = True, moment_bytes: float = NUM_ADAM_MOMENTS * FLOAT32_BYTES,
 ) -> int:  # fmt: skip
     """Size of one checkpoint.
 
     An adapter: its file (`num_in_file` weights where it holds more than what trains) and Adam's two moments in
     float32; the base is not saved. All weights (`none`): the model in the saved format, its float32 master copy where
-    that format is narrower, and the two moments.
+    that format is narrower and there is one, and the two moments.
     """
-    moments = num_trainable * NUM_ADAM_MOMENTS * FLOAT32_BYTES
+    moments = math.ceil(num_trainable * moment_bytes)
     is_narrower = method == "none" and saved_bytes_per_weight < FLOAT32_BYTES
-    master = num_trainable * FLOAT32_BYTES if is_narrower else 0
+    master = num_trainable * FLOAT32_BYTES if is_narrower and has_masters else 0
     final = final_bytes(
         num_trainable, num_total, method, num_in_file=num_in_file, saved_bytes_per_weight=saved_bytes_per_weight
     )
@@ -49,12 +49,13 @@ def final_bytes(
 
 def run_bytes(
     num_trainable: int, num_total: int, method: Method, *, keep: int, num_in_file: int | None = None,
-    saved_bytes_per_weight: int = 4,
+    saved_bytes_per_weight: int = 4, has_masters: bool = True, moment_bytes: float = NUM_ADAM_MOMENTS * FLOAT32_BYTES,
 ) -> int:  # fmt: skip
     """Size of a run folder: the `keep` newest checkpoints, the best one, the final weights, and 10 % slack."""
     checkpoint = checkpoint_bytes(
-        num_trainable, num_total, method, num_in_file=num_in_file, saved_bytes_per_weight=saved_bytes_per_weight
-    )
+        num_trainable, num_total, method, num_in_file=num_in_file, saved_bytes_per_weight=saved_bytes_per_weight,
+        has_masters=has_masters, moment_bytes=moment_bytes,
+    )  # fmt: skip
     final = final_bytes(
         num_trainable, num_total, method, num_in_file=num_in_file, saved_bytes_per_weight=saved_bytes_per_weight
     )

@@ -43,6 +43,13 @@ def processor_name(root: Path = ROOT) -> str:
     return platform.processor() or platform.machine()
 
 
+def multiplies_bfloat16(root: Path = ROOT) -> bool:
+    """Whether the processor has instructions for it (AMX-BF16, AVX512-BF16), by the kernel's list."""
+    lines = _read(root / "proc/cpuinfo").splitlines()
+    flags = next((line for line in lines if line.startswith("flags")), "").split()
+    return not {"amx_bf16", "avx512_bf16"}.isdisjoint(flags)
+
+
 def _own_processors() -> set[int]:
     if hasattr(os, "sched_getaffinity"):
         return os.sched_getaffinity(0)

@@ -16,7 +16,7 @@ Shape letters: E hidden size, F channels of the feed-forward layer, Q all query 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Literal
 
@@ -27,9 +27,9 @@ SHARE_OF_FREE = 0.8
 """of the free memory that a plan may fill: the rest is for what is not foreseen"""
 ENOUGH_TOKENS = {"cpu": 1024, "cuda": 8192}
 """tokens of a pass from which on more of them bring no speed"""
-SLACK = {"cpu": 0.2, "cuda": 0.1}
-"""of activations and working memory: holes between blocks that the allocator cannot fill, because passes differ in
-length and oneDNN keeps a little of every length (on a GPU: not measured)"""
+_GPU_SLACK, _WIDE_SLACK, _NARROW_SLACK, _DROPOUT_SLACK = 0.1, 0.15, 0.25, 0.3
+"""of activations and working memory: on a GPU (not measured), of float32 and of bfloat16 on a CPU, and with dropout in
+addition (docs/estimates.md)"""
 PROCESS_BYTES = 450_000_000
 """Python with torch, transformers and PEFT, where it cannot be measured"""
 FLOAT32_BYTES = 4
@@ -75,6 +75,8 @@ class Job:
     """of the float32 master of a weight that is not widened"""
     moment_bytes: float = 8.0
     """of both moments of a weight that is not widened"""
+    has_dropout: bool = False
+    """whether inputs of the adapter are dropped, of which each projection makes a copy"""
     has_snapshot: bool = False
     """whether a guard (train.guard) keeps a copy of weights and moments in the host's memory"""
     process_bytes: int = PROCESS_BYTES
@@ -96,6 +98,17 @@ class Pass:
     taught: int
     probabilities: int
     """entries of attention probabilities that one head keeps for the backward pass"""
+    is_alone: bool = False
+    """whether it is the only one of its step, so that no gradients are there when it begins"""
+
+
+def slack_share(job: Job) -> float:
+    """Of activations and working memory: holes between blocks that the allocator cannot fill, because passes differ in
+    length and oneDNN, which computes in bfloat16, keeps a little of every length."""
+    if job.device == "cuda":
+        return _GPU_SLACK
+    share = _NARROW_SLACK if job.compute_bytes < FLOAT32_BYTES else _WIDE_SLACK
+    return share + (_DROPOUT_SLACK if job.has_dropout else 0)
 
 
 def kept_probabilities(length: int, prefix: int = 0) -> int:
@@ -142,13 +155,16 @@ def predict(job: Job, one_pass: Pass, recompute: Recompute) -> dict[str, int]:
     work = max(_layer_work(job, one_pass, recompute), _head_work(job, one_pass))
     state = _state_bytes(job)
     snapshot = {"snapshot": state["checkpoint"]} if job.has_snapshot else {}  # of the same tensors
+    if one_pass.is_alone and job.trains_all and job.stream_bytes == job.compute_bytes:
+        # they come into being while the backward pass frees what the layers kept; autocast needs both at a time
+        state["gradients"] = max(0, state["gradients"] - activations)
     return {
         "process": job.process_bytes,
         **state,
         **snapshot,
         "activations": activations,
         "work": work,
-        "slack": int(SLACK[job.device] * (activations + work)),
+        "slack": int(slack_share(job) * (activations + work)),
     }
 
 
@@ -209,6 +225,8 @@ class Choice:
     budget_bytes: int
     tokens: int
     """of the largest pass"""
+    parts: dict[str, int] = field(default_factory=dict)
+    """bytes of each part of the prediction"""
 
     @property
     def fits(self) -> bool:
@@ -243,11 +261,13 @@ def choose(
         Choice(
             micro_batch=micro,
             recompute=level,
-            predicted_bytes=sum(parts(job, passes[micro], level).values()),
+            predicted_bytes=sum(found.values()),
             budget_bytes=budget_bytes,
             tokens=passes[micro].tokens,
+            parts=found,
         )
         for micro, level in _ways(passes, enough_tokens, levels)
+        for found in (dict(parts(job, passes[micro], level)),)
     ]
     return next((way for way in ways if way.fits), min(ways, key=lambda way: way.predicted_bytes))
 

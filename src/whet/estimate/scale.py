@@ -23,6 +23,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from whet.estimate import memory
+from whet.estimate.devices import DEVICES, USABLE_SHARE
 from whet.estimate.memory import FLOAT32_BYTES, Job, Pass, Recompute
 from whet.estimate.network import Network
 from whet.estimate.sharding import own_entries, weights_of
@@ -43,7 +44,7 @@ class Card:
     reached_share: float
     """of them, in training"""
     source: str
-    usable_share: float = 0.95
+    usable_share: float = USABLE_SHARE
     """of the memory; the rest is the driver's, and holes (assumed)"""
 
 
@@ -52,10 +53,10 @@ _REACHED = (
     "performance summary: 402 TFLOP/s on one H100); Megatron reaches 0.50 to 0.56 (NVIDIA dgxc-benchmarking v25.02)"
 )
 H100 = Card(
-    name="H100 80 GB", memory_bytes=80e9, flops=989e12, reached_share=0.406,
+    name="H100 80 GB", memory_bytes=DEVICES["h100"].memory_bytes, flops=DEVICES["h100"].flops, reached_share=0.406,
     source=f"data sheet of the SXM card; {_REACHED}",
 )  # fmt: skip
-H200 = replace(H100, name="H200 141 GB", memory_bytes=141e9)
+H200 = replace(H100, name="H200 141 GB", memory_bytes=DEVICES["h200"].memory_bytes)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from whet.estimate.memory import SLACK, Job, Pass, Recompute
+from whet.estimate.memory import Job, Pass, Recompute, slack_share
 from whet.estimate.scale import memory_parts
 
 
@@ -38,7 +38,7 @@ def shared_memory_parts(
     parts = memory_parts(shared_by(job, num_ranks), one_pass, recompute, num_shards)
     if recompute == "full":
         activations = _part(parts["activations"], num_ranks)
-        slack = int(SLACK[job.device] * (activations + parts["work"]))
+        slack = int(slack_share(job) * (activations + parts["work"]))
         parts |= {"activations": activations, "slack": slack}
     return parts
 

@@ -10,6 +10,7 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from itertools import islice
 
 import torch
 
@@ -27,12 +28,18 @@ from whet.parallel.mesh import Layout
 from whet.parallel.reduce import gather_texts
 from whet.recipe.measured import answered_in_training, measured_names
 from whet.recipe.schema import Evaluate, MetricName, Recipe
+from whet.tracking.samples import NUM_ROWS, Shown
+from whet.types import Example, Generation, Judgement
 
 Progress = Callable[[str, int, int], None]
 """told (set, rows answered, rows to answer)"""
 
 
-def _quiet(_text: str) -> None:
+Show = Callable[[Sequence[Shown]], None]
+"""told the answers to the first rows of a set that this rank has; the same rows every time"""
+
+
+def _quiet(_what: object) -> None:
     """For those who need not hear of it."""
 
 
@@ -53,6 +60,7 @@ class LiveSet:
     layout: Layout
     """which rows this rank answers"""
     progress: Progress
+    show: Show = _quiet
 
     def measure(self, on_shortage: Callable[[str], None] = _quiet) -> dict[str, float]:
         """The mean of each metric by its name, the same on all ranks; without those that no row has a score for.
@@ -108,6 +116,9 @@ class LiveSet:
             ),
         )
         judgements = [judge(example, each.text) for example, each in zip(examples, generations, strict=True)]
+        if num_before == 0:
+            triples = zip(examples, generations, judgements, strict=True)
+            self.show([_shown(self.questions.name, *each) for each in islice(triples, NUM_ROWS)])
         likelihoods = None
         if need_likelihoods(self.names.values()):
             likelihoods = gold_likelihoods(
@@ -125,6 +136,7 @@ def live_sets(
     precision: Callable[[], AbstractContextManager[object]],
     layout: Layout,
     progress: Progress = lambda _name, _num_done, _num_rows: None,
+    show: Show = _quiet,
 ) -> tuple[LiveSet, ...]:
     """What the recipe wants answered in training. RecipeError or HubError where a metric lacks what it needs.
 
@@ -143,8 +155,22 @@ def live_sets(
             precision=precision,
             layout=layout,
             progress=progress,
+            show=show,
         )
         for entry in live
+    )
+
+
+def _shown(name: str, example: Example, generation: Generation, judgement: Judgement) -> Shown:
+    asked = [message.content for message in example.messages if message.role == "user"]
+    return Shown(
+        set=name,
+        id=example.id,
+        prompt=asked[-1] if asked else "",
+        text=generation.text,
+        golds=example.golds,
+        is_correct=judgement.is_correct,
+        was_cut=generation.stopped == "length",
     )
 
 

@@ -109,7 +109,7 @@ def explain(error: BaseException, request: Request, file: str = "") -> HubError 
             f"{request.host} sends from one address to the next and back again",
             mend="check HF_ENDPOINT and the proxy, and whether this network asks you to log in first",
         )
-    if "Consistency check failed" in str(error):
+    if any(said in str(error) for said in ("Consistency check failed", "without sending complete message body")):
         return HubError(f"{what} arrived incomplete", mend="run the same command again: the download is repeated")
     if type(error).__name__ == "HFValidationError":
         if request.kind == "dataset":

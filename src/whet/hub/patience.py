@@ -72,9 +72,9 @@ def all_in_parallel(
 
         return run
 
-    futures = [in_background(in_turn(call)) for call in calls]
     try:
-        with _complaints() as complaints:
+        with _complaints() as complaints:  # before anything begins, so that none is missed
+            futures = [in_background(in_turn(call)) for call in calls]
             _wait(futures, folder, silence_seconds, complaints)
         ended = [future for future in futures if future.done()]
         # of several the failed one: one that has not ended would be waited for

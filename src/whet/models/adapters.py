@@ -9,7 +9,7 @@ import json
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,15 +18,14 @@ from whet.errors import RecipeError, StorageError
 from whet.models.adapter_file import FileForm, LayerForm, choose_form
 from whet.models.adapter_init import START_NAME, peft_name, set_factors
 from whet.models.adapter_rows import Losses
-from whet.recipe.schema import Adapter, Optim
+from whet.models.weight_forms import WeightsForm
+from whet.recipe.schema import Adapter
 from whet.types import ModelIdentity
 
 ADAPTER_NAME = "default"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 ADAPTER_CONFIG = "adapter_config.json"
 FULL_WEIGHTS = "model.safetensors"
-WeightsForm = Literal["wide", "mastered", "narrow"]
-"""how all weights train: in float32 or wider; in the model's own format after float32 masters; in that format alone"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -237,13 +236,6 @@ def _saved_name(name: str) -> str:
     name = name.replace(f".modules_to_save.{ADAPTER_NAME}.", ".")
     name = name.replace(f".lora_magnitude_vector.{ADAPTER_NAME}.weight", ".lora_magnitude_vector")
     return name.replace(f".{ADAPTER_NAME}.", ".")
-
-
-def weights_form(optim: Optim) -> WeightsForm:
-    """How `train_all_weights` is to hold the weights for this optimizer."""
-    if optim.name == "adamw_8bit":
-        return "narrow"
-    return "mastered" if optim.master == "float32" else "wide"
 
 
 def free_all_weights(model: nn.Module, form: WeightsForm) -> None:

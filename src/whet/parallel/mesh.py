@@ -14,16 +14,15 @@ Every (replica, shard) sees rows of its own: it is one data rank.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import torch.distributed as dist
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
 from whet.errors import RecipeError
 from whet.parallel.env import Env, limit_waits
+from whet.parallel.shards import Strategy, count_shards, divisors
 from whet.recipe.schema import Parallel
 
-Strategy = Literal["replicate", "fsdp", "hsdp"]
 DIMENSIONS = ("replica", "shard", "tensor")
 """names of the mesh's dimensions, all of them always there: `layout.mesh["tensor"]`"""
 
@@ -66,10 +65,10 @@ def layout_of(parallel: Parallel, env: Env, *, strategy: Strategy) -> Layout:
         raise RecipeError(
             f"{world} ranks cannot be cut into tensor groups of {tensor}",
             where="parallel.tensor",
-            mend=f"one of {_divisors(world)}",
+            mend=f"one of {divisors(world)}",
         )
     num_data = world // tensor
-    num_shards = _num_shards(parallel, env, num_data, strategy)
+    num_shards = count_shards(parallel, strategy, num_data_ranks=num_data, ranks_per_node=env.local_world_size)
     return Layout(
         strategy=strategy,
         world_size=world,
@@ -108,28 +107,3 @@ def make_layout(parallel: Parallel, env: Env, *, strategy: Strategy, device_type
         mesh=mesh,
         data_group=data_group,
     )
-
-
-def _num_shards(parallel: Parallel, env: Env, num_data: int, strategy: Strategy) -> int:
-    if strategy == "replicate":
-        return 1
-    if strategy == "fsdp":
-        if parallel.shards not in (None, num_data):
-            raise RecipeError(
-                f"fsdp cuts the weights into as many parts as there are data ranks ({num_data})",
-                where="parallel.shards",
-                mend="leave it out, or parallel.strategy=hsdp",
-            )
-        return num_data
-    shards = parallel.shards or max(1, min(env.local_world_size // parallel.tensor, num_data))
-    if num_data % shards:
-        raise RecipeError(
-            f"{num_data} data ranks cannot be cut into copies of {shards} shards",
-            where="parallel.shards",
-            mend=f"one of {_divisors(num_data)}",
-        )
-    return shards
-
-
-def _divisors(number: int) -> str:
-    return ", ".join(str(n) for n in range(1, number + 1) if number % n == 0)

@@ -85,12 +85,10 @@ def blame(roll: Sequence[Entry], *, complaint: str, timeout_seconds: float) -> s
         return f"{complaint} failed: {left[0].name} has left ({left[0].farewell})"
     furthest = max(entry.note.num_entered for entry in roll)
     behind = [entry for entry in roll if entry.note.num_entered < furthest]
-    # the one heard of least recently may be frozen or cut off, though not yet for the whole time
-    quiet = max(behind or roll, key=lambda entry: entry.silent_seconds)
-    cause = _SILENCE if quiet.silent_seconds > _LIVELY_SECONDS else ""
     if behind:
-        return _not_entered(sorted(behind, key=lambda entry: -entry.silent_seconds), roll) + cause
-    if cause:
+        return _not_entered(sorted(behind, key=lambda entry: -entry.silent_seconds), roll) + _cause(behind)
+    quiet = max(roll, key=lambda entry: entry.silent_seconds)
+    if cause := _cause(roll):
         return f"{complaint} failed; {quiet.name} was last heard of {quiet.silent_seconds:.0f} s ago{cause}"
     return f"{NOBODY}, but {complaint} failed on one of them: its connections are broken, or its log says why"
 
@@ -123,7 +121,12 @@ def _late(roll: Sequence[Entry], timeout_seconds: float) -> str:
     is_waiting = furthest.note.is_inside and not furthest.note.is_patient
     if not late or not is_waiting or furthest.waited_seconds < timeout_seconds:
         return ""
-    return _not_entered(late, roll)
+    return _not_entered(late, roll) + _cause(late)
+
+
+def _cause(suspects: Sequence[Entry]) -> str:
+    """Whoever is quiet may be frozen or cut off, though not yet for the whole time."""
+    return _SILENCE if max(entry.silent_seconds for entry in suspects) > _LIVELY_SECONDS else ""
 
 
 def _not_entered(missing: Sequence[Entry], roll: Sequence[Entry]) -> str:

@@ -31,6 +31,11 @@ RENAMED: dict[str, str] = {
     "per_device_eval_batch_size": "evaluate.0.batch_rows",
     "per_gpu_eval_batch_size": "evaluate.0.batch_rows",
     "report_to": "tracking",
+    "wandb.online": "tracked_as.online",
+    "wandb.project": "tracked_as.project",
+    "wandb.tags": "tracked_as.tags",
+    "wandb_name": "tracked_as.name",
+    "wandb_project": "tracked_as.project",
     "run_name": "name",
     "save_steps": "train.save_every",
     "save_total_limit": "train.keep",
@@ -108,7 +113,7 @@ SECTIONS: dict[str, str] = {
     "trainer": "train and callbacks",
     "training": "optim, batch and train",
     "training_args": "optim, batch and train",
-    "wandb": "tracking",
+    "wandb": "tracking and tracked_as",
 }
 """Sections of other tools -> the sections that hold their keys here."""
 
@@ -335,8 +340,8 @@ _ANSWERS: tuple[tuple[str, tuple[str, ...]], ...] = (
     (
         "trackers are named in `tracking`; metrics.jsonl is always written",
         (
-            *("wandb.project", "wandb.run_name_suffix", "wandb.online", "wandb.tags", "use_wandb", "wandb_project"),
-            *("wandb_entity", "wandb_watch", "wandb_name", "wandb_log_model", "wandb_run_id", "wandb_mode"),
+            *("wandb.run_name_suffix", "use_wandb", "wandb_entity", "wandb_watch", "wandb_log_model", "wandb_run_id"),
+            *("wandb_mode",),
         ),
     ),
 )

@@ -90,6 +90,7 @@ PLAN_MEANINGS: dict[str, str] = {
     "num_lanes": "passes of a rank at a time: two where an adapter trains with two threads or more",
     "recompute": "train.recompute; `auto`: the least that fits into memory",
     "predicted_memory_bytes": "peak of each rank, foreseen when micro_batch and recompute were decided",
+    "predicted_memory_parts": "bytes of each part of it in training; reading the model may have taken more",
     "longest_matmul_document": "up to which length attention is plain products, measured once on this machine",
     "attention": "whose attention was usable on this GPU",
     "loss_head": "train.loss_head; `auto`: whet's own",

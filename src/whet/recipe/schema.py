@@ -5,20 +5,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, TypeVar, dataclass_transform
+from typing import Annotated, Literal
 
-from pydantic import ConfigDict, Field
-from pydantic.dataclasses import dataclass
+from pydantic import Field
 
-_STRICT = ConfigDict(extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
-_T = TypeVar("_T")
-
-
-@dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(Field,))
-def _section(cls: type[_T]) -> type[_T]:
-    section: Any = dataclass(cls, frozen=True, kw_only=True, config=_STRICT)
-    return section
-
+from whet.recipe.section import section as _section
+from whet.recipe.tracked_as import TrackedAs
 
 Positive = Annotated[int, Field(ge=1)]
 RowFormat = Literal[
@@ -364,5 +356,6 @@ class Recipe:
     """Answered by base and tuned after training, compared row by row."""
     callbacks: tuple[Callback, ...] = ()
     """Optional parts of the loop, called in this order."""
-    tracking: tuple[Literal["tensorboard"], ...] = ("tensorboard",)
-    """Trackers beside metrics.jsonl, which is always written."""
+    tracking: tuple[Literal["tensorboard", "wandb", "mlflow", "trackio"], ...] = ("tensorboard",)
+    """Trackers beside metrics.jsonl, which is always written; each is an extra: `pip install 'whet[wandb]'`."""
+    tracked_as: TrackedAs = Field(default_factory=TrackedAs)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from whet.report.run_folder import finite
+from whet.report.metrics_log import finite
 from whet.verdict.words import amount, change, short_unit
 
 _MAX_TASKS = 200

@@ -166,8 +166,8 @@ class _Frame:
     def __init__(self, points: Sequence[Point], *, width: int, height: int) -> None:
         self.width, self.height = width, height
         self.left, self.right, self.top, self.bottom = 58, 18, 26, 52
-        self.x_low, self.x_high = _padded([x for x, _ in points], 0.0)
-        self.y_low, self.y_high = _padded([y for _, y in points], 0.06)
+        self.x_low, self.x_high = padded([x for x, _ in points], 0.0)
+        self.y_low, self.y_high = padded([y for _, y in points], 0.06)
 
     def x(self, value: float) -> float:
         return self.left + (self.width - self.left - self.right) * _share(value, self.x_low, self.x_high)
@@ -211,7 +211,8 @@ class _Frame:
         return f'<polyline class="{series.style}" points="{line}"/>'
 
 
-def _padded(values: Sequence[float], margin: float) -> tuple[float, float]:
+def padded(values: Sequence[float], margin: float) -> tuple[float, float]:
+    """Ends of an axis: the range of the values with so large a share of it on both sides."""
     low, high = min(values), max(values)
     if low == high:
         half = abs(low) * 0.5 or 0.5

@@ -7,8 +7,6 @@ escapes every value, and `visible` goes over it first: what a reader cannot see 
 from __future__ import annotations
 
 import json
-import math
-import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,8 +17,9 @@ from markupsafe import Markup
 from whet import atomic
 from whet.report import charts, ledger_section
 from whet.report.benchmark_section import benchmark_table
+from whet.report.facts import commands, facts, status_of, subtitle
 from whet.report.live_charts import live_charts
-from whet.report.run_folder import RunView, finite, read_run_folder
+from whet.report.run_folder import RunView, read_run_folder
 from whet.report.verdict_section import evaluation_section
 from whet.report.visible import visible
 from whet.verdict import overall
@@ -63,9 +62,9 @@ def render(run: RunView) -> str:
     ).render(
         css=Markup((_HERE / "report.css").read_text(encoding="utf-8")),  # noqa: S704 our own file
         run=run,
-        status=str(run.summary.get("status") or "no summary yet: still running, or ended without one"),
-        subtitle=_subtitle(run),
-        facts=_facts(run),
+        status=status_of(run),
+        subtitle=subtitle(run),
+        facts=facts(run),
         bottleneck=str(run.summary.get("bottleneck") or ""),
         loss_chart=_loss_chart(run),
         legend=_legend(run),
@@ -92,45 +91,12 @@ def render(run: RunView) -> str:
             )
             if entries
         ],
-        commands=_commands(run),
+        commands=commands(run),
         incidents=run.incidents[-_MAX_EVENTS:],
         num_earlier_incidents=max(0, len(run.incidents) - _MAX_EVENTS),
         events=run.events[-_MAX_EVENTS:],
         num_earlier_events=max(0, len(run.events) - _MAX_EVENTS),
     )
-
-
-def _subtitle(run: RunView) -> list[str]:
-    parts = [str(run.model.get("id", ""))]
-    if run.steps:
-        total = finite(run.plan.get("total_steps"))
-        parts.append(f"step {run.steps[-1].step:,}" + (f" of {total:,.0f}" if total else ""))
-    seconds = finite(run.summary.get("seconds"))
-    if seconds is not None:
-        parts.append(_duration(seconds))
-    return [part for part in parts if part]
-
-
-def _facts(run: RunView) -> list[tuple[str, str]]:
-    """Headline numbers, each only if the run recorded it."""
-    losses = [point.loss for point in run.steps if point.loss is not None]
-    speed, tokens, peak = (
-        finite(run.summary.get(name)) for name in ("tokens_per_second", "tokens", "peak_memory_bytes")
-    )
-    facts = []
-    if losses:
-        facts.append(("Training loss", f"{losses[0]:.3f} to {losses[-1]:.3f}"))
-    validation = _validation_losses(run)
-    if validation:
-        step, loss = min(validation, key=lambda point: point[1])
-        facts.append(("Lowest validation loss", f"{loss:.3f} at step {step:,.0f}"))
-    if tokens is not None:
-        facts.append(("Tokens trained on", f"{tokens:,.0f}"))
-    if speed is not None:
-        facts.append(("Tokens per second", f"{speed:,.0f}"))
-    if peak is not None:
-        facts.append(("Peak memory", f"{peak / 2**30:.2f} GiB"))
-    return facts
 
 
 def _with_mean(points: list[charts.Point]) -> list[charts.Series]:
@@ -215,17 +181,6 @@ def _small_charts(run: RunView) -> list[tuple[str, Markup]]:
     return found
 
 
-def _commands(run: RunView) -> str:
-    version = run.environment.get("whet")
-    folder = shlex.quote(run.folder_name)
-    lines = [f"pip install {shlex.quote(f'whet=={version}')}"] if version else []
-    if run.recipe:
-        lines.append("whet train recipe.yaml")
-    if run.evaluations:
-        lines.append(f"whet compare {folder}")
-    return "\n".join([*lines, f"whet report {folder}"])
-
-
 def _entries(value: dict[str, Any]) -> list[tuple[str, str]]:
     return [(str(name), _cell(item)) for name, item in list(value.items())[:_MAX_ENTRIES]]
 
@@ -251,10 +206,3 @@ def _list(value: object) -> list[Any]:
 
 def _texts(value: object) -> Sequence[str]:
     return [str(item) for item in _list(value)[:_MAX_ENTRIES]]
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    minutes = math.floor(seconds / 60)
-    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"

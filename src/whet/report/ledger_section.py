@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple, get_args
 
-from whet.report.run_folder import finite
+from whet.report.metrics_log import finite
 from whet.types import RowStatus
 
 _MAX_ROWS = 200

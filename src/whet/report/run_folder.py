@@ -6,53 +6,26 @@ sentence in `problems`, never an error. Nothing but the files of the run folder 
 
 from __future__ import annotations
 
+import errno
 import json
-from collections.abc import Iterator
+import os
+import stat
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from whet.errors import RecipeError, StorageError
 from whet.recipe import parse_recipe
+from whet.report.live_samples import FILE_NAME as SAMPLES
+from whet.report.live_samples import RowSamples, by_row, parse_sample
+from whet.report.metrics_log import EvalPoint, Event, MetricsLog, StepPoint, finite
 from whet.types import Comparison
 from whet.verdict import from_document
 
 _MARKS = ("recipe.yaml", "run_plan.json", "metrics.jsonl", "summary.json", "evaluations")
 _BENCHMARKS = "results.json"
 _ROLES = ("main", "guard", "other")
-_NOT_PLOTTED = ("step", "epoch", "seconds")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StepPoint:
-    """The plotted numbers of one optimizer step; None where the log holds no finite number."""
-
-    step: int
-    loss: float | None
-    lr: float | None
-    grad_norm: float | None
-    tokens_per_second: float | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EvalPoint:
-    """What was measured in training after `step`: numbers by name."""
-
-    step: int
-    values: dict[str, float]
-
-    @property
-    def loss(self) -> float | None:
-        """Of the validation rows, in nats per taught token."""
-        return self.values.get("loss")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Event:
-    """Something out of the ordinary, as a sentence."""
-
-    step: int
-    text: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,6 +86,8 @@ class RunView:
     summary: dict[str, Any]
     steps: tuple[StepPoint, ...]
     evals: tuple[EvalPoint, ...]
+    rows: tuple[RowSamples, ...]
+    """what the model answered while it trained"""
     events: tuple[Event, ...]
     """without those that are told as incidents"""
     incidents: tuple[IncidentLine, ...]
@@ -132,7 +107,7 @@ def read_run_folder(folder: Path) -> RunView:
             mend="give the folder named `output` in the recipe of a run that has started",
         )
     problems: list[str] = []
-    steps, evals, events = _read_metrics(folder / "metrics.jsonl", problems)
+    log = _read_metrics(folder / "metrics.jsonl", problems)
     incidents = _read_incidents(folder / "incidents.jsonl", problems)
     told = {(incident.step, incident.text) for incident in incidents}
     recipe = _read_text(folder / "recipe.yaml", problems) or ""
@@ -145,9 +120,10 @@ def read_run_folder(folder: Path) -> RunView:
         ledger=_read_object(folder / "ledger.json", problems),
         model=_read_object(folder / "model.json", problems),
         summary=_read_object(folder / "summary.json", problems),
-        steps=steps,
-        evals=evals,
-        events=tuple(event for event in events if (event.step, event.text) not in told),
+        steps=log.steps,
+        evals=log.evals,
+        rows=by_row(found for line in _read_lines(folder / SAMPLES, problems) if (found := parse_sample(line))),
+        events=tuple(event for event in log.events if (event.step, event.text) not in told),
         incidents=incidents,
         evaluations=_main_first(_read_evaluations(folder / "evaluations", problems), recipe),
         benchmarks=_read_benchmarks(folder / "evaluations", problems),
@@ -155,24 +131,26 @@ def read_run_folder(folder: Path) -> RunView:
     )
 
 
-def finite(value: object) -> float | None:
-    """`value` as a finite float (below 1e300 in size), or None if it is anything else."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    try:
-        number = float(value)
-    except OverflowError:
-        return None
-    # beyond this, axis arithmetic could overflow; no measured quantity is near it
-    return number if abs(number) < 1e300 else None
+def read_document(path: Path) -> dict[str, Any]:
+    """A JSON object; {} where there is none that can be read."""
+    return _read_object(path, [])
 
 
 def _read_text(path: Path, problems: list[str]) -> str | None:
     try:
-        return path.read_bytes().decode("utf-8", errors="replace")
+        # a link may lead anywhere, and a pipe would be waited for
+        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        with os.fdopen(handle, "rb") as file:
+            if not stat.S_ISREG(os.fstat(handle).st_mode):
+                problems.append(f"{path.name} is no plain file: not read")
+                return None
+            return file.read().decode("utf-8", errors="replace")
     except FileNotFoundError:
         return None
     except OSError as error:
+        if error.errno == errno.ELOOP:
+            problems.append(f"{path.parent.name}/{path.name} is a symbolic link: not followed")
+            return None
         problems.append(f"{path.name} could not be read: {error.strerror}")
         return None
 
@@ -212,57 +190,29 @@ def _read_lines(path: Path, problems: list[str]) -> Iterator[dict[str, Any]]:
         problems.append(f"{len(unreadable)} unreadable {lines} left out, the first is {where}")
 
 
-def _read_metrics(
-    path: Path, problems: list[str]
-) -> tuple[tuple[StepPoint, ...], tuple[EvalPoint, ...], tuple[Event, ...]]:
-    steps: dict[int, StepPoint] = {}
-    evals: dict[int, dict[str, float]] = {}
-    events = []
+def _read_metrics(path: Path, problems: list[str]) -> MetricsLog:
+    log = MetricsLog()
     for line in _read_lines(path, problems):
-        step, kind, loss = line.get("step"), line.get("kind"), finite(line.get("loss"))
-        if not isinstance(step, int) or isinstance(step, bool) or abs(step) > 2**53:
-            continue
-        if kind == "step":
-            steps[step] = StepPoint(
-                step=step,
-                loss=loss,
-                lr=finite(line.get("lr")),
-                grad_norm=finite(line.get("grad_norm")),
-                tokens_per_second=finite(line.get("tokens_per_second")),
-            )
-        elif kind == "eval":
-            # validation rows and evaluation sets are logged in lines of their own
-            evals.setdefault(step, {}).update(_plotted(line))
-        elif kind == "event":
-            events.append(Event(step=step, text=str(line.get("text", ""))))
-    in_order = tuple(steps[step] for step in sorted(steps))
-    measured = tuple(EvalPoint(step=step, values=evals[step]) for step in sorted(evals) if evals[step])
-    return in_order, measured, tuple(events)
+        log.add(line)
+    return log
 
 
 def _read_incidents(path: Path, problems: list[str]) -> tuple[IncidentLine, ...]:
-    return tuple(
-        IncidentLine(step=step, kind=str(line.get("kind", "")).replace("_", " "), text=str(line.get("text", "")))
-        for line in _read_lines(path, problems)
-        if isinstance(step := line.get("step"), int) and not isinstance(step, bool) and abs(step) <= 2**53
-    )
+    found = (parse_incident(line) for line in _read_lines(path, problems))
+    return tuple(incident for incident in found if incident is not None)
 
 
-def _plotted(line: dict[str, Any]) -> dict[str, float]:
-    """The finite numbers of a line that are measurements: not its place, its time or a count."""
-    return {
-        name: number
-        for name, value in line.items()
-        if (last := name.rsplit("/", 1)[-1]) not in _NOT_PLOTTED and not last.startswith("num_")
-        if (number := finite(value)) is not None
-    }
+def parse_incident(line: Mapping[str, Any]) -> IncidentLine | None:
+    """Of a line of incidents.jsonl; None where it is none."""
+    step = line.get("step")
+    if not isinstance(step, int) or isinstance(step, bool) or abs(step) > 2**53:
+        return None
+    return IncidentLine(step=step, kind=str(line.get("kind", "")).replace("_", " "), text=str(line.get("text", "")))
 
 
 def _read_evaluations(folder: Path, problems: list[str]) -> tuple[Evaluation, ...]:
-    if not folder.is_dir():
-        return ()
     found = []
-    for path in sorted(child for child in folder.iterdir() if child.is_dir()):
+    for path in folders_of_sets(folder):
         if (path / _BENCHMARKS).exists():
             continue
         rows = {model: _read_answers(path / f"{model}.jsonl", problems) for model in ("base", "tuned")}
@@ -290,8 +240,15 @@ def _figures(base: dict[str, Any], tuned: dict[str, Any]) -> tuple[tuple[str, fl
     return tuple((name, b, t) for name, b, t in both if b is not None and t is not None)
 
 
+def folders_of_sets(evaluations: Path) -> list[Path]:
+    """The folders in it; links are not followed."""
+    if evaluations.is_symlink() or not evaluations.is_dir():
+        return []
+    return sorted(child for child in evaluations.iterdir() if child.is_dir() and not child.is_symlink())
+
+
 def _read_benchmarks(folder: Path, problems: list[str]) -> tuple[dict[str, Any], ...]:
-    paths = sorted(folder.glob(f"*/{_BENCHMARKS}"))
+    paths = [path / _BENCHMARKS for path in folders_of_sets(folder)]
     return tuple(found for path in paths if (found := _read_object(path, problems)))
 
 

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from whet.json_text import read_object
-from whet.report.run_folder import finite
+from whet.report.metrics_log import finite
+from whet.report.run_folder import folders_of_sets, read_document
 from whet.types import Comparison
 from whet.verdict import from_document, overall
 
@@ -90,12 +91,12 @@ def _entries(folder: Path) -> list[os.DirEntry[str]]:
 
 def describe_run(folder: Path, *, is_held: bool) -> RunLine:
     """`is_held`: whether a process holds the folder's lock."""
-    summary, plan = _read_object(folder / _SUMMARY), _read_object(folder / _PLAN)
+    summary, plan = read_document(folder / _SUMMARY), read_document(folder / _PLAN)
     last = _last_step(folder / _METRICS)
     steps = last.get("step", summary.get("steps"))
     return RunLine(
         folder=folder,
-        state=_state(summary, is_held=is_held),
+        state=state_of(summary, is_held=is_held),
         steps=steps if isinstance(steps, int) else None,
         total_steps=total if isinstance(total := plan.get("total_steps"), int) else None,
         last_loss=finite(last.get("loss", summary.get("last_train_loss"))),
@@ -107,28 +108,22 @@ def describe_run(folder: Path, *, is_held: bool) -> RunLine:
 
 def is_finished(folder: Path) -> bool:
     """By its summary."""
-    return _read_object(folder / _SUMMARY).get("status") == "finished"
+    return read_document(folder / _SUMMARY).get("status") == "finished"
 
 
-def _state(summary: dict[str, Any], *, is_held: bool) -> State:
+def state_of(summary: Mapping[str, Any], *, is_held: bool) -> State:
+    """By its summary; `is_held`: whether a process holds the folder's lock."""
     if is_held:
         return "running"
     status = summary.get("status")
     return status if status in ("finished", "interrupted") else "stopped"
 
 
-def _read_object(path: Path) -> dict[str, Any]:
-    """A JSON object; {} where the file is missing, damaged or something else."""
-    try:
-        return read_object(path.read_bytes()) or {}
-    except OSError:
-        return {}
-
-
 def _last_step(metrics: Path) -> dict[str, Any]:
     """The newest step of the log, from its end: a long log is not read as a whole."""
     try:
-        with metrics.open("rb") as file:
+        handle = os.open(metrics, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        with os.fdopen(handle, "rb") as file:
             file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL_BYTES))
             lines = file.read().splitlines()
     except OSError:
@@ -139,13 +134,14 @@ def _last_step(metrics: Path) -> dict[str, Any]:
 
 
 def _verdict(evaluations: Path) -> str | None:
-    found = [each for path in sorted(evaluations.glob("*/comparison.json")) if (each := _comparison(path)) is not None]
+    paths = [path / "comparison.json" for path in folders_of_sets(evaluations)]
+    found = [each for path in paths if (each := _comparison(path)) is not None]
     return overall(found).verdict if found else None
 
 
 def _comparison(path: Path) -> Comparison | None:
     try:
-        return from_document(_read_object(path))
+        return from_document(read_document(path))
     except ValueError:
         return None
 

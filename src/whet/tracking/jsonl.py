@@ -40,7 +40,7 @@ class JsonlTracker:
         """Open the file for appending after taking out what `run.resume_step` makes void."""
         path = run.folder / FILE_NAME
         run.folder.mkdir(parents=True, exist_ok=True)
-        num_later, num_unreadable = _take_back(path, run.resume_step)
+        num_later, num_unreadable = take_back(path, run.resume_step)
         # unbuffered: what the disk did not take is known, and stays here
         self._file = atomic.open_to_append(path).detach()
         if num_later or num_unreadable:
@@ -92,7 +92,7 @@ class JsonlTracker:
             self._waiting = self._waiting[file.write(self._waiting) or 0 :]
 
 
-def _take_back(path: Path, resume_step: int) -> tuple[int, int]:
+def take_back(path: Path, resume_step: int) -> tuple[int, int]:
     """Remove lines after `resume_step` and unreadable ones; returns how many of each were there."""
     if not path.is_file():
         return 0, 0

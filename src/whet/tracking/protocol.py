@@ -4,9 +4,9 @@ trains (background.py), so that they may wait for disks and servers."""
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from whet.types import StepRecord
 
@@ -20,6 +20,12 @@ class TrackedRun:
     """run folder; a tracker writes inside it only"""
     resume_step: int = 0
     """Last step that this run has behind it; 0 for a new run. What was tracked of later steps is void."""
+    project: str = "whet"
+    tags: tuple[str, ...] = ()
+    config: Mapping[str, Any] = field(default_factory=dict)
+    """the recipe as plain values, without secrets"""
+    is_online: bool = False
+    """whether anything may leave this machine"""
 
 
 class Tracker(Protocol):

@@ -5,10 +5,10 @@ A resumed run continues in the same folder; `purge_step` tells TensorBoard to fo
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from whet.tracking.names import numbers_of_eval, numbers_of_step
 from whet.tracking.protocol import TrackedRun
 from whet.types import StepRecord
 
@@ -16,16 +16,6 @@ if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
 FOLDER_NAME = "logs"
-_PARTS = ("data", "forward", "backward", "optimizer", "communication", "save")
-STEP_TAGS = {
-    "train/loss": "loss",
-    "train/grad_norm": "grad_norm",
-    "train/learning_rate": "lr",
-    "train/epoch": "epoch",
-    "train/tokens_per_second": "tokens_per_second",
-    **{f"time/{part}_seconds": f"{part}_seconds" for part in _PARTS},
-}
-"""Tag -> field of StepRecord."""
 
 
 class TensorboardTracker:
@@ -44,17 +34,15 @@ class TensorboardTracker:
         self._writer = SummaryWriter(log_dir=str(run.folder / FOLDER_NAME), purge_step=purge_step)
 
     def log_step(self, record: StepRecord) -> None:
-        """One scalar per entry of STEP_TAGS."""
-        for tag, field in STEP_TAGS.items():
-            self._scalar(tag, getattr(record, field), record.step)
+        """One scalar per number of `names.py`."""
+        for tag, value in numbers_of_step(record).items():
+            self._scalar(tag, value, record.step)
         self._flush()
 
     def log_eval(self, step: int, metrics: Mapping[str, float]) -> None:
-        """`eval/<name>` for every metric, and `eval/perplexity` = exp(loss) where it is not one of them."""
-        for name, value in metrics.items():
-            self._scalar(f"eval/{name}", value, step)
-        if "loss" in metrics and "perplexity" not in metrics:
-            self._scalar("eval/perplexity", _perplexity(metrics["loss"]), step)
+        """`eval/<name>` for every metric, and `eval/perplexity`."""
+        for tag, value in numbers_of_eval(metrics).items():
+            self._scalar(tag, value, step)
         self._flush()
 
     def close(self) -> None:
@@ -71,10 +59,3 @@ class TensorboardTracker:
     def _scalar(self, tag: str, value: float, step: int) -> None:
         assert self._writer is not None, "start() comes first"
         self._writer.add_scalar(tag, value, step)
-
-
-def _perplexity(loss: float) -> float:
-    try:
-        return math.exp(loss)
-    except OverflowError:
-        return math.inf

@@ -11,13 +11,19 @@ from collections.abc import Callable, Mapping, Sequence
 from whet.errors import RecipeError
 from whet.tracking.background import BackgroundTracker
 from whet.tracking.jsonl import JsonlTracker
+from whet.tracking.mlflow import MlflowTracker
 from whet.tracking.protocol import TrackedRun, Tracker
 from whet.tracking.tensorboard import TensorboardTracker
+from whet.tracking.trackio import TrackioTracker
+from whet.tracking.wandb import WandbTracker
 from whet.types import StepRecord
 
 TRACKERS: dict[str, Callable[[], Tracker]] = {
     "jsonl": JsonlTracker,
     "tensorboard": TensorboardTracker,
+    "wandb": WandbTracker,
+    "mlflow": MlflowTracker,
+    "trackio": TrackioTracker,
 }
 
 _log = logging.getLogger(__name__)

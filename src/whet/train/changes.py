@@ -17,7 +17,7 @@ from whet.recipe.schema import Recipe
 # These may change between an interrupted run and its continuation: no weight depends on them. So may `evaluate`,
 # but for the set that decides what is best.
 FREE_TO_CHANGE = (
-    "tracking", "train.keep", "train.threads", "output", "name",
+    "tracking", "tracked_as", "train.keep", "train.threads", "output", "name",
     # how a step is computed, up to rounding
     "batch.micro_size", "train.memory_gb", "train.recompute", "train.loss_head", "train.compile", "parallel",
 )  # fmt: skip

@@ -29,7 +29,7 @@ from whet.models.load import LoadedModel
 from whet.models.weight_files import list_tensors, read_tensor, write_sharded
 from whet.parallel import watch
 from whet.recipe.measured import PREFIX
-from whet.report.run_folder import finite
+from whet.report.metrics_log import finite
 from whet.tracking.jsonl import FILE_NAME as METRICS
 from whet.train.bottleneck import Passes, bottleneck, split
 from whet.train.folder import SUMMARY, write_json
@@ -177,6 +177,8 @@ def write_summary(
         "num_trainable": training.trainables.num_parameters,
         "peak_memory_bytes": peak,
         "predicted_memory_bytes": plan.predicted_memory_bytes,
+        "predicted_memory_parts": plan.predicted_memory_parts,
+        "planned_seconds_per_step": plan.measured_seconds_per_step,
         "kernels": dict(training.kernels),
     }
     write_json(run_folder / SUMMARY, document)

@@ -14,7 +14,8 @@ from whet.parallel.reduce import any_over_ranks
 from whet.shortage import release
 from whet.train.laps import Laps
 from whet.train.loop import Training
-from whet.train.room import PassSize, ShortageError
+from whet.train.pass_size import PassSize
+from whet.train.room import ShortageError
 from whet.types import PackedBatch
 
 NUM_MEASURED = 3

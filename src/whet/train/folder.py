@@ -22,13 +22,13 @@ from whet.checkpoint.lock import locked
 from whet.checkpoint.manifest import NAME as MANIFEST
 from whet.checkpoint.names import list_steps
 from whet.errors import RecipeError, StorageError
-from whet.estimate.disk import run_bytes
 from whet.json_text import read_json
-from whet.models.families import find_shape, num_adapter_parameters, num_parameters
+from whet.models.families import find_shape
 from whet.parallel.status import FOLDER as STATUS_FOLDER
 from whet.recipe import load_recipe
 from whet.recipe.schema import Recipe
 from whet.train.changes import Change, recipe_changes, settle
+from whet.train.disk_need import disk_need
 
 RECIPE = "recipe.yaml"
 SUMMARY = "summary.json"
@@ -47,13 +47,7 @@ class Found:
 def needed_bytes(recipe: Recipe) -> int:
     """Disk that the run folder will need; 0 when the model's shape is not known before it is fetched."""
     shape = find_shape(recipe.model.id)
-    if shape is None:
-        return 0
-    num_total, method = num_parameters(shape), recipe.adapter.method
-    num_trainable = num_in_file = num_total
-    if method != "none":
-        num_trainable, num_in_file = num_adapter_parameters(shape, recipe.adapter)
-    return run_bytes(num_trainable, num_total, method, keep=recipe.train.keep, num_in_file=num_in_file)
+    return 0 if shape is None else disk_need(recipe, shape).run_bytes
 
 
 def check_writable(folder: Path, *, needed_bytes: int) -> None:
@@ -173,9 +167,9 @@ def set_aside(folder: Path) -> Path | None:
     if not any(p.name != LOCK for p in folder.iterdir()):
         return None
     number = 1
-    while (target := folder.with_name(f"{folder.name}.old-{number}")).exists():
-        number += 1
     try:
+        while (target := folder.with_name(f"{folder.name}.old-{number}")).exists():
+            number += 1
         with locked(folder):
             folder.rename(target)
             folder.mkdir()
@@ -183,7 +177,7 @@ def set_aside(folder: Path) -> Path | None:
         if isinstance(error, StorageError):
             raise
         raise StorageError(
-            f"cannot be moved to {target.name} ({error.strerror})",
+            f"cannot be moved to {folder.name}.old-{number} ({error.strerror})",
             where=str(folder),
             mend="move it yourself, or choose another `output`",
         ) from error

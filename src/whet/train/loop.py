@@ -38,8 +38,9 @@ from whet.train.lanes import Lanes
 from whet.train.laps import Laps
 from whet.train.loss import LossModel
 from whet.train.pace import Pace
+from whet.train.pass_size import PassSize
 from whet.train.prefetch import Prefetch
-from whet.train.room import PassSize, Room, ShortageError
+from whet.train.room import Room, ShortageError
 from whet.train.saves import Saves
 from whet.train.signals import StopRequest
 from whet.train.step_sums import add_up

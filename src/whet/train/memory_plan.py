@@ -6,7 +6,6 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -17,27 +16,18 @@ from whet.estimate import memory
 from whet.estimate.hardware import free_memory_bytes
 from whet.estimate.memory import Job, Pass
 from whet.estimate.shared_layers import shared_memory_parts
-from whet.models.adapters import weights_form
-from whet.models.families import (
-    LLAMA_SHAPED,
-    ModelShape,
-    num_adapter_parameters,
-    num_parameters,
-    shape_from_config,
-)
+from whet.models.families import LLAMA_SHAPED, shape_from_config
 from whet.models.load import LoadedModel
-from whet.optim.eight_bit import BLOCK
 from whet.parallel.env import Env
 from whet.parallel.mesh import Layout
 from whet.parallel.reduce import barrier, broadcast_text
 from whet.recipe.resolve import derive_accumulation, possible_micro_batches
-from whet.recipe.schema import STARTS_INSIDE_BASE, Recipe
+from whet.recipe.schema import Recipe
 from whet.train.finish import peak_memory_bytes
+from whet.train.memory_job import job_from
 from whet.types import RunPlan
 
-_MOST_STEPS_LOOKED_AT = 256
-_EIGHT_BIT_MOMENT_BYTES = 2 * (1 + 4 / BLOCK)
-"""of both moments of a parameter, scales included"""
+MOST_STEPS_LOOKED_AT = 256
 
 
 def decide(
@@ -56,16 +46,19 @@ def decide(
     # free memory differs from rank to rank and from moment to moment: one of them decides
     choice = _choose(recipe, plan, loaded, order, num_taught, env, device, layout) if env.is_main else None
     # what loading took at its peak counts too where training takes less
-    chosen = choice and [choice.micro_batch, choice.recompute, max(choice.predicted_bytes, peak_memory_bytes(device))]
+    peak = choice and max(choice.predicted_bytes, peak_memory_bytes(device))
+    chosen = choice and [choice.micro_batch, choice.recompute, peak, choice.parts]
     decided = json.loads(broadcast_text(json.dumps(chosen)))
     if decided is None:
         return fixed
-    micro, recompute, predicted = decided
+    micro, recompute, predicted, parts = decided
     num_lanes = 1 if layout.mesh is not None else _lanes(recipe, plan, micro)
     if choice is not None:
         say(choice.sentence(num_lanes))
     cut = _cut(fixed, micro // num_lanes)
-    return replace(cut, num_lanes=num_lanes, recompute=recompute, predicted_memory_bytes=predicted)
+    return replace(
+        cut, num_lanes=num_lanes, recompute=recompute, predicted_memory_bytes=predicted, predicted_memory_parts=parts
+    )
 
 
 def _lanes(recipe: Recipe, plan: RunPlan, micro: int) -> int:
@@ -137,47 +130,6 @@ def job_of(recipe: Recipe, loaded: LoadedModel, device: torch.device, *, process
     return replace(job, base_bytes=base_bytes, process_bytes=max(0, process_bytes))
 
 
-def job_from(
-    recipe: Recipe, shape: ModelShape, *, compute_bytes: int, device: Literal["cpu", "cuda"]
-) -> Job:  # fmt: skip
-    """The sizes that follow from a recipe and the shape of its model, which need not be loaded."""
-    adapter = recipe.adapter
-    is_adapter = adapter.method != "none"
-    sizes = shape.projection_sizes()
-    targets = sizes if adapter.targets == "all-linear" else adapter.targets
-    per_rank = 2 if adapter.init in STARTS_INSIDE_BASE else 1
-    ranks = sum(adapter.ranks.get(name, adapter.rank) for name in targets) * per_rank
-    return Job(
-        num_layers=shape.num_layers,
-        hidden=shape.hidden,
-        intermediate=shape.intermediate,
-        query_size=shape.num_heads * shape.head_dim,
-        key_size=shape.num_kv_heads * shape.head_dim,
-        num_heads=shape.num_heads,
-        vocab=shape.vocab,
-        num_base=num_parameters(shape),
-        num_trainable=num_adapter_parameters(shape, adapter)[0] if is_adapter else num_parameters(shape),
-        trains_all=not is_adapter,
-        is_fused=adapter.method == "lora" and recipe.model.quantize in ("none", "fp8"),
-        narrow_values=ranks if is_adapter else 0,
-        compute_bytes=compute_bytes,
-        is_tied=shape.tie_embeddings,
-        has_snapshot=recipe.train.guard.max_rollbacks > 0,
-        **_held(recipe, compute_bytes),
-        device=device,
-    )
-
-
-def _held(recipe: Recipe, compute_bytes: int) -> dict[str, Any]:
-    """How all weights are held where the optimizer does not need them wide."""
-    form = weights_form(recipe.optim)
-    if form == "wide" or (form == "mastered" and compute_bytes >= memory.FLOAT32_BYTES):
-        return {}
-    if form == "mastered":
-        return {"is_widened": False, "master_bytes": memory.FLOAT32_BYTES}
-    return {"is_widened": False, "moment_bytes": _EIGHT_BIT_MOMENT_BYTES}
-
-
 def largest_pass(order: Order, plan: RunPlan, num_taught: np.ndarray) -> Pass:
     """The most of everything that any pass of the first epoch holds (of some of its steps, where they are many)."""
     shared = order.shared_prefix if plan.share_prefix else 0
@@ -185,7 +137,7 @@ def largest_pass(order: Order, plan: RunPlan, num_taught: np.ndarray) -> Pass:
     probabilities = np.zeros(lengths[-1] + 1, dtype=np.int64)  # by length: there may be millions of samples
     probabilities[lengths] = [memory.kept_probabilities(length, shared) for length in lengths]
     of_prefix = memory.kept_probabilities(shared)
-    stride = -(-plan.steps_per_epoch // _MOST_STEPS_LOOKED_AT)
+    stride = -(-plan.steps_per_epoch // MOST_STEPS_LOOKED_AT)
     # a sample alone shares nothing
     tokens, taught, kept = lengths[-1], int(num_taught.max()), max(map(memory.kept_probabilities, lengths))
     for step in range(0, plan.steps_per_epoch, stride):

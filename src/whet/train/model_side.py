@@ -22,9 +22,9 @@ from whet.models.adapters import (
     attach_lora,
     free_all_weights,
     train_all_weights,
-    weights_form,
 )
 from whet.models.load import LoadedModel
+from whet.models.weight_forms import weights_form
 from whet.parallel.mesh import Layout
 from whet.parallel.reduce import broadcast_from_main, gather_texts
 from whet.parallel.wrap import Sharding, wrap

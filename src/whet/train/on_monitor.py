@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import sys
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO, cast
 
 from whet.errors import StorageError
 from whet.parallel.env import Env
 from whet.recipe.schema import Recipe
+from whet.report.follow import clock
 from whet.streams import Lasting
-from whet.tracking import TrackedRun, TrackerGroup
+from whet.tracking import TrackerGroup, describe, samples
 from whet.train.best import Best
 from whet.train.callbacks import EvalRecord, QuietCallback, Requests
+from whet.train.gauge import Gauge
 from whet.train.incidents import Incident, append_incident
 from whet.types import RunPlan, StepRecord
 
@@ -32,10 +34,12 @@ class Monitor(QuietCallback):
     name = "monitor"
 
     def __init__(self, recipe: Recipe, run_folder: Path, *, env: Env, say: Callable[[str], None]) -> None:
-        self._run = TrackedRun(name=recipe.name, folder=run_folder)
+        self._recipe, self._folder = recipe, run_folder
         self._is_main = env.is_main
         self._say = say
         self._trackers = TrackerGroup(recipe.tracking)
+        self._answers: list[samples.Shown] = []
+        self._gauge: Gauge | None = None
         self._plan: RunPlan | None = None
         self._best: Best | None = None
         self._recent: deque[StepRecord] = deque(maxlen=_RECENT)
@@ -44,14 +48,16 @@ class Monitor(QuietCallback):
     def on_start(self, run: Training, step: int) -> None:
         self._plan, self._best = run.plan, run.best
         if self._is_main:
-            self._trackers.start(TrackedRun(name=self._run.name, folder=self._run.folder, resume_step=step))
+            self._gauge = Gauge(run.device)
+            self._trackers.start(describe(self._recipe, self._folder, step))
+            samples.begin(self._folder, step)
         if self._progress:
             self._progress.start(step, run.plan.total_steps)
 
     def after_step(self, record: StepRecord) -> Requests:
         if not self._is_main or self._plan is None:
             return Requests()
-        self._trackers.log_step(record)
+        self._trackers.log_step(self._gauge.on(record) if self._gauge else record)
         self._recent.append(record)
         seconds = sum(r.seconds for r in self._recent)
         rate = sum(r.num_tokens for r in self._recent) / seconds
@@ -72,15 +78,20 @@ class Monitor(QuietCallback):
             return
         self._tell(incident.text)
         self._trackers.log_event(incident.step, incident.text)
+        self._keep("an incident was", lambda: append_incident(self._folder, incident), incident.step)
+
+    def _keep(self, what: str, write: Callable[[], None], step: int) -> None:
         try:
-            append_incident(self._run.folder, incident)
+            write()
         except StorageError as error:  # a full disk stops a run where it matters: at a checkpoint
-            self._trackers.log_event(incident.step, f"an incident was not kept: {error.what}")
+            self._trackers.log_event(step, f"{what} not kept: {error.what}")
 
     def on_evaluated(self, record: EvalRecord) -> None:
         if not self._is_main:
             return
         self._trackers.log_eval(record.step, {**record.metrics, "seconds": record.seconds})
+        answers, self._answers = self._answers, []
+        self._keep("answers were", lambda: samples.append(self._folder, record.step, answers), record.step)
         numbers = [text for name, value in record.metrics.items() if (text := _in_words(name, value))]
         best = "  (best so far)" if self._best is not None and self._best.step == record.step else ""
         self._tell(f"step {record.step}  {'  '.join(numbers)}{best}")
@@ -96,6 +107,10 @@ class Monitor(QuietCallback):
         """Answers to an evaluation set in the middle of training come in."""
         if self._progress:
             self._progress.describe(f"answering {name}: {min(num_done, num_rows)}/{num_rows}")
+
+    def answered(self, answers: Sequence[samples.Shown]) -> None:
+        """The first answers to a set are there; they are kept when the step they are of is told."""
+        self._answers += answers
 
     def on_error(self, error: BaseException) -> None:
         if self._is_main:
@@ -150,11 +165,3 @@ def _in_words(name: str, value: float) -> str:
     metric = name.rsplit("/", 1)[-1]
     words = "validation loss" if name == "loss" else name.replace("/", " ").replace("_", " ")
     return f"{words} {value:.1%}" if metric in _SHARES else f"{words} {value:.4f}"
-
-
-def clock(seconds: float) -> str:
-    """Seconds as `1:02:03` or `2:03`."""
-    whole = int(seconds + 0.5)
-    hours, rest = divmod(whole, 3600)
-    minutes, seconds_left = divmod(rest, 60)
-    return f"{hours}:{minutes:02}:{seconds_left:02}" if hours else f"{minutes}:{seconds_left:02}"

@@ -13,11 +13,13 @@ from whet.estimate.memory import Pass
 from whet.models.families import LLAMA_SHAPED, shape_from_config
 from whet.models.load import choose_dtype
 from whet.parallel.env import Env
-from whet.parallel.mesh import Layout, Strategy, make_layout
+from whet.parallel.mesh import Layout, make_layout
 from whet.parallel.reduce import broadcast_text
+from whet.parallel.shards import Strategy
 from whet.recipe.schema import Recipe
 from whet.recipe.sharding_checks import why_not_sharded
-from whet.train.memory_plan import budget_bytes, job_from
+from whet.train.memory_job import job_from
+from whet.train.memory_plan import budget_bytes
 
 _NAMES: dict[str, Strategy] = {"replicate": "replicate", "fsdp": "fsdp", "hsdp": "hsdp"}
 

@@ -31,6 +31,7 @@ from whet.shortage import MAYBE_SHORTAGE, first_line, is_shortage
 from whet.train.incidents import Incident, read_incidents
 from whet.train.lanes import Backward
 from whet.train.laps import Laps
+from whet.train.pass_size import PassSize
 from whet.types import PackedBatch, RunPlan
 
 if TYPE_CHECKING:
@@ -51,27 +52,6 @@ class Cut:
     """one pass at a time, although the plan has lanes"""
     micro_batch: int = 0
     """of the plan whose passes were cut"""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PassSize:
-    """A pass, and why there was no memory for it."""
-
-    lengths: tuple[int, ...] = ()
-    """tokens of its documents"""
-    num_taught: int = 0
-    what: str = ""
-    """the first line of the error"""
-
-    @property
-    def num_tokens(self) -> int:
-        return sum(self.lengths)
-
-    @property
-    def words(self) -> str:
-        """`a pass of 4 samples (812 tokens)`"""
-        samples = "1 sample" if len(self.lengths) == 1 else f"{len(self.lengths)} samples"
-        return f"a pass of {samples} ({self.num_tokens:,} tokens)"
 
 
 class ShortageError(Exception):

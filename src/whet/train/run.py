@@ -137,6 +137,7 @@ def run_recipe(recipe: Recipe, options: Options | None = None) -> Outcome:
             ):
                 steps, was_finished = int(found.summary["steps"]), True
             else:
+                preflight.say_if_flattered(recipe, say)
                 steps, was_finished = _train(recipe, options, env, device, run_folder, say), False
             if env.is_main:
                 for sentence in folder.read_summary(run_folder).get("sentences", ()):
@@ -178,7 +179,6 @@ def _train(recipe: Recipe, options: Options, env: Env, device: torch.device, run
     loaded = preflight.follow_template(base.loaded, recipe.data, data.template)
     startup.reached("model")
     order = order_of(recipe, data.train)
-    preflight.say_if_flattered(recipe, say)
     plan = _plan(recipe, env, layout, device, loaded, data, order, saved, inputs, num_threads=num_threads, say=say)
     plan = replace(plan, not_in_float8=base.kept)
     for note in (*data.notes, describe_packing(order, plan.micro_batch, shares_prefix=plan.share_prefix)):
@@ -195,7 +195,7 @@ def _train(recipe: Recipe, options: Options, env: Env, device: torch.device, run
     startup.reached("adapter")
     live = live_sets(
         recipe, data, loaded, precision=partial(training.loss_model.precision, device.type), layout=layout,
-        progress=monitor.answering,
+        progress=monitor.answering, show=monitor.answered,
     )  # fmt: skip
     if recipe.train.fit_seconds is not None and saved is None:
         plan = _fit(recipe, training)

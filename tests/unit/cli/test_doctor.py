@@ -31,11 +31,25 @@ def test_the_guides_variables_are_explained_in_words_and_as_json(monkeypatch):
     assert found["NCCL_TIMEOUT"] == "note" and found["timeouts"] == "good"
 
 
-def test_without_a_subject_it_says_which_there_is():
-    outcome = runner.invoke(app, ["doctor"])
-    assert (
-        isinstance(outcome.exception, RecipeError) and outcome.exception.mend == "whet doctor --dist, or --math RECIPE"
-    )
+def test_without_options_this_machine_is_looked_at_and_the_last_line_counts(monkeypatch, tmp_path):
+    monkeypatch.setenv("WHET_CACHE", str(tmp_path))
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    said = runner.invoke(app, ["doctor"])
+    assert said.exit_code == 0, said.output
+    for check in ("Python", "libraries", "torch", "GPU driver", "processor", "threads", "memory", "disk", "hub token"):
+        assert f" {check}: " in said.output, check
+    assert "0 faults" in said.output and "next: whet init" in said.output
+    monkeypatch.setenv("OMP_NUM_THREADS", "many")
+    as_json = runner.invoke(app, ["doctor", "--json"])
+    assert as_json.exit_code == 1
+    found = {finding["check"]: finding for finding in json.loads(as_json.output)["findings"]}
+    assert found["threads"]["state"] == "fault" and found["threads"]["mend"] == "unset OMP_NUM_THREADS"
+    assert all(finding["why"] for finding in found.values())
+
+
+def test_a_smoke_test_that_is_asked_for_alone_is_refused_with_the_command_to_type():
+    outcome = runner.invoke(app, ["doctor", "--nproc", "2"])
+    assert isinstance(outcome.exception, RecipeError) and outcome.exception.mend == "whet doctor --dist --nproc 2"
 
 
 @pytest.mark.slow

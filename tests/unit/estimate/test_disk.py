@@ -49,3 +49,19 @@ def test_a_run_holds_the_newest_checkpoints_the_best_and_the_result(keep):
 def test_full_tuning_of_an_8b_model_needs_hundreds_of_gigabytes():
     num = 8_030_261_248
     assert run_bytes(num, num, "none", keep=2) == pytest.approx(1.1 * (3 * 12 + 4) * num, rel=1e-9)
+
+
+NUM_8B = 8_030_261_248
+
+
+def test_an_8b_sft_checkpoint_in_bfloat16_with_float32_masters_is_112_gb():
+    """What NeMo's tutorial writes, of which it keeps two: https://github.com/NVIDIA/NeMo, llama-3 sft notebook."""
+    assert checkpoint_bytes(NUM_8B, NUM_8B, "none", saved_bytes_per_weight=2) == pytest.approx(112.4e9, rel=1e-3)
+
+
+def test_whet_s_own_holds_the_float32_weights_once_and_moments_of_8_bits_hold_no_masters():
+    assert checkpoint_bytes(NUM_8B, NUM_8B, "none") == pytest.approx(96.4e9, rel=1e-3)
+    narrow = checkpoint_bytes(
+        NUM_8B, NUM_8B, "none", saved_bytes_per_weight=2, has_masters=False, moment_bytes=2 + 2 * 4 / 256
+    )  # fmt: skip
+    assert narrow == pytest.approx(4.03125 * NUM_8B)

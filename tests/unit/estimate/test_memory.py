@@ -164,3 +164,23 @@ def test_the_snapshot_of_a_guard_is_a_copy_of_what_trains_and_its_moments(device
     one_pass = Pass(tokens=1000, taught=500, probabilities=0)
     added = total(replace(job, has_snapshot=True), one_pass, "none") - total(job, one_pass, "none")
     assert added == bytes_per_weight * job.num_trainable
+
+
+def test_gradients_take_the_place_of_activations_in_a_step_of_one_pass_without_autocast():
+    wide = replace(ALL_WEIGHTS, compute_bytes=4)
+    several, alone = PASSES[4], replace(PASSES[4], is_alone=True)
+    parts = predict(wide, alone, "none")
+    assert parts["gradients"] == max(0, 134_515_008 * 4 - parts["activations"])
+    assert predict(wide, several, "none")["gradients"] == 134_515_008 * 4
+    assert predict(ALL_WEIGHTS, alone, "none") == predict(ALL_WEIGHTS, several, "none")  # autocast needs both
+    assert predict(SMOLLM2, alone, "none") == predict(SMOLLM2, several, "none")
+
+
+def test_holes_are_more_in_bfloat16_and_with_dropout_and_a_plan_counts_them():
+    def slack(**changes):
+        job = replace(SMOLLM2, **changes)
+        parts = predict(job, PASSES[4], "none")
+        return parts["slack"] / (parts["activations"] + parts["work"])
+
+    assert slack(compute_bytes=4) < slack() < slack(has_dropout=True)
+    assert slack(device="cuda") == pytest.approx(0.1, rel=1e-3)

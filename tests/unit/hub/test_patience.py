@@ -58,7 +58,7 @@ def test_a_file_of_which_the_library_complains_is_given_up(tmp_path, gate, compl
     def receive():
         (tmp_path / "x.incomplete").touch()
         _log.warning(complaint)
-        return gate.wait()
+        return gate.wait(20)
 
     with pytest.raises(SilentHubError) as caught:
         fetch([receive], tmp_path)

@@ -51,6 +51,14 @@ def test_a_rank_that_lives_but_does_not_come_is_named_after_the_timeout():
     assert "ranks 0 and 1 wait" in found
 
 
+@pytest.mark.parametrize(("silent", "is_suspected"), [(0.5, False), (4.8, True)])
+def test_a_late_rank_that_is_quiet_may_be_cut_off_and_one_that_talks_is_not(silent, is_suspected):
+    """The others' wait ends a moment before the silence has lasted as long."""
+    late = entry(1, entered=11, doing="the forward pass of step 12", silent_seconds=silent)
+    found = judge([entry(0, inside=True, seconds=5.0), late], timeout_seconds=5)
+    assert ("cut off from the network" in found) == is_suspected
+
+
 def test_nobody_is_late_for_a_collective_that_may_be_waited_for():
     roll = [entry(0, entered=11), entry(1, inside=True, seconds=900.0, patient=True)]
     assert judge(roll, timeout_seconds=5) is None

@@ -101,7 +101,7 @@ def test_every_problem_is_told_at_once_with_its_line():
         ("seed: 4294967296", "seed: must be a whole number, at least 0, below 4294967296 (found 4294967296)"),
         ("seed: " + "1" * 5000, "seed: must be a whole number, at least 0, below 4294967296 (found 1111"),
         ("version: 2", "version: must be 1 (found 2)"),
-        ("tracking: [wandb]", "tracking.0: must be tensorboard (found wandb)"),
+        ("tracking: [comet]", "tracking.0: must be one of tensorboard, wandb, mlflow, trackio (found comet)"),
         ("callbacks: [1]", "callbacks.0: must be a section of keys (found 1)"),
     ],
 )

@@ -58,7 +58,18 @@ def test_a_value_names_its_origin(found, key, value, origin):
 def test_every_key_of_the_schema_is_explained_in_its_own_words(found):
     of_lists = ("evaluate.", "callbacks.", "data.validation.")
     plain = [key for path in all_keys() if not (key := dotted(path)).startswith(of_lists)]
-    sections = {"model", "adapter", "data", "batch", "optim", "train", "parallel", "data.train", "train.guard"}
+    sections = {
+        "model",
+        "adapter",
+        "data",
+        "batch",
+        "optim",
+        "train",
+        "parallel",
+        "data.train",
+        "train.guard",
+        "tracked_as",
+    }
     assert set(plain) - sections <= set(found)
     assert found["optim.lr"].meaning == "Peak learning rate."
     assert all(each.meaning for each in found.values())

@@ -4,7 +4,8 @@ import shutil
 
 import pytest
 
-from whet.report.run_folder import finite, read_run_folder
+from whet.report.metrics_log import finite
+from whet.report.run_folder import read_run_folder
 
 
 @pytest.mark.parametrize("value", [None, "1", True, float("nan"), float("inf"), 10**400, 1e300, [1]])

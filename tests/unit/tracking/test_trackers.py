@@ -5,6 +5,7 @@ import logging
 from pathlib import Path
 
 import pytest
+from stand_in_trackers import STAND_INS, put_in_place
 
 from whet.errors import RecipeError
 from whet.tracking import TRACKERS, TrackedRun, TrackerGroup, trackers
@@ -97,7 +98,9 @@ def test_a_missing_package_is_one_sentence(tmp_path, monkeypatch, caplog) -> Non
 
 
 @pytest.mark.parametrize("name", sorted(TRACKERS))
-def test_every_tracker_of_the_table_takes_a_whole_run_and_stays_in_its_folder(tmp_path, name) -> None:
+def test_every_tracker_of_the_table_takes_a_whole_run_and_stays_in_its_folder(tmp_path, monkeypatch, name) -> None:
+    if name in STAND_INS:
+        put_in_place(monkeypatch, name)
     folder = tmp_path / "run"
     tracker = TRACKERS[name]()
     for resume_step in (0, 1):

@@ -13,9 +13,10 @@ from whet.estimate.memory import Pass, kept_probabilities
 from whet.models.families import shape_from_config
 from whet.parallel.mesh import Layout
 from whet.recipe import parse_recipe
-from whet.train.memory_advice import Setting, explain_shortage, predicted_bytes, savings
-from whet.train.memory_plan import job_from
-from whet.train.room import PassSize
+from whet.train.memory_advice import explain_shortage
+from whet.train.memory_job import job_from
+from whet.train.memory_savings import Setting, predicted_bytes, savings
+from whet.train.pass_size import PassSize
 
 CONFIG = tiny_llama(torch.float32).config.to_dict() | {
     "hidden_size": 2048, "intermediate_size": 8192, "num_hidden_layers": 16, "num_attention_heads": 32,

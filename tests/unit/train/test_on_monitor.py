@@ -8,16 +8,18 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 from tiny import make_plan
 
 from whet.parallel.env import Env
 from whet.recipe.schema import Data, Recipe, Source
+from whet.report.follow import clock
 from whet.train.best import Best
 from whet.train.callbacks import EvalRecord
-from whet.train.on_monitor import Monitor, clock
+from whet.train.on_monitor import Monitor
 from whet.types import StepRecord
 
-RUN = SimpleNamespace(plan=make_plan(8, micro_batch=2, global_batch=2), best=Best())
+RUN = SimpleNamespace(plan=make_plan(8, micro_batch=2, global_batch=2), best=Best(), device=torch.device("cpu"))
 EVALUATED = EvalRecord(step=2, metrics={"loss": 0.5, "token_accuracy": 0.25, "num_taught": 8}, seconds=0.1)
 
 
@@ -62,7 +64,7 @@ def test_on_a_terminal_a_line_goes_above_the_bar_and_not_through_it(
 def test_answers_in_training_are_told_as_shares_and_a_new_best_is_marked(tmp_path: Path) -> None:
     monitor, said = make_monitor(tmp_path)
     best = Best(name="answer_accuracy", is_higher_better=True, step=4, value=0.125)
-    monitor.on_start(SimpleNamespace(plan=RUN.plan, best=best), 0)
+    monitor.on_start(SimpleNamespace(plan=RUN.plan, best=best, device=RUN.device), 0)
     metrics = {"answer_accuracy": 0.125, "guard/answer_length": 31.5}
     for step in (4, 5):
         monitor.on_evaluated(EvalRecord(step=step, metrics=metrics, seconds=0.5))

@@ -17,7 +17,8 @@ from whet.train import room as room_file
 from whet.train.callbacks import Callbacks, QuietCallback
 from whet.train.incidents import append_incident
 from whet.train.laps import Laps
-from whet.train.room import Cut, PassSize, Room, ShortageError
+from whet.train.pass_size import PassSize
+from whet.train.room import Cut, Room, ShortageError
 
 PLAN = make_plan(16, micro_batch=4, global_batch=8)
 LARGE = PassSize(lengths=(30, 20, 9, 5), num_taught=40, what="CUDA out of memory.")

@@ -315,7 +315,7 @@ def test_no_step_is_told_of_that_is_more_than_save_every_after_the_newest_whole_
 
 
 def test_a_continued_run_does_not_wait_for_what_it_cannot_lose():
-    """Continued after step 3, saved at 4 and 6: a crash after step 5 would cost two steps, which is no more than four."""
+    """Continued after step 3, saved at 4 and 6: a crash after step 5 would cost two steps, less than four."""
     listener = Listener()
     training = training_with(slow, listener=listener, save_every=4)
     train(training, first_step=3, stop=StopRequest())

@@ -57,11 +57,14 @@ def read(sheet: Sheet, world: World) -> None:
     sheet.map_model("base_model")
     sheet.map_text("revision_of_model", "model.revision")
     sheet.map_text("output_dir", "output")
+    sheet.map_text("wandb_project", "tracked_as.project")
+    sheet.map_text("wandb_name", "tracked_as.name")
+    if sheet.is_on("wandb_project"):
+        sheet.put("tracking", ["tensorboard", "wandb"])
     sheet.tree.setdefault("output", "model-out")
     sheet.put("name", sheet.tree["output"].rstrip("/").rsplit("/", 1)[-1])
     _read_adapter(sheet)
-    num_sources = 1 + max((int(key.split(".")[1]) for key in sheet.keys("datasets.")), default=0)
-    for index in range(num_sources):
+    for index in range(max(1, sheet.num_sections("datasets"))):
         _read_source(sheet, index)
     _read_template(sheet)
     sheet.map_whole("sequence_len", "data.max_length", 512)

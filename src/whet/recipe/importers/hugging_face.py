@@ -110,7 +110,7 @@ def _read_dataset(sheet: Sheet) -> None:
 
 def _read_mixture(sheet: Sheet) -> None:
     """TRL's `datasets:`, a list of path, name, split and columns."""
-    num = 1 + max(int(key.split(".")[1]) for key in sheet.keys("datasets."))
+    num = sheet.num_sections("datasets")
     for index in range(num):
         at, to = f"datasets.{index}", f"data.train.{index}"
         name = hub_name(sheet.text(f"{at}.path"))

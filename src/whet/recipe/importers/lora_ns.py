@@ -63,12 +63,23 @@ def read(sheet: Sheet, world: World) -> None:
         sheet.map_whole("generation.max_new_tokens", "evaluate.0.max_new_tokens", None)
     sheet.drop("early_stopping_patience", "lora-ns reads it for classification alone")
     read_training_arguments(sheet, _DIALECT, world)
+    _read_wandb(sheet)
     for section in ("sft.", "accelerate."):
         for key in sheet.keys(section):
             sheet.drop(key, _NOT_READ)
     sheet.notes.append(
         "the loss covers the answer and its end; lora-ns trains the prompt too and never an end of the answer"
     )
+
+
+def _read_wandb(sheet: Sheet) -> None:
+    """Project, tags and whether anything is sent; the name there is made of settings that are tags here."""
+    sheet.map_text("wandb.project", "tracked_as.project")
+    if "wandb.tags" in sheet:
+        sheet.map("wandb.tags", "tracked_as.tags", sheet.texts("wandb.tags"))
+    if "wandb.online" in sheet:
+        sheet.map("wandb.online", "tracked_as.online", sheet.boolean("wandb.online"))
+    sheet.drop("wandb.run_name_suffix", "lora-ns never reads it; `tracked_as.name` names the run")
 
 
 def _read_variant(sheet: Sheet) -> None:

@@ -87,6 +87,15 @@ class Sheet:
         """Keys that begin with `prefix`, in the order of the file."""
         return [key for key in self._leaves if key.startswith(prefix)]
 
+    def num_sections(self, key: str) -> int:
+        """Of a list of sections; 0 where the file has none. RecipeError where it is one section instead of a list."""
+        numbers = {name.split(".")[1]: name for name in self.keys(f"{key}.")}
+        places = {str(number) for number in range(len(numbers))}
+        if other := next((name for number, name in numbers.items() if number not in places), None):
+            place = self._leaves[other].place
+            raise RecipeError("must be a list of sections", where=f"{place} {key}", mend=f"write `- ` before {other}")
+        return len(numbers)
+
     def is_on(self, key: str) -> bool:
         """Whether the file has the key with a value that asks for something."""
         value = self._leaves[key].value if key in self._leaves else None

@@ -43,6 +43,9 @@ class Dialect:
     optimizer_key: str = "optim"
 
 
+_TRACKERS = ("tensorboard", "wandb", "mlflow", "trackio")
+
+
 def read_training_arguments(sheet: Sheet, dialect: Dialect, world: World) -> None:
     """Take every TrainingArguments name; call it after the rows and the evaluation are known."""
     prefix = dialect.prefix
@@ -186,10 +189,9 @@ def _read_cadence(sheet: Sheet, prefix: str) -> None:
 
 
 def _read_trackers(sheet: Sheet, key: str) -> None:
-    """TensorBoard is the one that stays; another one that the file asks for is named as lost."""
+    """Trackers that whet has; another one that the file asks for is named as lost."""
     asked = [name.lower() for name in sheet.texts(key) if name and name.lower() not in ("none", "null")]
-    if asked in (["tensorboard"], []):
-        sheet.map(key, "tracking", asked)
+    if lost := [name for name in asked if name not in _TRACKERS]:
+        sheet.refuse(key, f"{', '.join(lost)} is not offered; `tracking` takes {', '.join(_TRACKERS)}")
     else:
-        lost = ", ".join(name for name in asked if name != "tensorboard")
-        sheet.refuse(key, f"{lost} is not offered; metrics.jsonl and TensorBoard are written")
+        sheet.map(key, "tracking", asked)

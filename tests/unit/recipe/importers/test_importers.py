@@ -240,7 +240,17 @@ def test_keys_that_do_nothing_and_trackers_that_are_lost_are_told():
     result = imported("lora_ns_metamath")
     assert where(result, "sft.packing") == "no effect"
     assert where(result, "training.eval_steps") == "no effect"
-    assert where(result, "training.report_to") == "unmapped"  # wandb is lost
+    other = of_text(
+        (FOLDER / "lora_ns_metamath.yaml").read_text(encoding="utf-8").replace("[wandb, tensorboard]", "[comet_ml]")
+    )
+    assert where(other, "training.report_to") == "unmapped"
+
+
+def test_the_guide_s_trackers_project_and_tags_are_kept():
+    recipe = imported("lora_ns_metamath").recipe
+    assert recipe.tracking == ("wandb", "tensorboard")
+    told = recipe.tracked_as
+    assert (told.project, told.tags, told.online) == ("Llama-3.1-8B-MetaMath", ("metamath", "8gpu"), True)
 
 
 def test_lora_ns_defaults_are_those_of_lora_ns():
@@ -485,3 +495,11 @@ def test_lora_ns_chooses_by_generated_answers_and_not_by_the_rows_of_the_verdict
     assert (main.role, main.every, main.source.split) == ("main", None, "test[200:]")
     assert (choice.role, choice.every, choice.source.split) == ("other", 100, "test[:200]")
     assert choice.max_new_tokens == main.max_new_tokens
+
+
+def test_axolotl_s_project_switches_its_tracker_on():
+    text = (FOLDER / "axolotl_alpaca.yaml").read_text(encoding="utf-8")
+    assert of_text(text).recipe.tracking == ("tensorboard",)
+    recipe = of_text(text.replace("wandb_project:", "wandb_project: guide\nwandb_name: first")).recipe
+    assert recipe.tracking == ("tensorboard", "wandb")
+    assert (recipe.tracked_as.project, recipe.tracked_as.name) == ("guide", "first")
