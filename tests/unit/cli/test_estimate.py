@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -13,6 +14,7 @@ from whet.cli.estimate_inputs import given_bytes, look, target_of
 from whet.cli.estimate_json import estimate_json
 from whet.cli.estimate_text import estimate_lines
 from whet.errors import RecipeError
+from whet.estimate.time import Calibration
 from whet.recipe import load_recipe, parse_recipe
 
 RECIPES = Path(__file__).parents[3] / "recipes"
@@ -131,3 +133,13 @@ def test_rows_of_unknown_number_are_asked_for(tmp_path):
     with pytest.raises(RecipeError, match="--rows N"):
         look(recipe, target_of(recipe, "h100", 1), num_rows=None, mean_length=None, longest=None, reads=False,
              say=print)  # fmt: skip
+
+
+def test_what_was_measured_here_stands_in_place_of_the_data_sheet():
+    measured = SimpleNamespace(
+        calibration=Calibration(operations_per_second=5e10, seconds=1.5, num_steps=3), peak_bytes=10**9,
+        plan=SimpleNamespace(predicted_memory_bytes=2 * 10**9),
+    )  # fmt: skip
+    text = "\n".join(estimate_lines(seen_of(GSM8K), price=None, measured=measured, proposal=None))
+    assert "from 3 steps measured here" in text and "NOT measured" not in text
+    assert "1.5 s a step without the update, 50 GFLOP/s; 1.00 GB held at the peak" in text
