@@ -77,7 +77,7 @@ def settings(data: Path) -> dict[str, str]:
         "DOLLY": f"{_TINY} output=runs/nemo-sft {rows(dolly, 'train[:12]', 'train[20:24]')} "
         f"{asked(dolly, 'train[30:34]')}",
         "SQUAD": f"{_TINY} output=runs/nemo-lora {rows(squad, 'train[:40]', 'train[500:504]')} "
-        f"{asked(squad, 'train[970:972]')}",
+        f"{asked(squad, 'all[970:972]')}",
     }
 
 
