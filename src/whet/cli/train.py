@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from whet.recipe.schema import Recipe
 
 
+_Recipe = Annotated[
+    Path,
+    typer.Argument(help="Recipe (YAML), or the YAML of another tool.", metavar="RECIPE", autocompletion=recipe_paths),
+]
 _AcceptChanges = Annotated[
     bool,
     typer.Option(
@@ -37,12 +41,7 @@ _Verify = Annotated[
 
 
 def train(
-    recipe: Annotated[
-        Path,
-        typer.Argument(
-            help="Recipe (YAML), or the YAML of another tool.", metavar="RECIPE", autocompletion=recipe_paths
-        ),
-    ],
+    recipe: _Recipe,
     overrides: Annotated[
         list[str] | None, typer.Argument(help="Settings to change, such as optim.lr=1e-4.", metavar="[KEY=VALUE]...")
     ] = None,

@@ -198,8 +198,7 @@ def _train(recipe: Recipe, options: Options, env: Env, device: torch.device, run
         progress=monitor.answering, show=answers.hear,
     )  # fmt: skip
     if recipe.train.fit_seconds is not None and saved is None:
-        plan = _fit(recipe, training)
-        say(f"{plan.measured_seconds_per_step:.2f} s per step: {plan.total_steps} steps fit the time budget")
+        plan = _fit(recipe, training, say)
     saver = saver_of(recipe, run_folder, training, plan, loaded, data, inputs)
     saves = saves_of(saver, training)
     training = replace(training, plan=plan, saves=saves, live=live, guard=guard, startup_seconds=startup.seconds)
@@ -315,9 +314,10 @@ def _loop_and_finish(
     return done
 
 
-def _fit(recipe: Recipe, training: Training) -> RunPlan:
+def _fit(recipe: Recipe, training: Training, say: Say) -> RunPlan:
     """The plan with the step count that fits the budget, measured by rank 0 and the same on all ranks."""
     assert recipe.train.fit_seconds is not None
+    say(f"timing a few steps, to see how many fit into {recipe.train.fit_seconds:g} s (train.fit_seconds)")
     seconds = float(broadcast_text(repr(measure_step_seconds(training))))
     total = steps_that_fit(recipe.train.fit_seconds, seconds, at_most=training.plan.total_steps)
     old = training.plan
@@ -329,6 +329,7 @@ def _fit(recipe: Recipe, training: Training) -> RunPlan:
         max_steps_override=total,
     )
     lengths = {name: getattr(cut, name) for name in preflight.FOLLOWS_LENGTH}
+    say(f"{seconds:.2f} s per step: {cut.total_steps} steps fit the time budget")
     return replace(old, **lengths, measured_seconds_per_step=seconds)
 
 
