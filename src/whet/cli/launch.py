@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from whet.cli.completion import recipe_paths
 from whet.cli.output import complain, say
+from whet.cli.recipe_argument import Overrides, RecipeFile
 from whet.errors import RecipeError
 
 if TYPE_CHECKING:
@@ -22,13 +22,6 @@ app = typer.Typer(
     no_args_is_help=True,
 )
 
-RecipeFile = Annotated[
-    Path,
-    typer.Argument(help="Recipe (YAML), or the YAML of another tool.", metavar="RECIPE", autocompletion=recipe_paths),
-]
-Overrides = Annotated[
-    list[str] | None, typer.Argument(help="Settings to change, such as optim.lr=1e-4.", metavar="[KEY=VALUE]...")
-]
 MaxRestarts = Annotated[
     int, typer.Option(min=0, help="How often all ranks are started again after one failed; they resume by themselves.")
 ]

@@ -10,18 +10,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from whet.cli.completion import recipe_paths
 from whet.cli.output import note, say, say_on_main, tell_all
+from whet.cli.recipe_argument import Overrides, RecipeFile
 
 if TYPE_CHECKING:
     from whet.parallel.rank_files import RankFiles
     from whet.recipe.schema import Recipe
 
 
-_Recipe = Annotated[
-    Path,
-    typer.Argument(help="Recipe (YAML), or the YAML of another tool.", metavar="RECIPE", autocompletion=recipe_paths),
-]
 _AcceptChanges = Annotated[
     bool,
     typer.Option(
@@ -41,10 +37,8 @@ _Verify = Annotated[
 
 
 def train(
-    recipe: _Recipe,
-    overrides: Annotated[
-        list[str] | None, typer.Argument(help="Settings to change, such as optim.lr=1e-4.", metavar="[KEY=VALUE]...")
-    ] = None,
+    recipe: RecipeFile,
+    overrides: Overrides = None,
     fresh: Annotated[bool, typer.Option(help="Move an earlier run in the folder aside and start anew.")] = False,
     resume: Annotated[
         str | None,
