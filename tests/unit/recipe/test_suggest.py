@@ -18,7 +18,7 @@ VALUE = Scalar("1", False, "r.yaml:1")
         (("adapter", "rnak"), "unknown key, did you mean adapter.rank?"),
         (("batch", "globl_size"), "unknown key, did you mean batch.global_size?"),
         (("data", "train", 0, "splits"), "unknown key, did you mean data.train.0.split?"),
-        (("model", "learnin_rate"), "unknown key; model takes id, revision, dtype, quantize"),
+        (("model", "learnin_rate"), "unknown key; model takes id, revision, dtype, quantize, loader"),
         (("optim", "max_step"), "unknown key, did you mean train.max_steps?"),
         (("optimizer",), "unknown key, did you mean optim?"),
         (("epochs",), "unknown key: epochs belongs to train: train.epochs"),
