@@ -21,6 +21,7 @@ STAMPS = {
     "parallel/rank_log.py": "beside each line of a rank's log",
     "parallel/status.py": "when a status was written; decides nothing but which of several errors came first",
     "launch/nemo.py": "makes the name of a job unique",
+    "tracking/mlflow.py": "when a value was told, as MLflow wants to know",
     "cli/runs.py": "when a run last changed, in a list",
 }
 """who may ask the clock of the wall, and what for"""

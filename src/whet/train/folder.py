@@ -189,7 +189,7 @@ def refuse_other_recipe(folder: Path, recipe: Recipe, *, is_accepting: bool = Fa
 
     Those that are accepted pass here; they are told and recorded where the run goes on (train/inputs.py).
     """
-    settle(changed_settings(folder, recipe), where=str(folder), is_accepting=is_accepting)
+    settle(changed_settings(folder, recipe), where=str(folder / RECIPE), is_accepting=is_accepting)
 
 
 def changed_settings(folder: Path, recipe: Recipe) -> list[Change]:
