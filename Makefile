@@ -22,7 +22,7 @@ BENCHMARKS = cpu_vs_trl ranks_vs_threads cpu_ladder cpu_scaling loss_head memory
 	gpu_smoke
 BENCHMARKS_GPU = gpu_lora_8b gpu_sft_8b gpu_smollm2
 STUDIES    = verdicts demo_seeds spectral_moments spectral_study extraction_agreement likelihood_parity shared_prefix \
-	fp8_parity adam8bit_parity
+	fp8_parity adam8bit_parity estimate_grid
 # The fault suite, and files elsewhere that have slow tests of it.
 FAULTS     = tests/faults $(shell grep -rl --include='test_*.py' 'mark\.fault' tests --exclude-dir=faults)
 # One thread per process: the numbers do not depend on the core count, and WORKERS processes do not fight.
