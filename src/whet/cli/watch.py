@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import sys
 import time
 from collections.abc import Iterator
@@ -69,6 +68,8 @@ def _states(follower: Follower, seconds: float) -> Iterator[State]:
 
 def _is_elsewhere(run: Path) -> bool:
     """Whether another machine's process says that it is at work: of that one nothing more can be known here."""
+    import socket
+
     from whet.parallel.status import read_statuses
 
     return any(
