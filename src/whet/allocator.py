@@ -12,12 +12,15 @@ Called by the commands alone: these settings hold for the whole process.
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import os
 import resource
 from collections.abc import MutableMapping
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import ctypes
 
 SWITCH = "WHET_ALLOCATOR"
 # of mallopt(3)
@@ -127,4 +130,6 @@ def return_large_blocks() -> None:
 
 
 def _glibc(name: str) -> ctypes._NamedFuncPointer | None:
+    import ctypes
+
     return getattr(ctypes.CDLL(None), name, None)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -43,6 +42,8 @@ def choose(*, is_quiet: bool, is_verbose: bool) -> None:
     """Set it for this process."""
     _chosen.is_quiet, _chosen.is_verbose = is_quiet and not is_verbose, is_verbose
     if is_verbose:
+        import logging
+
         logging.basicConfig(format="%(name)s: %(message)s")
         logging.getLogger("whet").setLevel(logging.INFO)
 
