@@ -28,7 +28,7 @@ finally:
 
 
 def test_help_imports_no_heavy_library_and_answers_in_time(tmp_path):
-    """In processor seconds, compiled as installed; what else runs on the same core makes them longer, so the best counts."""
+    """In processor seconds, compiled as installed; others on the same core make them longer, so the best counts."""
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     environment["PYTHONPYCACHEPREFIX"] = str(tmp_path)
     seconds = []
