@@ -9,9 +9,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from whet.doctor.finding import Finding
-from whet.estimate.hardware import ROOT, free_memory_bytes, processor_name, say_if_busy, usable_cores
+from whet.estimate.hardware import (
+    FAST_BFLOAT16,
+    ROOT,
+    free_memory_bytes,
+    instructions,
+    processor_name,
+    say_if_busy,
+    usable_cores,
+)
 
-_FAST_BFLOAT16 = {"amx_bf16": "AMX", "avx512_bf16": "AVX512-BF16"}
 _FAST_FLOAT32 = {"avx512f": "AVX-512", "avx2": "AVX2"}
 _FEW_BYTES = 4_000_000_000
 """the built-in model trains in half of it; a model of 1B parameters does not"""
@@ -40,7 +47,7 @@ def look_at_processor(root: Path = ROOT) -> Processor:
         name=processor_name(root),
         num_logical=os.cpu_count() or 1,
         num_cores=usable_cores(root),
-        instructions=_instructions(root / "proc/cpuinfo"),
+        instructions=instructions(root),
         free_bytes=free_memory_bytes(root),
         load=os.getloadavg()[0],
         has_compiler=shutil.which(os.environ.get("CXX", "g++")) is not None,
@@ -54,7 +61,7 @@ def check_processor(processor: Processor, variables: Mapping[str, str] = os.envi
 
 
 def _instructions_found(processor: Processor) -> Finding:
-    fast = [words for name, words in _FAST_BFLOAT16.items() if name in processor.instructions]
+    fast = [words for name, words in FAST_BFLOAT16.items() if name in processor.instructions]
     plain = [words for name, words in _FAST_FLOAT32.items() if name in processor.instructions]
     has = f"{plain[0]}, but " if plain else ""
     found = f"{' and '.join(fast)}: products in bfloat16" if fast else f"{has}neither AMX nor AVX512-BF16: float32"
@@ -129,11 +136,3 @@ def _compiler(processor: Processor) -> Finding:
         why="full fine-tuning on a CPU compiles its layers with it; without one the same run is slower",
         mend="" if processor.has_compiler else "install g++ (Debian: apt install g++), or name yours in CXX",
     )
-
-
-def _instructions(path: Path) -> frozenset[str]:
-    try:
-        lines = path.read_text(encoding="ascii", errors="replace").splitlines()
-    except OSError:
-        return frozenset()
-    return frozenset(next((line for line in lines if line.startswith("flags")), "").partition(":")[2].split())

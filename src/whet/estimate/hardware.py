@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path("/")
+FAST_BFLOAT16 = {"amx_bf16": "AMX", "avx512_bf16": "AVX512-BF16"}
+"""instructions that multiply it, as the kernel and as people name them"""
 BUSY_LOAD = 1.5
 """times the cores: above this load, threads wait for each other's turns"""
 _LIMIT_FILES = (("memory.max", "memory.current"), ("memory.limit_in_bytes", "memory.usage_in_bytes"))
@@ -43,11 +45,16 @@ def processor_name(root: Path = ROOT) -> str:
     return platform.processor() or platform.machine()
 
 
-def multiplies_bfloat16(root: Path = ROOT) -> bool:
-    """Whether the processor has instructions for it (AMX-BF16, AVX512-BF16), by the kernel's list."""
+def instructions(root: Path = ROOT) -> frozenset[str]:
+    """What the processor has, as the kernel names it (`avx512_bf16`); empty where it does not tell."""
     lines = _read(root / "proc/cpuinfo").splitlines()
-    flags = next((line for line in lines if line.startswith("flags")), "").split()
-    return not {"amx_bf16", "avx512_bf16"}.isdisjoint(flags)
+    flags = next((line for line in lines if line.startswith("flags")), "")
+    return frozenset(flags.partition(":")[2].split())
+
+
+def multiplies_bfloat16(root: Path = ROOT) -> bool:
+    """Whether the processor has instructions for it."""
+    return not FAST_BFLOAT16.keys().isdisjoint(instructions(root))
 
 
 def _own_processors() -> set[int]:

@@ -19,8 +19,7 @@ from whet.errors import RecipeError, StorageError
 from whet.recipe import parse_recipe
 from whet.report.live_samples import FILE_NAME as SAMPLES
 from whet.report.live_samples import RowSamples, by_row, parse_sample
-from whet.report.metrics_log import EvalPoint, Event, MetricsLog, StepPoint
-from whet.report.metrics_log import finite as finite
+from whet.report.metrics_log import EvalPoint, Event, MetricsLog, StepPoint, finite
 from whet.types import Comparison
 from whet.verdict import from_document
 

@@ -69,7 +69,7 @@ def propose(recipe: Recipe, limit_bytes: float, foresee: Foresee) -> Proposal:
     now = foresee(eased, limit_bytes)
     tried: set[str] = set()
     while not now.fits and (saving := _next(eased, now, tried)) is not None:
-        tried.add(saving.change.partition("=")[0])
+        tried.add(_key(saving.change))
         changed = _with(eased, saving.change)
         then = foresee(changed, limit_bytes)
         # float32 masters and moments of 8 bits exclude each other, and the latter save more

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from whet.estimate.memory import Pass, kept_probabilities
+from whet.estimate.memory import Pass
 from whet.recipe.schema import Recipe
 from whet.train.pass_size import PassSize
 
@@ -53,7 +53,7 @@ class ForeseenRows:
             if lengths == found.size.lengths:
                 return found
             size = PassSize(lengths=lengths, num_taught=min(found.size.num_taught, sum(lengths)))
-            return Largest(counted=_count(size), size=size)
+            return Largest(counted=size.counted, size=size)
 
         return replace(self, mean_length=min(self.mean_length, max_length), largest=largest)
 
@@ -78,7 +78,7 @@ def assume_rows(
         lengths = (limit,) * per_pass if recipe.batch.unit == "packs" else _lengths(per_pass, most, mean)
         taught = math.ceil(ASSUMED_TAUGHT_SHARE * sum(lengths))
         size = PassSize(lengths=lengths, num_taught=taught)
-        return Largest(counted=_count(size), size=size)
+        return Largest(counted=size.counted, size=size)
 
     return ForeseenRows(
         num_units=num_packs if recipe.batch.unit == "packs" else num_rows,
@@ -98,8 +98,3 @@ def _mean_note(mean: float, *, is_given: bool) -> str:
 
 def _lengths(per_pass: int, longest: int, mean: float) -> tuple[int, ...]:
     return (longest, *(math.ceil(mean),) * (per_pass - 1))
-
-
-def _count(size: PassSize) -> Pass:
-    kept = sum(map(kept_probabilities, size.lengths))
-    return Pass(tokens=size.num_tokens, taught=size.num_taught, probabilities=kept)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
 from whet.errors import RecipeError
-from whet.estimate.memory import FLOAT32_BYTES, Job, Pass, Recompute, kept_probabilities
+from whet.estimate.memory import FLOAT32_BYTES, Job, Recompute
 from whet.estimate.shared_layers import shared_memory_parts
 from whet.models.families import ModelShape
 from whet.recipe import dump_recipe, parse_recipe
@@ -101,11 +101,7 @@ def predicted_parts(recipe: Recipe, setting: Setting, size: PassSize) -> dict[st
     lengths = [min(length, recipe.data.max_length) for length in size.lengths]
     if recipe.batch.micro_size == 1 and recipe.batch.unit == "samples":
         lengths = [max(lengths, default=0)]
-    one_pass = Pass(
-        tokens=sum(lengths),
-        taught=min(size.num_taught, sum(lengths)),
-        probabilities=sum(map(kept_probabilities, lengths)),
-    )
+    one_pass = PassSize(lengths=tuple(lengths), num_taught=size.num_taught).counted
     recompute: Recompute = plan.recompute if recipe.train.recompute == "auto" else recipe.train.recompute
     is_spread = recipe.parallel.strategy == "fsdp" and layout.num_shards == 1
     return shared_memory_parts(

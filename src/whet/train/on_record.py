@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from whet import atomic
-from whet.json_text import read_object
+from whet.report.run_folder import read_document
 from whet.train.callbacks import QuietCallback
 
 if TYPE_CHECKING:
@@ -34,7 +34,8 @@ class Record(QuietCallback):
     def on_start(self, run: Training, step: int) -> None:
         if not run.env.is_main:
             return
-        told = read_settings(self._folder) if step else {}
+        found = read_document(self._folder / SETTINGS) if step else {}
+        told = {key: each for key, each in found.items() if isinstance(each, dict)}
         begun = {key: {"value": value, "origin": origin} for key, (value, origin) in self._origins.items()}
         document = json.loads(json.dumps(begun, default=str))
         # a run that is continued from its own recipe.yaml has its values from where they came at first
@@ -45,14 +46,8 @@ class Record(QuietCallback):
         atomic.write_text(self._folder / PACKAGES, "".join(f"{line}\n" for line in installed()))
 
 
-def read_settings(run_folder: Path) -> dict[str, dict[str, Any]]:
-    """What an earlier start of the run wrote; {} where that cannot be read."""
-    path = run_folder / SETTINGS
-    found = read_object(path.read_bytes()) if path.is_file() and not path.is_symlink() else None
-    return {key: each for key, each in (found or {}).items() if isinstance(each, dict)}
-
-
 def installed() -> list[str]:
     """`name==version` of every package that Python finds, by name; no addresses and no folders."""
-    found = {str(each.metadata["Name"]).lower(): each.version for each in distributions() if each.metadata["Name"]}
+    read_once = (each.metadata for each in distributions())
+    found = {str(each["Name"]).lower(): each["Version"] for each in read_once if each["Name"]}
     return [f"{name}=={version}" for name, version in sorted(found.items())]

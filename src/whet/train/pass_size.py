@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from whet.estimate.memory import Pass, kept_probabilities
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PassSize:
@@ -18,6 +20,15 @@ class PassSize:
     @property
     def num_tokens(self) -> int:
         return sum(self.lengths)
+
+    @property
+    def counted(self) -> Pass:
+        """As the estimate of memory takes it."""
+        return Pass(
+            tokens=self.num_tokens,
+            taught=min(self.num_taught, self.num_tokens),
+            probabilities=sum(map(kept_probabilities, self.lengths)),
+        )
 
     @property
     def words(self) -> str:
