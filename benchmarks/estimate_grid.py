@@ -5,8 +5,9 @@ lengths and batches. Rows are seeded random words. Each configuration is one epo
 in a process of its own, on one thread, with freed memory kept as the command does. The prediction is made in another
 process that knows the recipe, the model's config.json and the lengths of the rows, and loads nothing.
 
-Time: the second step calibrates, the later ones are predicted from it by their operations. On a machine that others use
-this says as much of them as of the formula.
+Time: `whet estimate RECIPE --measure` makes a few passes in a process of its own, right before the run; its seconds a
+token are held against those of the run's steps but the first. On a machine that others use this says as much of them as
+of the formula.
 
     python benchmarks/estimate_grid.py [NAME ...]     measure all configurations, or some, and predict
     python benchmarks/estimate_grid.py --predict      predict anew what the result file has measured
@@ -27,7 +28,7 @@ from machine import RESULTS, write_result
 from memory_plan import RECIPE, write_rows
 
 NAME = "estimate_grid"
-NUM_STEPS = 3
+NUM_STEPS = 5
 BAR = 0.10
 SMOLLM2, WIDE, NARROW = "smollm2-135m-instruct", "wide", "narrow"
 SHAPES = {
@@ -91,6 +92,13 @@ def recipe_changes(global_size: int, micro: int, overrides: tuple[str, ...]) -> 
     return (f"batch.global_size={global_size}", f"batch.micro_size={micro}", "train.threads=1", *overrides)
 
 
+def _changes(name: str, folder: Path) -> tuple[str, ...]:
+    """The same for the model in `folder`."""
+    model, global_size, micro, _, overrides = CONFIGURATIONS[name]
+    changes = recipe_changes(global_size, micro, overrides)
+    return (*changes, f"model.id={folder / 'model'}") if model in SHAPES else changes
+
+
 def measure(name: str) -> dict[str, Any]:
     """Peak and seconds of one run, with what a prediction of it needs."""
     _, global_size, _, num_words, _ = CONFIGURATIONS[name]
@@ -98,8 +106,14 @@ def measure(name: str) -> dict[str, Any]:
         folder = Path(temporary)
         (folder / "recipe.yaml").write_text(RECIPE.format(folder=folder), encoding="utf-8")
         write_rows(folder / "rows.jsonl", num_rows=NUM_STEPS * global_size, num_words=num_words)
-        environment = os.environ | {"OMP_NUM_THREADS": "1"}
-        command = [sys.executable, __file__, "--child", str(folder), name]
+        environment, python = os.environ | {"OMP_NUM_THREADS": "1"}, sys.executable
+        subprocess.run([python, __file__, "--model", CONFIGURATIONS[name][0], str(folder / "model")], check=True)
+        asked = [python, "-m", "whet", "estimate", str(folder / "recipe.yaml"), *_changes(name, folder)]
+        answer = subprocess.run(
+            [*asked, "--measure", "--json"], check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+            env=environment,
+        ).stdout  # fmt: skip
+        command = [python, __file__, "--child", str(folder), name]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env=environment)
         summary, plan, found = (
             json.loads((folder / path).read_text(encoding="utf-8"))
@@ -107,12 +121,14 @@ def measure(name: str) -> dict[str, Any]:
         )
         lines = [json.loads(line) for line in (folder / "run" / "metrics.jsonl").read_text().splitlines()]
     steps = [line for line in lines if line["kind"] == "step"]
+    told = json.loads(answer)["time"]
     return {
         "peak_bytes": summary["peak_memory_bytes"],
         "planned_bytes": summary["predicted_memory_bytes"],
         "recompute": plan["recompute"],
         "step_tokens": [step["num_tokens"] for step in steps],
         "step_seconds": [round(step["seconds"], 3) for step in steps],
+        "told_seconds_per_token": told["seconds_per_step"][0] / told["tokens_per_step"],
         **found,
     }
 
@@ -124,13 +140,7 @@ def run_configuration(folder: Path, name: str) -> None:
     from whet.recipe import load_recipe
     from whet.train.run import Options, run_recipe
 
-    model, global_size, micro, _, overrides = CONFIGURATIONS[name]
-    model_folder = folder / "model"
-    subprocess.run([sys.executable, __file__, "--model", model, str(model_folder)], check=True)
-    changes = recipe_changes(global_size, micro, overrides)
-    if model in SHAPES:
-        changes = (*changes, f"model.id={model_folder}")
-    recipe = load_recipe(folder / "recipe.yaml", changes)
+    recipe = load_recipe(folder / "recipe.yaml", _changes(name, folder))
     facts = _facts_of(load_tokenizer(recipe.model).folder)
     _keep_lengths(recipe, folder / "found.json", facts)
     keep_freed_memory()
@@ -244,9 +254,9 @@ def predict_earlier() -> dict[str, dict[str, Any]]:
 
 
 def _time_ratio(row: dict[str, Any]) -> float:
-    """Later steps predicted from the second one: at the same operations per token, seconds go with tokens."""
-    per_token = row["step_seconds"][1] / row["step_tokens"][1]
-    return round(per_token * sum(row["step_tokens"][2:]) / sum(row["step_seconds"][2:]), 3)
+    """What was told before the run of a token, by what one took in all steps but the first."""
+    took = sum(row["step_seconds"][1:]) / sum(row["step_tokens"][1:])
+    return round(row["told_seconds_per_token"] / took, 3)
 
 
 def write(measured: dict[str, dict[str, Any]]) -> None:

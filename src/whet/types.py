@@ -271,6 +271,10 @@ class StepRecord:
     """of the last second in which the GPU of rank 0 worked, as its driver says; None: no GPU, or no nvidia-ml-py"""
 
 
+PARTS_OF_STEP = ("data", "forward", "backward", "optimizer", "communication", "save")
+"""what StepRecord has as `<part>_seconds`"""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelIdentity:
     """Which weights these are, without a machine path."""

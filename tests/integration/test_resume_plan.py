@@ -38,11 +38,11 @@ def test_a_continued_run_keeps_the_plan_of_a_tighter_machine_and_ends_bit_for_bi
 def test_with_room_the_step_is_one_pass_without_recompute(workplace):
     workplace.write_recipe(**PLANNED, train={"max_steps": 1, "epochs": 1})
     said = workplace.train()
-    assert "memory: predicts " in said and "8 samples (up to " in said and "allocator: freed memory is kept" in said
+    assert "memory: predicts " in said and "8 samples (up to " in said
     assert planned(workplace)["micro_batch"] == 8
     environment = json.loads((workplace.folder / "run" / "environment.json").read_text())
     assert environment["allocator"] == "glibc, freed memory kept"
     workplace.environment["WHET_ALLOCATOR"] = "system"
-    assert "WHET_ALLOCATOR=system" in workplace.train("--fresh")
+    workplace.train("--fresh")
     environment = json.loads((workplace.folder / "run" / "environment.json").read_text())
     assert environment["allocator"] == "system"

@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from whet.cli.completion import run_paths
-from whet.cli.output import put, say
+from whet.cli.output import put, say, verdicts_document
 from whet.cli.run_argument import check_run
 from whet.errors import GateError, RecipeError
 
 if TYPE_CHECKING:
     from whet.evaluation.pairings import Pairings
     from whet.types import Comparison
-    from whet.verdict import Overall
 
 _STANDARD_OUTPUT = Path("-")
 
@@ -68,12 +67,12 @@ def compare(
             write_comparison(runs[0] / "evaluations" / comparison.dataset, comparison)
     result = overall(comparisons)
     if json_file == _STANDARD_OUTPUT:
-        put(_json(comparisons, result, pairings.notes))
+        put(_json(comparisons, pairings.notes))
     else:
         _show(comparisons, pairings.notes)
         say(f"\n{result.sentence}")
     if json_file is not None and json_file != _STANDARD_OUTPUT:
-        atomic.write_text(json_file, _json(comparisons, result, pairings.notes))
+        atomic.write_text(json_file, _json(comparisons, pairings.notes))
     if gate and not result.passes_gate:
         raise GateError(
             "; ".join(result.reasons),
@@ -113,15 +112,7 @@ def _show(comparisons: Sequence[Comparison], notes: Sequence[str]) -> None:
             say("\n" + metrics_table(comparison))
 
 
-def _json(comparisons: Sequence[Comparison], result: Overall, notes: Sequence[str]) -> str:
+def _json(comparisons: Sequence[Comparison], notes: Sequence[str]) -> str:
     import json
-    from dataclasses import asdict
 
-    from whet.verdict import to_document
-
-    document = {
-        "overall": asdict(result),
-        "comparisons": [to_document(comparison) for comparison in comparisons],
-        "notes": list(notes),
-    }
-    return json.dumps(document, indent=2) + "\n"
+    return json.dumps(verdicts_document(comparisons) | {"notes": list(notes)}, indent=2) + "\n"

@@ -7,9 +7,9 @@ from typing import Annotated, Literal
 
 import typer
 
-from whet.cli import standard
+from whet.cli import standard, verbosity
 from whet.cli.completion import run_paths
-from whet.cli.output import note, say, tell_all
+from whet.cli.output import Json, give, note, say, tell_all, verdicts_document
 from whet.cli.progress import ProgressLine
 from whet.cli.run_argument import check_run
 
@@ -67,6 +67,7 @@ def evaluate(
     base_endpoint: standard.BaseEndpoint = None,
     nemo_limit: standard.NemoLimit = None,
     nemo_python: standard.NemoPython = None,
+    as_json: Json = False,
 ) -> None:
     """Answer the run's held-out rows with base and tuned model and say whether tuning helped.
 
@@ -78,6 +79,7 @@ def evaluate(
     from whet.parallel.env import read_env
     from whet.report import write_report
 
+    verbosity.speak_to_program(as_json)
     check_run(run)
     quiet_libraries()
     measurements = [
@@ -97,9 +99,13 @@ def evaluate(
     if not read_env().is_main:
         return  # it has written its share of the answers
     tell_all(comparisons)
-    for path in write_plan_files(run, plan_files) if plan_files else ():
-        say(f"written: {path}")
+    written = list(write_plan_files(run, plan_files)) if plan_files else []
     with ProgressLine() as line:
-        for measure in measurements:
-            say(f"written: {measure(run, line.tell)}")
-    say(f"\nreport: {write_report(run)}")
+        written += [measure(run, line.tell) for measure in measurements]
+    for path in written:
+        say(f"written: {path}")
+    report = write_report(run)
+    say(f"\nreport: {report}")
+    if as_json:
+        files = {"report": str(report), "written": [str(path) for path in written]}
+        give({"run": str(run)} | verdicts_document(comparisons) | files)

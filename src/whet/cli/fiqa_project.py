@@ -7,6 +7,7 @@ beside the checkpoints, and `outputs/logs` leads to the run's TensorBoard files.
 from __future__ import annotations
 
 import json
+import logging
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -62,7 +63,7 @@ def run_project(path: Path, overrides: list[str], *, fresh: bool, evaluate: bool
         folder.refuse_other_recipe(run_folder, recipe)
     with interruptible():
         quiet_libraries()
-        say_on_main(keep_freed_memory())
+        logging.getLogger(__name__).info(keep_freed_memory())
         from whet.evaluation import scoring
         from whet.evaluation.run import evaluate_run
         from whet.parallel.env import read_env

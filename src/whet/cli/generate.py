@@ -6,16 +6,14 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, Any
 
 import typer
 
+from whet.cli import verbosity
 from whet.cli.completion import run_paths
-from whet.cli.output import put_text, say
+from whet.cli.output import Json, give, put_text, say
 from whet.cli.progress import ProgressLine
-
-if TYPE_CHECKING:
-    from whet.inference.engine import Completion
 
 
 def generate(
@@ -47,6 +45,7 @@ def generate(
     recipe: Annotated[
         Path | None, typer.Option(help="Recipe whose base and template apply, for a folder without one.")
     ] = None,
+    as_json: Json = False,
 ) -> None:
     """Answer one prompt, or every line of a file.
 
@@ -58,6 +57,7 @@ def generate(
     from whet.inference.decoding import Decoding
     from whet.inference.respond import Request, open_responder, respond
 
+    verbosity.speak_to_program(as_json)
     texts = _read_prompts(prompt, file)
     decoding = Decoding(
         max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p, top_k=top_k, seed=seed,
@@ -70,11 +70,17 @@ def generate(
         completions = respond(
             responder, texts, decoding, system=system, progress=lambda done: line.tell("answers", done, len(texts))
         )
-    if output is None:
+    rows = [
+        {"prompt": text, "answer": c.text, "ended": c.ended, "num_new_tokens": len(c.ids)}
+        for text, c in zip(texts, completions, strict=True)
+    ]
+    if output is not None:
+        _write(output, rows)
+    if as_json:
+        give(rows)
+    elif output is None:
         for completion in completions:
             put_text(f"{completion.text or ''}\n")
-    else:
-        _write(output, texts, completions)
     num_cut = sum(not completion.has_stopped for completion in completions)
     if num_cut:
         sys.stderr.write(f"note: {num_cut} of {len(texts)} answers were cut off at their length limit\n")
@@ -97,13 +103,9 @@ def _read_prompts(prompt: str | None, file: Path | None) -> list[str]:
     return texts
 
 
-def _write(path: Path, texts: Sequence[str], completions: Sequence[Completion]) -> None:
+def _write(path: Path, rows: Sequence[dict[str, Any]]) -> None:
     from whet import atomic
 
-    rows = [
-        {"prompt": text, "answer": c.text, "ended": c.ended, "num_new_tokens": len(c.ids)}
-        for text, c in zip(texts, completions, strict=True)
-    ]
     is_list = path.suffix == ".json"
     content = json.dumps(rows, indent=1) + "\n" if is_list else "".join(json.dumps(row) + "\n" for row in rows)
     atomic.write_text(path, content)

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from whet.cli.completion import run_paths
+from whet.cli.output import Json
 
 
 def merge(
@@ -21,6 +22,7 @@ def merge(
     output: Annotated[Path | None, typer.Option(help="Folder to write; default beside RUN.", metavar="FOLDER")] = None,
     dtype: Annotated[str, typer.Option(help="float32, bfloat16 or auto (the base's own).")] = "auto",
     proof: Annotated[bool, typer.Option("--proof/--no-proof", help="Compare the result with what was trained.")] = True,
+    as_json: Json = False,
 ) -> None:
     """Write RUN's model as one: W + (alpha / r) B A, computed in float32 and cast once, then read back and compared.
 
@@ -29,4 +31,4 @@ def merge(
     """
     from whet.cli.export import run_export
 
-    run_export(run, "hf", base=base, output=output, dtype=dtype, is_proved=proof)
+    run_export(run, "hf", base=base, output=output, dtype=dtype, is_proved=proof, as_json=as_json)

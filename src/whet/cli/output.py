@@ -3,10 +3,11 @@ in them steers the terminal, whatever rows, models or file names hold."""
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -18,9 +19,24 @@ if TYPE_CHECKING:
     from whet.types import Comparison
 
 
+Json = Annotated[
+    bool,
+    typer.Option("--json", help="Print one JSON document and nothing else; sentences go to standard error."),
+]
+"""of verbs that say how far they are"""
+
+
 def say(sentence: str = "") -> None:
     """Print one line; once nobody can read (`| head`, a full disk), standard output is pointed at nothing."""
-    put(f"{spelled_out(sentence)}\n")
+    if verbosity.is_for_program():
+        complain(sentence)
+    else:
+        put(f"{spelled_out(sentence)}\n")
+
+
+def give(document: Any) -> None:
+    """The answer to a program, as JSON in ASCII."""
+    put(json.dumps(document, indent=1) + "\n")
 
 
 def complain(sentence: str) -> None:
@@ -61,6 +77,18 @@ def tell(comparison: Comparison) -> None:
     say(f"\n{comparison.dataset}: {comparison.verdict.upper()}")
     for sentence in comparison.sentences:
         say(f"  {sentence}")
+
+
+def verdicts_document(comparisons: Sequence[Comparison]) -> dict[str, Any]:
+    """The verdict over all sets and each of them, for programs; `overall` is None where nothing was compared."""
+    from dataclasses import asdict
+
+    from whet.verdict import overall, to_document
+
+    return {
+        "overall": asdict(overall(comparisons)) if comparisons else None,
+        "comparisons": [to_document(comparison) for comparison in comparisons],
+    }
 
 
 def tell_all(comparisons: Sequence[Comparison]) -> None:

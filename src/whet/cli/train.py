@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shlex
 from collections.abc import Mapping, Sequence
@@ -10,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from whet.cli.output import note, say, say_on_main, tell_all
+from whet.cli import verbosity
+from whet.cli.output import Json, give, note, say, say_on_main, tell_all, verdicts_document
 from whet.cli.recipe_argument import Overrides, RecipeFile
 
 if TYPE_CHECKING:
@@ -57,6 +59,7 @@ def train(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Read and check the rows, print the plan, train nothing.")
     ] = False,
+    as_json: Json = False,
 ) -> None:
     """Fine-tune as RECIPE says, then show whether it helped.
 
@@ -72,13 +75,14 @@ def train(
     from whet.train import folder
     from whet.train.signals import interruptible
 
+    verbosity.speak_to_program(as_json)
     loaded = load_any_recipe(recipe, overrides or (), say_on_main)
     if is_relaunch(Path(loaded.output)):
         # torchrun repeats the whole command: the ranks continue what this launch began
         fresh, resume, verify = False, None, False
     refuse_contradictions(os.environ, loaded, has_gpu=lambda: count_gpus() > 0)
     if dry_run:
-        _rehearse(loaded, fresh=fresh, accept_changes=accept_changes)
+        _rehearse(loaded, fresh=fresh, accept_changes=accept_changes, as_json=as_json)
         return
     folder.check_writable(Path(loaded.output), needed_bytes=folder.needed_bytes(loaded))
     if not fresh:
@@ -88,11 +92,12 @@ def train(
     with rank_files(Path(loaded.output), rank=env.rank, world_size=env.world_size) as files, interruptible():
         _train(
             loaded, files, origins, fresh=fresh, resume=resume, accept_changes=accept_changes, verify=verify,
-            evaluate=evaluate,
+            evaluate=evaluate, as_json=as_json,
         )  # fmt: skip
 
 
-def _rehearse(recipe: Recipe, *, fresh: bool, accept_changes: bool) -> None:
+def _rehearse(recipe: Recipe, *, fresh: bool, accept_changes: bool, as_json: bool) -> None:
+    from whet.cli.preview import preview_json
     from whet.cli.quiet import quiet_libraries
     from whet.cli.recipe import print_preview
     from whet.cli.rehearsal import rehearse
@@ -103,7 +108,11 @@ def _rehearse(recipe: Recipe, *, fresh: bool, accept_changes: bool) -> None:
     scoring.require(recipe.evaluate)
     if not fresh:
         folder.refuse_other_recipe(Path(recipe.output), recipe, is_accepting=accept_changes)
-    print_preview(rehearse(recipe, say=note, fresh=fresh))
+    preview = rehearse(recipe, say=note, fresh=fresh)
+    if as_json:
+        give(preview_json(preview))
+    else:
+        print_preview(preview)
     say("dry run: nothing was trained")
 
 
@@ -118,7 +127,7 @@ def _origins(file: Path, recipe: Recipe, overrides: Sequence[str]) -> dict[str, 
 
 def _train(
     recipe: Recipe, files: RankFiles, origins: Mapping[str, tuple[Any, str]], *, fresh: bool, resume: str | None,
-    accept_changes: bool, verify: bool, evaluate: bool,
+    accept_changes: bool, verify: bool, evaluate: bool, as_json: bool,
 ) -> None:  # fmt: skip
     from whet.allocator import keep_freed_memory, release_memory
     from whet.cli.after_training import weights_are_safe
@@ -126,12 +135,13 @@ def _train(
     from whet.evaluation import scoring
     from whet.evaluation.run import evaluate_run
     from whet.report import write_report
+    from whet.train.folder import read_summary
     from whet.train.on_record import Record
     from whet.train.run import Options, run_recipe
     from whet.train.startup import process_start
 
     quiet_libraries()
-    say_on_main(keep_freed_memory())
+    logging.getLogger(__name__).info(keep_freed_memory())
     if evaluate:
         scoring.require(recipe.evaluate)  # before hours of training, not after them
     options = Options(
@@ -142,14 +152,18 @@ def _train(
     if outcome.is_main:
         state = "was finished before" if outcome.was_finished_before else f"finished in {outcome.seconds:.0f} s"
         say(f"{recipe.name}: {outcome.steps} steps, {state}")
-    was_answered = evaluate and bool(recipe.evaluate)
+    was_answered, comparisons = evaluate and bool(recipe.evaluate), []
     with weights_are_safe(outcome.run_folder, rest=f"whet {'evaluate' if was_answered else 'report'}"):
         if was_answered:
             release_memory()
             # every rank writes its share of the answers; the first one compares
-            tell_all(evaluate_run(outcome.run_folder, say=note))
+            comparisons = evaluate_run(outcome.run_folder, say=note)
+            tell_all(comparisons)
         if not outcome.is_main:
             return
         report = write_report(outcome.run_folder)
     say(f"\nreport: {report}")
     say(f"next: whet {'chat' if was_answered else 'evaluate'} {shlex.quote(str(outcome.run_folder))}")
+    if as_json:
+        found = {"run": str(outcome.run_folder), "was_finished_before": outcome.was_finished_before}
+        give(found | read_summary(outcome.run_folder) | verdicts_document(comparisons) | {"report": str(report)})

@@ -1,4 +1,5 @@
-"""How much the command line says: `-q` leaves results and errors, `-v` adds what whet logs and where an error arose."""
+"""How much the command line says: `-q` leaves results and errors, `-v` adds what whet logs and where an error arose;
+with `--json` standard output is for a program alone."""
 
 from __future__ import annotations
 
@@ -14,6 +15,7 @@ import whet
 class _Chosen:
     is_quiet: bool = False
     is_verbose: bool = False
+    is_for_program: bool = False
 
 
 _chosen = _Chosen()
@@ -41,11 +43,22 @@ def options(
 def choose(*, is_quiet: bool, is_verbose: bool) -> None:
     """Set it for this process."""
     _chosen.is_quiet, _chosen.is_verbose = is_quiet and not is_verbose, is_verbose
+    _chosen.is_for_program = False
     if is_verbose:
         import logging
 
         logging.basicConfig(format="%(name)s: %(message)s")
         logging.getLogger("whet").setLevel(logging.INFO)
+
+
+def speak_to_program(is_asked: bool) -> None:
+    """With `--json`: from now on sentences go to standard error."""
+    _chosen.is_for_program = is_asked
+
+
+def is_for_program() -> bool:
+    """Whether standard output is for one JSON document alone."""
+    return _chosen.is_for_program
 
 
 def is_quiet() -> bool:

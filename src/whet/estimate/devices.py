@@ -94,8 +94,8 @@ DEVICES: dict[str, Device] = {
 """name of --gpu -> the GPU"""
 
 
-_OTHERS = ("laptop", "maxq", "nvl", "gh200", "gb200")
-"""of a driver's name: a GPU like one of the table with other figures"""
+_OTHERS = frozenset({"laptop", "max", "nvl", "mig", "ti", "super", "d"})
+"""words of a driver's name: a GPU like one of the table with other figures (RTX 3090 Ti, RTX 4090 D, a part by MIG)"""
 
 
 def find_device(name: str) -> Device:
@@ -107,14 +107,14 @@ def find_device(name: str) -> Device:
 
 def recognise(driver_name: str) -> Device | None:
     """The GPU that the driver calls so (`NVIDIA H200`, `NVIDIA A100-SXM4-80GB`); None where the table has none."""
-    said = re.sub(r"[^a-z0-9]", "", driver_name.lower())
-    if any(other in said for other in _OTHERS):
+    words = set(re.findall(r"[a-z0-9]+", driver_name.lower().replace("rtx ", "rtx")))
+    if words & _OTHERS:
         return None
-    if "a100" in said and "40gb" in said:
+    if {"a100", "40gb"} <= words:
         return DEVICES["a100-40gb"]
-    if "h100" in said and "pcie" in said:
+    if {"h100", "pcie"} <= words:
         return DEVICES["h100-pcie"]
-    return next((DEVICES[key] for key in sorted(DEVICES, key=len, reverse=True) if key in said), None)
+    return next((device for key, device in DEVICES.items() if key in words), None)
 
 
 def network_of(device: Device) -> Network:

@@ -68,7 +68,13 @@ def all_in_parallel(
     def in_turn(call: Callable[[], _T]) -> Callable[[], _T | None]:
         def run() -> _T | None:
             with turns:
-                return None if is_over.is_set() else call()
+                if is_over.is_set():
+                    return None
+                try:
+                    return call()
+                except BaseException:
+                    is_over.set()  # before another takes the turn
+                    raise
 
         return run
 

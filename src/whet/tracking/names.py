@@ -5,9 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from whet.types import StepRecord
+from whet.types import PARTS_OF_STEP, StepRecord
 
-_PARTS = ("data", "forward", "backward", "optimizer", "communication", "save")
 STEP_NAMES = {
     "train/loss": "loss",
     "train/grad_norm": "grad_norm",
@@ -16,7 +15,7 @@ STEP_NAMES = {
     "train/tokens_per_second": "tokens_per_second",
     "system/memory_bytes": "memory_bytes",
     "system/gpu_percent": "gpu_percent",
-    **{f"time/{part}_seconds": f"{part}_seconds" for part in _PARTS},
+    **{f"time/{part}_seconds": f"{part}_seconds" for part in PARTS_OF_STEP},
 }
 """Name -> field of StepRecord."""
 LOSS = "train/loss"

@@ -1,7 +1,7 @@
 """Weights & Biases: files in `<run folder>/logs/wandb` for `wandb sync`; sent at once where the recipe says so.
 
 Nothing but numbers, name, tags and the recipe is handed over: no output of the terminal, no code, no list of packages,
-no description of the machine. A continued run goes on as the same run, with the steps that it has not been told of.
+no description of the machine.
 """
 
 from __future__ import annotations
@@ -12,10 +12,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
-from whet.tracking.names import numbers_of_eval, numbers_of_step
+from whet.tracking.news import NewsTracker
 from whet.tracking.protocol import TrackedRun
-from whet.tracking.told import Notes, Told
-from whet.types import StepRecord
 
 if TYPE_CHECKING:
     import wandb
@@ -29,82 +27,57 @@ _SETTINGS = {
 """seconds below what background.py waits at the start and at the end"""
 
 
-class WandbTracker:
-    """Tracker for Weights & Biases; needs the package wandb, else `start` raises ImportError."""
+class WandbTracker(NewsTracker):
+    """Tracker for Weights & Biases; needs the package wandb."""
+
+    name = "wandb"
+    can_be_asked = False
 
     def __init__(self) -> None:
-        self._run: wandb.Run | None = None
-        self._tracked: TrackedRun | None = None
-        self._notes = Notes(Path())
-        self._told = Told()
+        super().__init__()
+        self._opened: wandb.Run | None = None
 
-    def start(self, run: TrackedRun) -> None:
-        """Begin a run, or go on with the one that is noted in `logs/wandb.jsonl`."""
-        logs = run.folder / "logs"
-        self._tracked, self._notes = run, Notes(logs / "wandb.jsonl")
-        known, self._told = self._notes.read()
+    def _prepare(self, logs: Path) -> None:
         # nothing but the run itself is sent anywhere, and no log lies outside the run folder
         os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
         os.environ.setdefault("WANDB_CACHE_DIR", str(logs / "wandb" / "cache"))
-        self._open(known, run.name)
 
-    def log_step(self, record: StepRecord) -> None:
-        """One row; none for a step that it has."""
-        if self._told.differs(record.step, record.loss):
-            self._begin_another(record.step)
-        if self._told.has_step(record.step):
-            return
-        self._notes.note_step(record.step, record.loss)
-        self._log(record.step, numbers_of_step(record))
+    def _open(self, run: TrackedRun, name: str) -> str:
+        run_id = secrets.token_hex(4)
+        self._opened = _init(run, name=name, id=run_id, resume=None)
+        return run_id
 
-    def log_eval(self, step: int, metrics: Mapping[str, float]) -> None:
-        """One row; none for an evaluation that it has."""
-        if self._told.has_eval(step):
-            return
-        self._notes.note_eval(step)
-        self._log(step, numbers_of_eval(metrics))
+    def _go_on(self, run: TrackedRun, known: str) -> None:
+        self._opened = _init(run, name=None, id=known, resume="allow")
 
-    def close(self) -> None:
-        """Finish the run; a second call does nothing."""
-        run, self._run = self._run, None
-        if run is not None:
-            run.finish()
+    def _send(self, step: int, numbers: Mapping[str, float]) -> None:
+        assert self._opened is not None, "start() comes first"
+        self._opened.log({_STEP: step, **numbers})
 
-    def _begin_another(self, step: int) -> None:
-        assert self._tracked is not None, "start() comes first"
-        self.close()
-        self._told = Told()
-        self._open(None, f"{self._tracked.name} from step {step}")
+    def _end(self) -> None:
+        assert self._opened is not None, "start() comes first"
+        self._opened.finish()
 
-    def _open(self, known: str | None, name: str) -> None:
-        assert self._tracked is not None, "start() comes first"
-        try:
-            import wandb
-        except ImportError as error:
-            raise ImportError("wandb is not installed (pip install 'whet[wandb]')") from error
-        run_id = known or secrets.token_hex(4)
-        logs = self._tracked.folder / "logs"
-        logs.mkdir(parents=True, exist_ok=True)
-        self._run = wandb.init(
-            project=self._tracked.project,
-            name=None if known else name,
-            id=run_id,
-            resume="allow" if known else None,
-            dir=str(logs),
-            tags=self._tracked.tags,
-            config=dict(self._tracked.config),
-            allow_val_change=True,
-            mode=_mode(is_online=self._tracked.is_online),
-            settings=wandb.Settings(**cast("dict[str, Any]", _SETTINGS)),
-        )
-        self._run.define_metric(_STEP)
-        self._run.define_metric("*", step_metric=_STEP)
-        if known is None:
-            self._notes.note_run(run_id)
 
-    def _log(self, step: int, numbers: Mapping[str, float]) -> None:
-        assert self._run is not None, "start() comes first"
-        self._run.log({_STEP: step, **numbers})
+def _init(run: TrackedRun, **which: Any) -> wandb.Run:
+    """Open a run of the service in `run`'s folder."""
+    try:
+        import wandb
+    except ImportError as error:
+        raise ImportError("wandb is not installed (pip install 'whet[wandb]')") from error
+    opened = wandb.init(
+        project=run.project,
+        dir=str(run.folder / "logs"),
+        tags=run.tags,
+        config=dict(run.config),
+        allow_val_change=True,
+        mode=_mode(is_online=run.is_online),
+        settings=wandb.Settings(**cast("dict[str, Any]", _SETTINGS)),
+        **which,
+    )
+    opened.define_metric(_STEP)
+    opened.define_metric("*", step_metric=_STEP)
+    return opened
 
 
 def _mode(*, is_online: bool) -> Literal["online", "offline", "disabled", "shared"]:

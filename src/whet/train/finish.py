@@ -34,9 +34,9 @@ from whet.tracking.jsonl import FILE_NAME as METRICS
 from whet.train.bottleneck import Passes, bottleneck, split
 from whet.train.folder import SUMMARY, write_json
 from whet.train.incidents import read_incidents, sentences
-from whet.train.laps import PARTS
 from whet.train.loop import Training
 from whet.train.utilisation import flops_per_token, utilisation
+from whet.types import PARTS_OF_STEP
 
 _DRAFT = ".final.tmp"
 MAX_FILE_BYTES = 5_000_000_000
@@ -203,7 +203,7 @@ class _Totals:
     num_tokens: int = 0
     num_steps: int = 0
     last_loss: float | None = None
-    parts: dict[str, float] = field(default_factory=lambda: dict.fromkeys(PARTS, 0.0))
+    parts: dict[str, float] = field(default_factory=lambda: dict.fromkeys(PARTS_OF_STEP, 0.0))
     """seconds of each part of the steps"""
 
 
@@ -221,7 +221,7 @@ def read_totals(path: Path) -> _Totals:
         totals.num_tokens += int(finite(record.get("num_tokens")) or 0)
         totals.num_steps += 1
         totals.last_loss = finite(record.get("loss"))
-        for name in PARTS:
+        for name in PARTS_OF_STEP:
             totals.parts[name] += finite(record.get(f"{name}_seconds")) or 0.0
     return totals
 

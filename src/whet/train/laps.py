@@ -14,8 +14,7 @@ from typing import Any, Protocol
 
 import torch
 
-PARTS = ("data", "forward", "backward", "optimizer", "communication", "save")
-"""as StepRecord has them, with `_seconds` behind each"""
+from whet.types import PARTS_OF_STEP
 
 
 class Clock(Protocol):
@@ -90,7 +89,7 @@ class Laps:
         What a checkpoint held up before the step counts as its time too. The GPU works beside the host, so its laps
         may add up to more than the host's seconds; then all are shortened alike.
         """
-        parts = dict.fromkeys(PARTS, 0.0)
+        parts = dict.fromkeys(PARTS_OF_STEP, 0.0)
         waiting = []
         for name, start, end in self._laps:
             if self._clock.has_passed(end):

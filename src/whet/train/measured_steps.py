@@ -7,7 +7,7 @@ tokens and models into the cache.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -15,7 +15,6 @@ import torch
 from whet import allocator
 from whet.data.pipeline import prepare
 from whet.data.sampler import order_of
-from whet.data.shared_prefix import pays
 from whet.estimate.scale import Rows, operations_per_token
 from whet.estimate.time import Calibration
 from whet.models.tokenizer import load_tokenizer
@@ -29,7 +28,7 @@ from whet.train.finish import peak_memory_bytes
 from whet.train.fit import NUM_MEASURED, measure_step_seconds
 from whet.train.frozen_base import DTYPE_NAMES, load_base
 from whet.train.loop import Training
-from whet.train.run import build_training
+from whet.train.run import build_training, measured_plan
 from whet.types import RunPlan
 
 
@@ -62,11 +61,7 @@ def measure_steps(recipe: Recipe, say: Callable[[str], None]) -> Measured:
         recipe, world_size=1, num_samples=order.num_units, device=device.type,
         compute_dtype=DTYPE_NAMES[loaded.compute_dtype], num_threads=num_threads,
     )  # fmt: skip
-    plan = replace(plan, share_prefix=pays(recipe.batch.share_prefix, order.shared_prefix, order.lengths))
-    plan = memory_plan.decide(
-        recipe, plan, loaded=loaded, order=order, num_taught=data.train.num_taught, env=env, device=device,
-        layout=layout, say=say,
-    )  # fmt: skip
+    plan = measured_plan(recipe, plan, env, layout, device, loaded, data, order, say)
     training = build_training(
         recipe, plan, env, layout, device, loaded, data, order, Callbacks([]), is_restored=False
     )  # fmt: skip

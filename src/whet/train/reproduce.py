@@ -63,6 +63,20 @@ class RecordedRun:
         return max(self.testimony.steps)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reproduced:
+    """How a run that was made anew compares with the recorded one; where it does not agree, there is an error."""
+
+    num_steps: int
+    is_bit_for_bit: bool
+    """of the steps compared; else within `MOST_RELATIVE` on another machine"""
+    largest_difference: float
+    """of losses, relative"""
+    are_weights_same: bool | None
+    """None: the final weights were not compared"""
+    sentences: tuple[str, ...]
+
+
 def read_recorded(folder: Path) -> RecordedRun:
     """StorageError where the folder lacks what a run writes before its second step."""
     testimony = read_testimony(folder)
@@ -83,8 +97,8 @@ def read_recorded(folder: Path) -> RecordedRun:
 
 def reproduce(
     run_folder: Path, output: Path, *, num_steps: int | None, say: Say, files: RankFiles | None = None
-) -> list[str]:  # fmt: skip
-    """Make the run of `run_folder` anew in `output`, a new folder; returns sentences about how it came out.
+) -> Reproduced:  # fmt: skip
+    """Make the run of `run_folder` anew in `output`, a new folder, and say how it came out.
 
     `num_steps`: only so many. GateError where a step or the final weights differ; DataError where a data file was
     changed; StorageError where the base is another one, or `output` is not new. All ranks call it.
@@ -106,9 +120,10 @@ def reproduce(
     try:
         run_recipe(_recipe_again(recorded, output), options)
     except _EnoughError:
-        return [comparison.sentence(), "the final weights were not compared"]
-    # rank 0 writes the final files; the others come here before it has
-    return [comparison.sentence(), *(comparison.compare_final() if read_env().is_main else ())]
+        return comparison.found(None, "the final weights were not compared")
+    if not read_env().is_main:  # rank 0 writes the final files; the others come here before it has
+        return comparison.found(None)
+    return comparison.found(*comparison.compare_final())
 
 
 class _EnoughError(InterruptedRunError):
@@ -188,11 +203,22 @@ class Comparison(QuietCallback):
             f"{self._largest:.1e} (relative); first difference: {self._first.sentence}"
         )
 
-    def compare_final(self) -> list[str]:
-        """A sentence about the final weights; GateError where they differ although every step was the same."""
+    def found(self, are_weights_same: bool | None, *sentences: str) -> Reproduced:
+        """What was compared, with `sentences` about the final weights."""
+        return Reproduced(
+            num_steps=self._num_compared,
+            is_bit_for_bit=self._first is None,
+            largest_difference=self._largest,
+            are_weights_same=are_weights_same,
+            sentences=(self.sentence(), *sentences),
+        )
+
+    def compare_final(self) -> tuple[bool | None, str]:
+        """Whether the final weights are the same (None: cannot be compared), and a sentence about it; GateError where
+        they differ although every step was the same."""
         then, now = (_weight_sums(each) for each in (self._recorded.folder, self._output))
         if self._first is not None or not then:
-            return ["the final weights were not compared: after rounding their files cannot be equal"]
+            return None, "the final weights were not compared: after rounding their files cannot be equal"
         if different := [name for name, digest in then.items() if now.get(name) != digest]:
             raise GateError(
                 f"every step is the same, but {different[0]} has another SHA-256",
@@ -200,7 +226,7 @@ class Comparison(QuietCallback):
                 mend="the file of the run may have been changed since: whet export checks it",
             )
         sums = ", ".join(f"{name} {digest[:12]}" for name, digest in then.items())
-        return [f"the final weights have the same SHA-256: {sums}"]
+        return True, f"the final weights have the same SHA-256: {sums}"
 
 
 def _bring_cuts(recorded: RecordedRun, output: Path) -> None:

@@ -235,13 +235,21 @@ def _plan(
         plan = preflight.continued_plan(recipe, plan, saved, is_changed=bool(inputs.changes))
         inputs.refuse_nothing_left(plan.total_steps)
     else:
-        plan = replace(plan, share_prefix=pays(recipe.batch.share_prefix, order.shared_prefix, order.lengths))
-        plan = memory_plan.decide(
-            recipe, plan, loaded=loaded, order=order, num_taught=data.train.num_taught, env=env, device=device,
-            layout=layout, say=say,
-        )  # fmt: skip
-        plan = with_switch_point(plan, loaded, data, env)
+        plan = measured_plan(recipe, plan, env, layout, device, loaded, data, order, say)
     return replace(plan, is_compiled=recipe.train.compile and why_not_compiled(recipe, plan, layout) is None)
+
+
+def measured_plan(
+    recipe: Recipe, plan: RunPlan, env: Env, layout: Layout, device: torch.device, loaded: LoadedModel,
+    data: PreparedData, order: Order, say: Say,
+) -> RunPlan:  # fmt: skip
+    """What a new run decides by its rows, the free memory and a few products of this machine."""
+    plan = replace(plan, share_prefix=pays(recipe.batch.share_prefix, order.shared_prefix, order.lengths))
+    plan = memory_plan.decide(
+        recipe, plan, loaded=loaded, order=order, num_taught=data.train.num_taught, env=env, device=device,
+        layout=layout, say=say,
+    )  # fmt: skip
+    return with_switch_point(plan, loaded, data, env)
 
 
 def build_training(

@@ -13,20 +13,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from whet.estimate.scale import H100, H200
-
-_PEAKS = {"H100": H100.flops, "H200": H200.flops}
-"""word of a GPU's name -> dense bfloat16 products and sums per second, by its data sheet (SXM cards)"""
-_OTHER_CARDS = ("PCIe", "NVL", "MIG")
-"""words of cards with the same number that do less"""
-
-
-def peak_flops(device_name: str) -> float | None:
-    """Of a GPU as its driver calls it; None where it is not known."""
-    words = device_name.split()
-    if any(other in device_name for other in _OTHER_CARDS):
-        return None
-    return next((flops for word, flops in _PEAKS.items() if word in words), None)
+from whet.estimate.devices import recognise
 
 
 def flops_per_token(model: nn.Module, trainable: Mapping[str, Tensor], *, is_adapter: bool) -> float | None:
@@ -49,8 +36,8 @@ def flops_per_token(model: nn.Module, trainable: Mapping[str, Tensor], *, is_ada
 def utilisation(
     *, flops: float | None, num_tokens: int, seconds: float, device: torch.device, num_devices: int, compute_dtype: str
 ) -> float | None:  # fmt: skip
-    """Share of the peak over all steps, evaluations aside; None where the peak in this number format is not known."""
+    """Share of the peak by the data sheet over all steps, evaluations aside; None where that peak is not known."""
     if flops is None or device.type != "cuda" or compute_dtype != "bfloat16" or seconds <= 0:
         return None
-    peak = peak_flops(torch.cuda.get_device_name(device))
-    return None if peak is None else flops * num_tokens / (seconds * num_devices * peak)
+    card = recognise(torch.cuda.get_device_name(device))
+    return None if card is None else flops * num_tokens / (seconds * num_devices * card.flops)

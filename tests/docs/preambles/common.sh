@@ -1,4 +1,5 @@
-# Before every page: whet with short answers, something to say to `whet chat`, and a server that runs behind the page.
+# Before every page: whet with short answers, something to say to `whet chat`, a server that runs behind the page, and a
+# browser of one request.
 server=
 whet() {
     case ${1:-} in
@@ -15,6 +16,7 @@ whet() {
             ;;
         generate) command whet "$@" --max-new-tokens 8 ;;
         serve) serve_behind "$@" ;;
+        ui) look_at_ui "$@" ;;
         *) command whet "$@" ;;
     esac
 }
@@ -32,6 +34,25 @@ serve_behind() {
         kill -0 "$server"
         sleep 1
     done
+}
+
+# the page of `whet ui` is fetched once, then the server is ended as Ctrl-C ends it
+look_at_ui() {
+    python - "$@" <<'LOOK'
+import signal
+import subprocess
+import sys
+import urllib.request
+
+server = subprocess.Popen(["whet", *sys.argv[1:]], stdout=subprocess.PIPE, text=True)
+try:
+    address = server.stdout.readline().removeprefix("whet ui: ").strip()
+    with urllib.request.urlopen(address) as answer:
+        assert answer.status == 200 and b"<html" in answer.read().lower(), address
+finally:
+    server.send_signal(signal.SIGINT)
+    assert server.wait(60) == 0
+LOOK
 }
 
 # trained NAME: a run of the demo's recipe in runs/NAME, made before the page begins

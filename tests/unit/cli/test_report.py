@@ -1,5 +1,6 @@
 """`whet report` prints where the report lies."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -18,3 +19,14 @@ def test_the_path_is_printed_and_the_file_is_there(tmp_path: Path, capsys: pytes
 def test_another_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match="not a run folder"):
         report(tmp_path)
+
+
+def test_a_program_is_told_where_it_lies_and_how_large_it_is(tmp_path: Path, call) -> None:
+    (tmp_path / "recipe.yaml").write_text("name: demo\n")
+    code, out, said = call("report", str(tmp_path), "--json")
+    file = tmp_path / "report.html"
+    assert code == 0 and said == f"report: {file}\n"
+    assert json.loads(out) == {"report": str(file), "num_bytes": file.stat().st_size}
+    _, out, _ = call("report", str(tmp_path), "--json", "--markdown")
+    _, plain, _ = call("report", str(tmp_path), "--markdown")
+    assert json.loads(out) == {"markdown": plain}

@@ -31,6 +31,7 @@ def test_the_published_figures_of_an_h100_and_an_h200():
         ("NVIDIA H200", "h200"), ("NVIDIA H100 80GB HBM3", "h100"), ("NVIDIA H100 PCIe", "h100-pcie"),
         ("NVIDIA A100-SXM4-80GB", "a100"), ("NVIDIA A100-SXM4-40GB", "a100-40gb"), ("NVIDIA A10", "a10"),
         ("NVIDIA L4", "l4"), ("NVIDIA L40S", "l40s"), ("NVIDIA GeForce RTX 4090", "rtx4090"), ("NVIDIA B200", "b200"),
+        ("NVIDIA A100-PCIE-40GB", "a100-40gb"), ("NVIDIA A100 80GB PCIe", "a100"), ("NVIDIA A40", "a40"),
     ],
 )  # fmt: skip
 def test_a_driver_s_name_finds_its_gpu(said, name):
@@ -38,8 +39,13 @@ def test_a_driver_s_name_finds_its_gpu(said, name):
 
 
 @pytest.mark.parametrize(
-    "said", ["NVIDIA GH200 480GB", "NVIDIA GB200", "NVIDIA H100 NVL", "NVIDIA GeForce RTX 4090 Laptop GPU", "Tesla T4"]
-)
+    "said",
+    [
+        "NVIDIA GH200 480GB", "NVIDIA GB200", "NVIDIA H100 NVL", "NVIDIA GeForce RTX 4090 Laptop GPU", "Tesla T4",
+        "NVIDIA L40", "NVIDIA RTX A4000", "NVIDIA A10G", "NVIDIA GeForce RTX 3090 Ti", "NVIDIA GeForce RTX 4090 D",
+        "NVIDIA H100 80GB HBM3 MIG 1g.10gb", "NVIDIA A100X", "NVIDIA RTX 6000 Ada Generation with Max-Q Design",
+    ],
+)  # fmt: skip
 def test_a_gpu_with_other_figures_is_not_taken_for_one_of_the_table(said):
     assert recognise(said) is None
 

@@ -37,6 +37,18 @@ def test_the_first_error_is_raised_and_nothing_waited_for(tmp_path, gate):
         fetch([gate.wait, fails], tmp_path, silence_seconds=60)
 
 
+def test_who_waits_for_a_turn_does_not_begin_after_a_failure(tmp_path):
+    begun = []
+
+    def fails(number):
+        begun.append(number)
+        raise OSError("refused")
+
+    with pytest.raises(OSError, match="refused"):
+        fetch([lambda number=number: fails(number) for number in range(50)], tmp_path, silence_seconds=60)
+    assert len(begun) <= 2, "as many as have a turn at the same time"
+
+
 def test_silence_before_a_file_begins_is_given_up(tmp_path, gate):
     with pytest.raises(SilentHubError) as caught:
         fetch([gate.wait], tmp_path)

@@ -20,7 +20,7 @@ from whet.checkpoint.sharded import Part, make_whole, write_part
 from whet.errors import NonFiniteError, StorageError
 from whet.train import finish
 from whet.train.finish import write_summary
-from whet.train.laps import PARTS
+from whet.types import PARTS_OF_STEP
 
 pytestmark = pytest.mark.slow
 
@@ -68,7 +68,7 @@ def test_the_wait_for_the_last_checkpoint_is_in_no_line_and_counts(tmp_path, tra
     parts = summary_of(tmp_path, training, [NEW])["seconds_by_part"]
     assert 0.3 <= parts["save"] < 0.5
     assert sum(parts.values()) == pytest.approx(8.0 + parts["save"] - 0.25)
-    assert set(parts) == {*PARTS, "other", "evaluation"}
+    assert set(parts) == {*PARTS_OF_STEP, "other", "evaluation"}
 
 
 def test_a_run_without_a_step_has_a_summary_too(tmp_path, training):

@@ -19,11 +19,11 @@ from whet.errors import NonFiniteError, StorageError
 from whet.parallel.env import Env
 from whet.train import state
 from whet.train.callbacks import Callbacks, QuietCallback
-from whet.train.laps import PARTS
 from whet.train.loop import train
 from whet.train.saves import Saves
 from whet.train.signals import StopRequest
 from whet.train.state import Saver
+from whet.types import PARTS_OF_STEP
 
 pytestmark = pytest.mark.slow
 
@@ -95,7 +95,7 @@ def test_the_next_checkpoint_waits_for_the_one_before_and_the_wait_is_told_in_th
     assert held[0] == 0 and held[1] < SLOW_SECONDS / 4
     assert all(SLOW_SECONDS / 2 < seconds < 2 * SLOW_SECONDS for seconds in held[2:])
     for record in listener.records:
-        assert sum(getattr(record, f"{part}_seconds") for part in PARTS) <= record.seconds
+        assert sum(getattr(record, f"{part}_seconds") for part in PARTS_OF_STEP) <= record.seconds
         assert record.tokens_per_second == pytest.approx(record.num_tokens / record.seconds)
 
 

@@ -95,8 +95,8 @@ def to_plain(text: str) -> str:
 
 def last_number(text: str) -> str:
     """The last number of a plain text, canonical; "" if there is none."""
-    numbers = _find_numbers(text)
-    return _canonical(numbers[-1]) if numbers else ""
+    _, last = _first_and_last(text)
+    return _canonical(last) if last else ""
 
 
 def stated_number(text: str) -> str:
@@ -106,13 +106,12 @@ def stated_number(text: str) -> str:
     (`24 apples in 3 bags`, `18 per day`), else the last one (`he has 3 bags, so 24`, `10-5`).
     """
     text = _EQUALS.split(text)[-1]
-    numbers = _find_numbers(text)
-    if not numbers or _FORMULA.search(text):
+    first, last = _first_and_last(text)
+    if first is None or last is None or _FORMULA.search(text):
         return ""
-    first = numbers[0]
     lead_in = _LEAD_IN.match(text)
     begins = lead_in is not None and first.start() <= lead_in.end()
-    return _canonical(first if begins and not _OPERATOR.match(text, first.end()) else numbers[-1])
+    return _canonical(first if begins and not _OPERATOR.match(text, first.end()) else last)
 
 
 def bare_number(text: str) -> str:
@@ -134,8 +133,13 @@ def to_value(number: str) -> Fraction | str | None:
     return Fraction(dividend) / Fraction(divisor or "1")
 
 
-def _find_numbers(text: str) -> list[re.Match[str]]:
-    return [found for found in _TOKEN.finditer(text) if found["other"] is None]
+def _first_and_last(text: str) -> tuple[re.Match[str] | None, re.Match[str] | None]:
+    """Of the numbers; the others are not kept, of which a text of megabytes may hold hundreds of thousands."""
+    first = last = None
+    for found in _TOKEN.finditer(text):
+        if found["other"] is None:
+            first, last = first or found, found
+    return first, last
 
 
 def _canonical(found: re.Match[str]) -> str:

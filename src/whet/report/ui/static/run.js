@@ -39,7 +39,7 @@ export async function showRun(main, id, isCurrent) {
       head.dataset.subtitle = overview.subtitle.join(" / ");
       showFacts(head, line, overview, id);
     }
-    showProgress(head, line, log);
+    showProgress(head, line);
     await new Promise((done) => setTimeout(done, line.state === "running" ? LIVE_MS : 4 * LIVE_MS));
   }
 }

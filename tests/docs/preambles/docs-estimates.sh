@@ -1,0 +1,1 @@
+cp recipes/smollm2-135m/lora.yaml RECIPE

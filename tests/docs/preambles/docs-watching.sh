@@ -1,0 +1,2 @@
+# a finished run
+trained demo
