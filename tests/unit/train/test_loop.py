@@ -12,9 +12,9 @@ from whet.kernels import norm, recompute
 from whet.optim.schedule import lr_at
 from whet.recipe.schema import Optim
 from whet.train.callbacks import QuietCallback, Requests
-from whet.train.laps import PARTS
 from whet.train.loop import is_due, train, train_step
 from whet.train.signals import StopRequest
+from whet.types import PARTS_OF_STEP
 
 SAMPLES = make_samples([7, 4, 9, 5, 6, 3])
 
@@ -103,7 +103,7 @@ def test_the_loop_takes_the_rows_of_each_step(first_step):
 def test_the_parts_of_a_step_are_told_and_never_exceed_it():
     (record,) = run_steps(_training(), [0])
     assert min(record.data_seconds, record.forward_seconds, record.backward_seconds, record.optimizer_seconds) > 0
-    assert sum(getattr(record, f"{part}_seconds") for part in PARTS) <= record.seconds
+    assert sum(getattr(record, f"{part}_seconds") for part in PARTS_OF_STEP) <= record.seconds
     assert record.save_seconds == 0
 
 
