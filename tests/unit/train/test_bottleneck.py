@@ -6,10 +6,10 @@ import sys
 import pytest
 
 from whet.train.bottleneck import Passes, bottleneck, split
-from whet.train.laps import PARTS
+from whet.types import PARTS_OF_STEP
 
 PLAIN = Passes(recompute="none", tokens_per_pass=2000.0, num_per_step=4)
-NOTHING = dict.fromkeys((*PARTS, "other", "evaluation"), 0.0)
+NOTHING = dict.fromkeys((*PARTS_OF_STEP, "other", "evaluation"), 0.0)
 
 
 def of(passes=PLAIN, **seconds):
@@ -68,7 +68,7 @@ def test_small_passes_are_named_where_they_can_be_made_larger():
 
 
 def test_the_parts_and_the_rest_make_up_the_whole():
-    parts = dict.fromkeys(PARTS, 1.0)
+    parts = dict.fromkeys(PARTS_OF_STEP, 1.0)
     whole = split(parts, seconds=10.0, evaluation=3.0)
     assert whole["other"] == 4.0 and sum(whole.values()) == 13.0
     assert split(parts, seconds=5.9999, evaluation=0.0)["other"] == 0.0

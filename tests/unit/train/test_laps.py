@@ -5,7 +5,8 @@ import time
 import pytest
 import torch
 
-from whet.train.laps import PARTS, GpuClock, Laps
+from whet.train.laps import GpuClock, Laps
+from whet.types import PARTS_OF_STEP
 
 
 class FakeClock:
@@ -46,8 +47,8 @@ def test_laps_of_one_name_add_up_and_the_parts_never_exceed_the_whole():
             time.sleep(0.01)
     times = laps.take(time.monotonic() - started)
     assert 0.04 <= times["forward_seconds"] < 0.2 and 0.02 <= times["backward_seconds"] < 0.2
-    assert sum(times[f"{part}_seconds"] for part in PARTS) <= times["seconds"]
-    assert set(times) == {"seconds", *(f"{part}_seconds" for part in PARTS)}
+    assert sum(times[f"{part}_seconds"] for part in PARTS_OF_STEP) <= times["seconds"]
+    assert set(times) == {"seconds", *(f"{part}_seconds" for part in PARTS_OF_STEP)}
 
 
 def test_what_is_taken_is_gone():
