@@ -11,6 +11,7 @@ from whet.inspection import Inspection, OverlapReport, SetSummary
 from whet.types import Ledger, RowStatus
 
 _NUM_FIRST_ROWS = 3
+_PROMPTS = "-: prompts, which base and tuned answer; the answers are judged, and nothing of the set is taught"
 _NUMBER = re.compile(r"-|[\d,.]+( %)?")
 
 
@@ -73,15 +74,23 @@ def _samples(sets: Sequence[SetSummary]) -> Table:
         rows=tuple(
             (
                 summary.name,
-                *(f"{number:,}" for number in (summary.num_samples, summary.num_tokens, summary.num_taught)),
-                percent(summary.num_taught / max(1, summary.num_tokens)),
+                f"{summary.num_samples:,}",
+                f"{summary.num_tokens:,}",
+                *_taught(summary),
                 f"{summary.shortest:,}",
                 f"{summary.median:,.0f}",
                 f"{summary.longest:,}",
             )
             for summary in sets
         ),
+        note="" if all(summary.num_taught for summary in sets) else _PROMPTS,
     )
+
+
+def _taught(summary: SetSummary) -> tuple[str, str]:
+    if not summary.num_taught:
+        return "-", "-"
+    return f"{summary.num_taught:,}", percent(summary.num_taught / max(1, summary.num_tokens))
 
 
 def _ledger(ledger: Ledger) -> Table:

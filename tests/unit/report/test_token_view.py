@@ -1,6 +1,7 @@
 """The page shows every token as it is, says which are taught, and nothing in a data set can act in the browser."""
 
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
@@ -139,6 +140,17 @@ def test_tables_hold_the_numbers():
     assert cells["Overlap with the training rows"] == (("x", "1,319", "0", "-", "80", "3", "5", "1"),)
     assert cells["First rows that overlap"] == (("x", "8-gram", "x", "x", "x"),)
     assert "share of padded batches of 8" in tables["Packing"].note
+
+
+def test_a_set_of_prompts_says_why_nothing_of_it_is_taught():
+    whole = inspection()
+    (train,) = whole.sets
+    held = replace(train, name="held", num_taught=0)
+    tables = {table.title: table for table in build_tables(replace(whole, sets=(train, held)))}
+    samples = tables["Samples and tokens of one epoch"]
+    assert [row[3:5] for row in samples.rows] == [("50", "25.0 %"), ("-", "-")]
+    assert samples.note.startswith("-: prompts")
+    assert not build_tables(whole)[0].note
 
 
 def test_a_long_list_of_rows_is_cut_and_counted():
