@@ -23,7 +23,7 @@ OTHERS = {
     "notebooks/README.md": "notebooks.md",
 }
 """pages outside of docs/ -> their place on the site"""
-_LINK = re.compile(r"\[(?P<text>[^\]\n]*)\]\((?P<path>[^)#:\s]+)(?P<anchor>#[^)\s]*)?\)")
+_LINK = re.compile(r"\[(?P<text>[^\]\n]*(?:\n[^\]\n]+)?)\]\((?P<path>[^)#:\s]+)(?P<anchor>#[^)\s]*)?\)")
 
 
 def place_of(page: str) -> str | None:

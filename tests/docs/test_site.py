@@ -23,3 +23,6 @@ def test_links_are_turned_to_where_the_pages_lie() -> None:
     assert site_pages.on_the_site(text, "README.md") == turned
     assert site_pages.on_the_site("[a](../../README.md)", "docs/decisions/0001-x.md") == "[a](../index.md)"
     assert site_pages.on_the_site("[a](../docs/reference/recipe.md)", "recipes/README.md") == "[a](reference/recipe.md)"
+    assert site_pages.on_the_site("[two\nlines](docs/speed.md) [x]\n\n[y](docs/log.md)", "README.md") == (
+        "[two\nlines](speed.md) [x]\n\n[y](log.md)"
+    )
