@@ -138,6 +138,13 @@ def try_mutant(mutant: Mutant, root: Path) -> Verdict:
     return Verdict(name=mutant.name, outcome=outcome, seconds=time.perf_counter() - start, output=process.stdout)
 
 
+def shares_of(tests: list[str], num_workers: int) -> list[list[str]]:
+    """`tests` for several processes, those of a file together; none is empty."""
+    files = sorted({test.partition("::")[0] for test in tests})
+    shares = ([test for test in tests if test.partition("::")[0] in files[i::num_workers]] for i in range(num_workers))
+    return [share for share in shares if share]
+
+
 def tail(text: str, num_lines: int = 25) -> str:
     return "\n".join(text.splitlines()[-num_lines:])
 
@@ -168,13 +175,14 @@ def main(arguments: list[str]) -> int:
 
     tests = sorted({mutant.test for mutant in mutants})
     print(f"{len(tests)} tests on the code as it is ...", flush=True)
-    process = run_pytest(tests, root / "src", root)
-    if process.returncode != 0:
-        print(tail(process.stdout))
-        print("error: these tests must pass (and run) without a mutant first")
-        return 2
-
     with ThreadPoolExecutor(max_workers=options.workers) as pool:
+        shares = shares_of(tests, options.workers)
+        ended = list(pool.map(lambda share: run_pytest(share, root / "src", root), shares))
+        if failed := [process for process in ended if process.returncode != 0]:
+            for process in failed:
+                print(tail(process.stdout))
+            print("error: these tests must pass (and run) without a mutant first")
+            return 2
         verdicts = []
         for verdict in pool.map(lambda mutant: try_mutant(mutant, root), mutants):
             print(f"{verdict.outcome:10} {verdict.seconds:6.1f} s  {verdict.name}", flush=True)

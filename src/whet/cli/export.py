@@ -36,7 +36,7 @@ def export(
 
 
 def run_export(
-    run: Path, to: str, *, base: str | None, output: Path | None, dtype: str, is_proved: bool, as_json: bool
+    run: Path, to: str, *, base: str | None, output: Path | None, dtype: str, is_proved: bool, as_json: bool = False
 ) -> None:
     """Look the format up and export; RecipeError for a format or dtype that there is not."""
     from whet.allocator import return_large_blocks
