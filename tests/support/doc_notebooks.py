@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import socket
+import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -26,7 +27,9 @@ def run_notebook(name: str, folder: Path) -> str:
         if path.is_file():
             shutil.copy(path, folder / path.name)
     notebook = nbformat.read(folder / Path(name).name, as_version=4)
-    os.environ.update(FEW | {"PORT": str(free_port()), "NO_COLOR": "1", "HF_HUB_OFFLINE": "1"})
+    # `whet` in a cell is the one beside this Python, whatever is activated
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
+    os.environ.update(FEW | {"PORT": str(free_port()), "NO_COLOR": "1", "HF_HUB_OFFLINE": "1", "PATH": path})
     client = NotebookClient(
         notebook, timeout=CELL_SECONDS, kernel_name="python3", resources={"metadata": {"path": str(folder)}}
     )
