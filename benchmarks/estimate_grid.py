@@ -283,7 +283,8 @@ def write(measured: dict[str, dict[str, Any]]) -> None:
 def main(names: list[str]) -> None:
     """Measure what is named (or everything) and predict; what was measured before and is not named stays."""
     path = Path(os.environ.get("OUT") or RESULTS) / f"{NAME}.json"
-    known = json.loads(path.read_text(encoding="utf-8"))["configurations"] if path.is_file() else {}
+    is_adding = bool(names) and path.is_file()
+    known = json.loads(path.read_text(encoding="utf-8"))["configurations"] if is_adding else {}
     measured = {name: row["measured"] for name, row in known.items()}
     if names != ["--predict"]:
         for name in names or CONFIGURATIONS:
