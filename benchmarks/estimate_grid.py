@@ -253,8 +253,10 @@ def predict_earlier() -> dict[str, dict[str, Any]]:
     return found
 
 
-def _time_ratio(row: dict[str, Any]) -> float:
-    """What was told before the run of a token, by what one took in all steps but the first."""
+def _time_ratio(row: dict[str, Any]) -> float | None:
+    """What was told before the run of a token, by what one took in all steps but the first; None: nothing was told."""
+    if "told_seconds_per_token" not in row:
+        return None
     took = sum(row["step_seconds"][1:]) / sum(row["step_tokens"][1:])
     return round(row["told_seconds_per_token"] / took, 3)
 
@@ -264,7 +266,7 @@ def write(measured: dict[str, dict[str, Any]]) -> None:
     rows = {name: predict(name, measured[name]) for name in CONFIGURATIONS if name in measured}
     for name, row in rows.items():
         print(f"{name:<40} predicted {row['predicted_bytes'] / 1e9:5.2f} GB  peak {row['peak_bytes'] / 1e9:5.2f} GB  "
-              f"{row['error']:+.1%}  seconds x {row['predicted_seconds_over_measured']:.2f}", flush=True)  # fmt: skip
+              f"{row['error']:+.1%}  seconds x {row['predicted_seconds_over_measured']}", flush=True)  # fmt: skip
     worst = max(abs(row["error"]) for row in rows.values())
     write_result(
         NAME,
@@ -283,8 +285,7 @@ def write(measured: dict[str, dict[str, Any]]) -> None:
 def main(names: list[str]) -> None:
     """Measure what is named (or everything) and predict; what was measured before and is not named stays."""
     path = Path(os.environ.get("OUT") or RESULTS) / f"{NAME}.json"
-    is_adding = bool(names) and path.is_file()
-    known = json.loads(path.read_text(encoding="utf-8"))["configurations"] if is_adding else {}
+    known = json.loads(path.read_text(encoding="utf-8"))["configurations"] if path.is_file() else {}
     measured = {name: row["measured"] for name, row in known.items()}
     if names != ["--predict"]:
         for name in names or CONFIGURATIONS:

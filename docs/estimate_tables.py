@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import statistics
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,12 +30,22 @@ def grid_table(result: dict[str, Any]) -> str:
     ]
     lines += [
         f"| {name} | {row['tokens_of_largest_pass']:,} | {row['predicted_bytes'] / 1e9:.2f} GB "
-        f"| {row['peak_bytes'] / 1e9:.2f} GB | {row['error']:+.1%} | {row['predicted_seconds_over_measured']:.2f} |"
+        f"| {row['peak_bytes'] / 1e9:.2f} GB | {row['error']:+.1%} | {_ratio(row)} |"
         for name, row in rows.items()
     ]
-    ratios = sorted(row["predicted_seconds_over_measured"] for row in rows.values())
-    lines += ["", f"Seconds came out between {ratios[0]:.2f} and {ratios[-1]:.2f} times what was measured."]
+    ratios = sorted(ratio for row in rows.values() if (ratio := row["predicted_seconds_over_measured"]) is not None)
+    if ratios:
+        middle = f"the median is {statistics.median(ratios):.2f}"
+        lines += [
+            "",
+            f"Seconds came out between {ratios[0]:.2f} and {ratios[-1]:.2f} times what was measured; {middle}.",
+        ]
     return "\n".join([*lines, "", *_fitted(result["fitted_on"])])
+
+
+def _ratio(row: dict[str, Any]) -> str:
+    ratio = row["predicted_seconds_over_measured"]
+    return "not measured" if ratio is None else f"{ratio:.2f}"
 
 
 def _fitted(rows: dict[str, Any]) -> list[str]:

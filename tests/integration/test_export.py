@@ -270,6 +270,7 @@ def write_smollm2_run(folder: Path) -> int:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.smollm2
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux's account of peak memory")
 def test_merging_smollm2_takes_less_than_one_and_a_half_times_its_own_memory(tmp_path):

@@ -104,6 +104,7 @@ def status(workplace, rank: int) -> dict[str, Any]:
     return json.loads((workplace.folder / "run" / "ranks" / f"rank-{rank}.json").read_text(encoding="utf-8"))
 
 
+@pytest.mark.long
 def test_a_node_that_is_cut_off_is_named_ends_by_itself_and_the_other_one_finishes_alone(workplace, nodes):
     workplace.write_recipe(
         train={"epochs": 20, "max_steps": NUM_STEPS, "save_every": 5}, parallel={"timeout_seconds": TIMEOUT_SECONDS}

@@ -84,6 +84,7 @@ def test_answers_in_training_are_one_line_per_step_and_change_no_weight(workplac
     assert workplace.trajectory() == workplace.trajectory("without")
 
 
+@pytest.mark.fault
 def test_killed_again_and_again_an_early_stopping_run_reaches_the_same_end(workplace):
     """The best is by answers in training; killed at each step but the first, the last of them included."""
     train = STOPPING | {"best_metric": "eval/answer_length", "best_direction": "lower", "patience": 2}

@@ -37,7 +37,7 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", ["weighted, exact batches", pytest.param("packs", marks=pytest.mark.fault)])
 def test_killed_in_epoch_2_of_mixed_streamed_packed_rows_a_run_ends_as_if_never_stopped(workplace, endpoint, case):
     batch, weights = CASES[case]
     sources = [{"source": str(workplace.rows)}, {"source": "owner/open", "stream": True}]

@@ -19,6 +19,7 @@ CASES = {
 }
 
 
+@pytest.mark.fault
 @pytest.mark.parametrize("case", CASES)
 def test_killed_while_triton_kernels_compute_the_run_ends_as_if_never_stopped(workplace, case):
     workplace.environment["TRITON_INTERPRET"] = "1"

@@ -102,10 +102,9 @@ def evaluate(
     written = list(write_plan_files(run, plan_files)) if plan_files else []
     with ProgressLine() as line:
         written += [measure(run, line.tell) for measure in measurements]
-    for path in written:
-        say(f"written: {path}")
-    report = write_report(run)
+    say("\n".join(f"written: {path}" for path in written))
+    report = str(write_report(run))
     say(f"\nreport: {report}")
     if as_json:
-        files = {"report": str(report), "written": [str(path) for path in written]}
-        give({"run": str(run)} | verdicts_document(comparisons) | files)
+        given = {"run": str(run), "report": report, "written": [str(path) for path in written]}
+        give(given | verdicts_document(comparisons))

@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -14,6 +14,9 @@ from whet.cli import verbosity
 from whet.cli.completion import run_paths
 from whet.cli.output import Json, give, put_text, say
 from whet.cli.progress import ProgressLine
+
+if TYPE_CHECKING:
+    from whet.inference.engine import Completion
 
 
 def generate(
@@ -70,20 +73,20 @@ def generate(
         completions = respond(
             responder, texts, decoding, system=system, progress=lambda done: line.tell("answers", done, len(texts))
         )
-    rows = [
-        {"prompt": text, "answer": c.text, "ended": c.ended, "num_new_tokens": len(c.ids)}
-        for text, c in zip(texts, completions, strict=True)
-    ]
+    rows = _rows(texts, completions)
     if output is not None:
         _write(output, rows)
     if as_json:
         give(rows)
     elif output is None:
-        for completion in completions:
-            put_text(f"{completion.text or ''}\n")
+        put_text("".join(f"{completion.text or ''}\n" for completion in completions))
+    _note_what_was_cut(completions)
+
+
+def _note_what_was_cut(completions: Sequence[Completion]) -> None:
     num_cut = sum(not completion.has_stopped for completion in completions)
     if num_cut:
-        sys.stderr.write(f"note: {num_cut} of {len(texts)} answers were cut off at their length limit\n")
+        sys.stderr.write(f"note: {num_cut} of {len(completions)} answers were cut off at their length limit\n")
 
 
 def _read_prompts(prompt: str | None, file: Path | None) -> list[str]:
@@ -101,6 +104,13 @@ def _read_prompts(prompt: str | None, file: Path | None) -> list[str]:
     if not texts:
         raise DataError("holds no prompt", where=str(file), mend="write one prompt a line")
     return texts
+
+
+def _rows(texts: Sequence[str], completions: Sequence[Completion]) -> list[dict[str, Any]]:
+    return [
+        {"prompt": text, "answer": c.text, "ended": c.ended, "num_new_tokens": len(c.ids)}
+        for text, c in zip(texts, completions, strict=True)
+    ]
 
 
 def _write(path: Path, rows: Sequence[dict[str, Any]]) -> None:

@@ -60,6 +60,10 @@ def _measure(run: Training) -> tuple[float, PassSize | None]:
 def _pass(run: Training, *, step: int, num_micro_batches: int) -> None:
     batches = run.rows(step % run.plan.steps_per_epoch).batches[:num_micro_batches]
     one_pass = run.room.watched(partial(_one_pass, run, step), may_fail_alone=run.layout.mesh is None)
+    if run.lanes is not None and len(batches) > 1 and not run.room.at(0).is_single:
+        for _ in run.lanes.run(batches, one_pass, tuple(run.trainables.named.values()), run.laps):
+            pass  # side by side, as the steps of the run make them
+        return
     for batch in run.sharding.in_turn(batches):
         one_pass(batch, run.laps, Tensor.backward)
 

@@ -65,6 +65,7 @@ def test_a_restored_start_is_not_decomposed_and_still_subtracted():
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.smollm2
 @pytest.mark.parametrize("init", ["pissa", "pissa_fast"])
 def test_the_components_of_all_layers_of_smollm2_are_found_in_a_minute(init):

@@ -1,9 +1,13 @@
+import threading
+from dataclasses import replace
+
 import pytest
 from tiny import LORA, build_training, make_plan, make_samples, run_steps, tiny_llama, values
 
 from whet.recipe.schema import Adapter
 from whet.train import fit
 from whet.train.fit import measure_step_seconds, steps_that_fit
+from whet.train.lanes import Lanes
 
 
 @pytest.mark.parametrize(
@@ -27,6 +31,23 @@ def test_measuring_leaves_the_run_as_it_was():
     first, second = run_steps(measured), run_steps(other)
     assert [(r.loss, r.grad_norm) for r in first] == [(r.loss, r.grad_norm) for r in second]
     assert (values(measured) == values(other)).all()
+
+
+def test_passes_that_the_run_makes_side_by_side_are_timed_side_by_side():
+    plain, measured = _training(), replace(_training(), lanes=Lanes(2, 2))
+    threads = set()
+    loss_of = measured.loss_model.nll_sum
+
+    def watched(batch):
+        threads.add(threading.current_thread().name.partition("_")[0])
+        return loss_of(batch)
+
+    measured.loss_model.nll_sum = watched
+    assert measure_step_seconds(measured) > 0
+    assert threads == {"MainThread", "lane"}, "one pass alone to warm up, then as in training"
+    assert all(p.grad is None for p in measured.trainables.named.values())
+    first, second = run_steps(measured), run_steps(plain)
+    assert [(r.loss, r.grad_norm) for r in first] == [(r.loss, r.grad_norm) for r in second]
 
 
 def test_the_median_of_three_steps_is_taken_after_a_warm_up(monkeypatch):
