@@ -73,14 +73,17 @@ def generate(
         completions = respond(
             responder, texts, decoding, system=system, progress=lambda done: line.tell("answers", done, len(texts))
         )
-    rows = _rows(texts, completions)
+    _hand_over(_rows(texts, completions), output, as_json=as_json)
+    _note_what_was_cut(completions)
+
+
+def _hand_over(rows: Sequence[dict[str, Any]], output: Path | None, *, as_json: bool) -> None:
     if output is not None:
         _write(output, rows)
     if as_json:
         give(rows)
     elif output is None:
-        put_text("".join(f"{completion.text or ''}\n" for completion in completions))
-    _note_what_was_cut(completions)
+        put_text("".join(f"{row['answer'] or ''}\n" for row in rows))
 
 
 def _note_what_was_cut(completions: Sequence[Completion]) -> None:
