@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -99,12 +100,20 @@ def evaluate(
     if not read_env().is_main:
         return  # it has written its share of the answers
     tell_all(comparisons)
-    written = list(write_plan_files(run, plan_files)) if plan_files else []
+    written = _tell_written(write_plan_files(run, plan_files) if plan_files else ())
     with ProgressLine() as line:
-        written += [measure(run, line.tell) for measure in measurements]
-    say("\n".join(f"written: {path}" for path in written))
+        written += _tell_written(measure(run, line.tell) for measure in measurements)
     report = str(write_report(run))
     say(f"\nreport: {report}")
     if as_json:
-        given = {"run": str(run), "report": report, "written": [str(path) for path in written]}
+        given = {"run": str(run), "report": report, "written": written}
         give(given | verdicts_document(comparisons))
+
+
+def _tell_written(paths: Iterable[Path]) -> list[str]:
+    """Say of each file that it is written as soon as it is; their names."""
+    names = []
+    for path in paths:
+        say(f"written: {path}")
+        names.append(str(path))
+    return names
