@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from whet.errors import InterruptedRunError
+from whet.errors import InterruptedRunError, PeerLostError
 
 
 class StopRequest:
@@ -36,19 +36,30 @@ def _asking_to_stop() -> tuple[signal.Signals, ...]:
 def interruptible() -> Iterator[None]:
     """While inside, SIGTERM and SIGHUP stop like Ctrl-C, and all leave as InterruptedRunError (exit 75).
 
-    For the time outside the loop, where there is no step to finish, and for a second signal within it.
+    For the time outside the loop, where there is no step to finish, and for a second signal within it. A rank that ends
+    because another is lost leaves as PeerLostError all the same: a launcher tells the others to stop just then.
     """
     before = {s: signal.signal(s, signal.default_int_handler) for s in _asking_to_stop()}
     try:
         yield
-    except KeyboardInterrupt as error:
+    except KeyboardInterrupt as request:
+        if (loss := _loss_being_told(request)) is not None:
+            raise loss from loss.__cause__
         raise InterruptedRunError(
             "stopped at once as asked; checkpoints and answers saved so far are whole",
             mend="give the same command again to continue",
-        ) from error
+        ) from request
     finally:
         for s, handler in before.items():
             signal.signal(s, handler)
+
+
+def _loss_being_told(request: KeyboardInterrupt) -> PeerLostError | None:
+    """The error that was on its way out when `request` came between."""
+    error: BaseException | None = request
+    while error is not None and not isinstance(error, PeerLostError):
+        error = error.__context__
+    return error
 
 
 @contextmanager

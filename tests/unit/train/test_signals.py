@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-from whet.errors import InterruptedRunError
+from whet.errors import InterruptedRunError, PeerLostError
 from whet.train.signals import interruptible, listening
 
 ALL = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -32,6 +32,28 @@ def test_the_first_signal_asks_and_the_second_ends_at_once(first, second):
 def test_outside_the_loop_the_first_signal_ends_the_run_with_75(number):
     with pytest.raises(InterruptedRunError), interruptible():
         os.kill(os.getpid(), number)
+        raise AssertionError("not stopped")
+
+
+def test_a_rank_that_leaves_because_another_is_lost_says_so_though_it_is_told_to_stop_on_its_way():
+    loss = PeerLostError("rank 1 is gone")
+    torchs = RuntimeError("connection closed by peer")
+    with pytest.raises(PeerLostError) as caught, interruptible():
+        try:
+            raise loss from torchs
+        finally:
+            os.kill(os.getpid(), signal.SIGTERM)
+            raise AssertionError("not stopped")
+    assert caught.value is loss and loss.__cause__ is torchs
+
+
+def test_an_error_that_was_dealt_with_is_not_told_in_place_of_the_stop():
+    with pytest.raises(InterruptedRunError), interruptible():
+        try:
+            raise PeerLostError("rank 1 is gone")
+        except PeerLostError:
+            pass
+        os.kill(os.getpid(), signal.SIGTERM)
         raise AssertionError("not stopped")
 
 
