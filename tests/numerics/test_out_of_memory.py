@@ -21,6 +21,7 @@ from short_memory_cases import (
     NUM_RANDOM,
     NUM_STEPS,
     RANK_CASES,
+    TIMED,
     Case,
     Told,
     draw_planned,
@@ -32,7 +33,7 @@ from tiny_live import make_live, make_rows
 
 from whet.errors import OutOfMemoryError
 from whet.inference import engine
-from whet.train.fit import measure_step_seconds
+from whet.train.fit import measure_step
 from whet.train.held_out import evaluate_loss
 from whet.train.loop import train
 from whet.train.signals import StopRequest
@@ -185,6 +186,16 @@ def test_where_one_rank_has_no_memory_for_a_sample_all_end_with_the_same_words(t
     assert said[0] == said[1] and "step 3: out of memory in a pass of 1 sample" in said[0] and "on rank 1" in said[0]
 
 
+@pytest.mark.slow
+def test_ranks_that_time_their_steps_agree_that_one_of_them_is_short(two_ranks, calm):
+    (numbers, moved), (others, moved_there) = two_ranks
+    assert numbers[TIMED]["cuts"] == others[TIMED]["cuts"] != []
+    assert min(numbers[TIMED]["seconds"], others[TIMED]["seconds"]) > 0
+    expected = calm["lora with dropout"]
+    assert numbers[TIMED]["losses"] == pytest.approx([step["loss"] for step in expected.steps], rel=1e-10)
+    assert torch.equal(moved[TIMED], moved_there[TIMED]) and distance(moved[TIMED], expected.moved) < 1e-10
+
+
 def test_the_planned_shortages_meet_every_step_and_point():
     drawn = [each for seed in range(NUM_DRAWN) for each in draw_planned(CASES["lora with dropout"], seed)]
     assert {each.point for each in drawn} == set(CASES["lora with dropout"].points)
@@ -230,7 +241,7 @@ def test_a_run_whose_steps_are_timed_begins_with_the_passes_that_fitted_then(cal
     run = make_training(CASES["lora with dropout"], told=told)
     memory = ShortMemory(run, most_samples=2)
     start = values(run)
-    assert measure_step_seconds(run) > 0
+    assert measure_step(run).seconds > 0
     run_steps(run)
     assert {incident.step for incident in told.incidents} == {1}
     assert len(memory.raised) == len(told.incidents) and run.room.at(0).num_parts == 2 ** len(told.incidents)

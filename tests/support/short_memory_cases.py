@@ -26,6 +26,7 @@ from whet.parallel import env as parallel_env
 from whet.parallel.env import Env
 from whet.recipe.schema import Adapter, Optim
 from whet.train.callbacks import QuietCallback
+from whet.train.fit import measure_step
 from whet.train.incidents import Incident
 from whet.train.lanes import Lanes
 from whet.train.loop import Training
@@ -144,6 +145,7 @@ NUM_DRAWN = 8
 """seeds of shortages in one process"""
 ALONE = "one rank alone"
 BOTH = "every rank"
+TIMED = "timed first"
 
 
 def rank_results(env: Env) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -172,7 +174,24 @@ def rank_results(env: Env) -> tuple[dict[str, Any], dict[str, Tensor]]:
                 "masks": [sorted(m for p in found.memory.of_step(n) for m in p.mask_rows) for n in range(NUM_STEPS)],
             }
     numbers["no way out"] = {"error": no_way_out(env)}
+    numbers[TIMED], moved[TIMED] = timed_first(env)
     return numbers, moved
+
+
+def timed_first(env: Env) -> tuple[dict[str, Any], Tensor]:
+    """A run whose steps are timed before it begins, while rank 1 has no memory for the passes of the plan."""
+    told = Told()
+    training = make_training(CASES["lora with dropout"], env, told=told)
+    ShortMemory(training, most_samples=2 if env.rank == 1 else None)
+    start = values(training)
+    seconds = measure_step(training).seconds
+    records = run_steps(training)
+    numbers = {
+        "seconds": seconds,
+        "cuts": [incident.facts["cut"] for incident in told.incidents],
+        "losses": [record.loss for record in records],
+    }
+    return numbers, values(training) - start
 
 
 def no_way_out(env: Env) -> str:

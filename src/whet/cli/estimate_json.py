@@ -42,7 +42,8 @@ def estimate_json(
         "time": time_json(seen, price=price, measured=measured),
         "disk": asdict(now.disk) | {"checkpoints_kept": seen.recipe.train.keep},
         "measured": measured and {
-            "seconds_per_step": measured.calibration.seconds, "num_steps": measured.calibration.num_steps,
+            "pass_seconds": measured.calibration.pass_seconds, "update_seconds": measured.calibration.update_seconds,
+            "num_steps": measured.calibration.num_steps,
             "operations_per_second": measured.calibration.operations_per_second, "peak_bytes": measured.peak_bytes,
             "planned_bytes": measured.plan.predicted_memory_bytes,
         },

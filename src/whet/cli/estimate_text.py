@@ -136,7 +136,8 @@ def _measured(measured: Measured) -> str:
     planned = measured.plan.predicted_memory_bytes
     foretold = f", {size(planned)} were planned for the whole run" if planned is not None else ""
     rate = (
-        f"{calibration.seconds:.3g} s a step without the update, {calibration.operations_per_second / 1e9:,.0f} GFLOP/s"
+        f"{calibration.pass_seconds:.3g} s for the passes of a step, {calibration.operations_per_second / 1e9:,.0f} "
+        f"GFLOP/s, and {calibration.update_seconds:.3g} s for its update"
     )
     return f"{rate}; {size(measured.peak_bytes)} held at the peak, without moments and checkpoint{foretold}"
 

@@ -75,10 +75,12 @@ class Calibration:
 
     operations_per_second: float
     """of one rank, in forward and backward passes"""
-    seconds: float
-    """the median of a measured step"""
+    pass_seconds: float
+    """the median of a measured step's passes"""
+    update_seconds: float
+    """of an update of all that one rank trains"""
     num_steps: int
 
     def step_seconds(self, work: Work) -> float:
         """Of a step of `work` on the same machine."""
-        return work.operations / self.operations_per_second
+        return work.operations / self.operations_per_second + self.update_seconds

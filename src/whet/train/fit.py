@@ -4,37 +4,51 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable
-from functools import partial
+from dataclasses import dataclass, replace
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
-from whet.data.packing import to_device
-from whet.parallel.reduce import any_over_ranks
+from whet.optim.build import build_optimizer
 from whet.shortage import release
 from whet.train.laps import Laps
-from whet.train.loop import Training
-from whet.train.pass_size import PassSize
-from whet.train.room import ShortageError
-from whet.types import PackedBatch
+from whet.train.loop import Training, gradients_of_step
 
 NUM_MEASURED = 3
+COPIED_NUMBERS = 2**24
+"""of what trains, for the timing of an update: 270 MB with gradients and moments, more than processors cache"""
 
 
-def measure_step_seconds(run: Training) -> float:
-    """Median seconds of the forward and backward passes of the first three steps, after one warm-up micro-batch.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepTime:
+    """Seconds of one optimizer step, without what comes beside it (reading rows, checkpoints, evaluation)."""
 
-    Gradients are thrown away and dropout draws from no generator, so the run that follows is the same as without
-    measuring. The update itself is not measured: for an adapter it is far below the noise. All ranks call it; where
-    one runs out of memory, all measure again with smaller passes, and so begins the run.
+    passes: float
+    """forward and backward, the sum over ranks, the gradient norm"""
+    update: float
+
+    @property
+    def seconds(self) -> float:
+        """Of the whole step."""
+        return self.passes + self.update
+
+
+def measure_step(run: Training) -> StepTime:
+    """Median of the first three steps' passes, after one warm-up micro-batch, and of three updates of copies.
+
+    Gradients are thrown away, dropout draws from no generator, and an update is made of copies of what trains (of so
+    many numbers as `COPIED_NUMBERS`, and taken for as much longer as there are more), so the run that follows is the
+    same as without measuring. All ranks call it; where one runs out of memory, all measure again with smaller passes,
+    and so begins the run.
     """
-    seconds, shortage = _measure(run)
+    # laps of its own: what is measured here counts in no step of the run
+    timed = replace(run, laps=Laps(run.device))
+    passes = _measure_passes(timed)
+    with run.room.explained("the timing of an update"):
+        update = _measure_update(timed)
     run.optimizer.zero_grad(set_to_none=True)
-    if any_over_ranks(shortage is not None):
-        release()
-        run.room.cut_smaller(run, 0, shortage)
-        return measure_step_seconds(run)
-    return seconds
+    return StepTime(passes=passes, update=update)
 
 
 def steps_that_fit(budget_seconds: float, seconds_per_step: float, *, at_most: int) -> int:
@@ -42,37 +56,63 @@ def steps_that_fit(budget_seconds: float, seconds_per_step: float, *, at_most: i
     return max(1, min(at_most, int(budget_seconds / seconds_per_step)))
 
 
-def _measure(run: Training) -> tuple[float, PassSize | None]:
-    """Seconds of a step; or 0 and the pass that there was no memory for."""
-    run.model.train()
+def _measure_passes(run: Training) -> float:
+    """Median seconds; gradients of the last measured step stay on the parameters."""
+    steps = [run.rows(step % run.plan.steps_per_epoch) for step in range(NUM_MEASURED)]
+    warm_up = replace(steps[0], batches=steps[0].batches[:1])
     seconds = []
-    try:
-        _pass(run, step=0, num_micro_batches=1)
-        for step in range(NUM_MEASURED):
-            started = time.monotonic()
-            _pass(run, step=step, num_micro_batches=run.plan.accumulation * run.room.at(0).num_parts)
-            seconds.append(time.monotonic() - started)
-    except ShortageError as error:
-        return 0.0, error.size
-    return statistics.median(seconds), None
+    for taken in (warm_up, *steps):
+        started = time.monotonic()
+        (_, _, num_short, *_), shortage = gradients_of_step(run, taken)
+        seconds.append(time.monotonic() - started)
+        if num_short:
+            release()
+            run.room.cut_smaller(run, 0, shortage)
+            return _measure_passes(run)
+    return statistics.median(seconds[1:])
 
 
-def _pass(run: Training, *, step: int, num_micro_batches: int) -> None:
-    batches = run.rows(step % run.plan.steps_per_epoch).batches[:num_micro_batches]
-    one_pass = run.room.watched(partial(_one_pass, run, step), may_fail_alone=run.layout.mesh is None)
-    if run.lanes is not None and len(batches) > 1 and not run.room.at(0).is_single:
-        for _ in run.lanes.run(batches, one_pass, tuple(run.trainables.named.values()), run.laps):
-            pass  # side by side, as the steps of the run make them
-        return
-    for batch in run.sharding.in_turn(batches):
-        one_pass(batch, run.laps, Tensor.backward)
+def _measure_update(run: Training) -> float:
+    """Median seconds of an update of all that this rank trains, from the gradients that lie there."""
+    copies, optimizer = _copies(run)
+    seconds = []
+    for _ in range(1 + NUM_MEASURED):
+        started = time.monotonic()
+        optimizer.step()
+        _wait_for(run.device)
+        seconds.append(time.monotonic() - started)
+    whole = sum(_own(parameter).numel() for parameter in run.trainables.named.values())
+    return statistics.median(seconds[1:]) * whole / max(1, sum(copy.numel() for copy in copies.values()))
 
 
-def _one_pass(
-    run: Training, step: int, in_memory: PackedBatch, _laps: Laps, backward: Callable[[Tensor], None]
-) -> Tensor:  # fmt: skip
-    batch = to_device(in_memory, run.device)
-    with run.dropout.micro_batch(step, batch):
-        nll_sum = run.loss_model.nll_sum(batch)
-        backward(nll_sum)
-    return nll_sum.detach()
+def _copies(run: Training) -> tuple[dict[str, nn.Parameter], torch.optim.Optimizer]:
+    """Copies of the first `COPIED_NUMBERS` of this rank, with their gradients, and an optimizer of theirs."""
+    masters: dict[str, nn.Parameter] = {}
+    weights: dict[str, nn.Parameter] = {}
+    room = COPIED_NUMBERS
+    for name, parameter in run.trainables.named.items():
+        if not room:
+            break
+        master = masters[name] = _copy(parameter, room)
+        weight = run.trainables.weights.get(name)
+        computed_with = parameter if weight is None else weight
+        if weight is not None:
+            weights[name] = _copy(weight, room)
+        gradient = torch.zeros_like(computed_with) if computed_with.grad is None else computed_with.grad
+        weights.get(name, master).grad = _copy(gradient, room).detach()
+        room -= master.numel()
+    return masters, build_optimizer(masters, run.optim, weights=weights)
+
+
+def _copy(tensor: Tensor, most: int) -> nn.Parameter:
+    """[N]: the first numbers of what this rank holds of `tensor`."""
+    return nn.Parameter(_own(tensor).reshape(-1)[:most].clone())
+
+
+def _own(tensor: Tensor) -> Tensor:
+    return (tensor.to_local() if isinstance(tensor, DTensor) else tensor).detach()
+
+
+def _wait_for(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

@@ -167,7 +167,7 @@ def train_step(
     Where a rank runs out of memory, all begin the step anew with smaller passes; `started`: when they first began it.
     """
     started, laps = started or time.monotonic(), run.laps
-    plan, parameters = run.plan, run.trainables.with_gradients
+    plan = run.plan
     with laps("data"):
         taken = (rows or run.rows)(step)
         if taken.num_parts != run.room.at(step).num_parts:
@@ -175,16 +175,11 @@ def train_step(
     if not taken.num_taught:  # the guard has left out all of its samples: the step is passed over
         return None, Requests(is_writing=True)
 
-    nll, shortage = _add_up_passes(run, taken, parameters)
+    def own() -> list[float]:
+        return [asked.save, asked.evaluate, asked.stop or stop.is_set, asked.is_writing, *run.pace.slots()]
 
-    with laps("communication"):
-        asks = [shortage is not None, asked.save, asked.evaluate, asked.stop or stop.is_set, asked.is_writing]
-        own = _on_device([*asks, *run.pace.slots()], run.device)
-        numbers = add_up(parameters, run.split, run.layout, nll=nll, own=own)
-    with laps("optimizer"), awaited():
-        norm = clip_gradients(parameters, run.optim.max_grad_norm, squares=numbers[:1], split=run.split)
-        of_all = torch.cat([norm[None].double(), numbers[1:]]).tolist()
-        grad_norm, nll_total, num_short, save, evaluate, stop_now, writing, *seconds_of_ranks = of_all
+    of_all, shortage = gradients_of_step(run, taken, own)
+    grad_norm, nll_total, num_short, save, evaluate, stop_now, writing, *seconds_of_ranks = of_all
     if num_short:
         run.room.cut_smaller(run, step, shortage)
         return train_step(run, step, asked=asked, stop=stop, started=started)
@@ -215,6 +210,25 @@ def train_step(
     )
     agreed = Requests(save=save > 0, evaluate=evaluate > 0, stop=stop_now > 0, is_writing=writing > 0)
     return record, agreed
+
+
+def gradients_of_step(
+    run: Training, taken: StepRows, own: Callable[[], Sequence[float]] = list
+) -> tuple[list[float], PassSize | None]:
+    """Leave the gradients of a step on its parameters, added up over all ranks and clipped.
+
+    Returns their norm, the summed loss, how many ranks were short of memory and `own`, which is asked after the passes,
+    all but the norm summed over ranks; and the pass that this rank had no memory for. Where any rank had none, the
+    gradients and numbers of the others are worth nothing.
+    """
+    parameters = run.trainables.with_gradients
+    nll, shortage = _add_up_passes(run, taken, parameters)
+    with run.laps("communication"):
+        numbers = _on_device([shortage is not None, *own()], run.device)
+        numbers = add_up(parameters, run.split, run.layout, nll=nll, own=numbers)
+    with run.laps("optimizer"), awaited():
+        norm = clip_gradients(parameters, run.optim.max_grad_norm, squares=numbers[:1], split=run.split)
+        return torch.cat([norm[None].double(), numbers[1:]]).tolist(), shortage
 
 
 def _add_up_passes(run: Training, taken: StepRows, parameters: Sequence[Tensor]) -> tuple[Tensor, PassSize | None]:

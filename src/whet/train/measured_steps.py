@@ -25,7 +25,7 @@ from whet.recipe.schema import Recipe
 from whet.train import memory_plan, preflight
 from whet.train.callbacks import Callbacks
 from whet.train.finish import peak_memory_bytes
-from whet.train.fit import NUM_MEASURED, measure_step_seconds
+from whet.train.fit import NUM_MEASURED, measure_step
 from whet.train.frozen_base import DTYPE_NAMES, load_base
 from whet.train.loop import Training
 from whet.train.run import build_training, measured_plan
@@ -38,7 +38,7 @@ class Measured:
 
     calibration: Calibration
     peak_bytes: int
-    """of this process, without the update and a checkpoint"""
+    """of this process, without moments and a checkpoint"""
     plan: RunPlan
     """what the run would have decided"""
 
@@ -66,12 +66,17 @@ def measure_steps(recipe: Recipe, say: Callable[[str], None]) -> Measured:
         recipe, plan, env, layout, device, loaded, data, order, Callbacks([]), is_restored=False
     )  # fmt: skip
     say(f"measuring {NUM_MEASURED} steps of {plan.accumulation} passes")
-    seconds = measure_step_seconds(training)
+    step_time = measure_step(training)
     job = memory_plan.job_of(recipe, loaded, device, process_bytes=0)
     per_token = operations_per_token(job, _rows_of(training), plan.recompute)
-    rate = _tokens_of_a_step(training) * per_token / seconds
+    rate = _tokens_of_a_step(training) * per_token / step_time.passes
     return Measured(
-        calibration=Calibration(operations_per_second=rate, seconds=seconds, num_steps=NUM_MEASURED),
+        calibration=Calibration(
+            operations_per_second=rate,
+            pass_seconds=step_time.passes,
+            update_seconds=step_time.update,
+            num_steps=NUM_MEASURED,
+        ),
         peak_bytes=peak_memory_bytes(device),
         plan=plan,
     )

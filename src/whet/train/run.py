@@ -36,7 +36,7 @@ from whet.train import finish, folder, memory_plan, on_monitor, preflight
 from whet.train.best import best_of
 from whet.train.callbacks import Callback, Callbacks
 from whet.train.chosen import chosen
-from whet.train.fit import measure_step_seconds, steps_that_fit
+from whet.train.fit import measure_step, steps_that_fit
 from whet.train.frozen_base import DTYPE_NAMES, load_base
 from whet.train.guard import Guard
 from whet.train.inputs import Inputs
@@ -326,7 +326,7 @@ def _fit(recipe: Recipe, training: Training, say: Say) -> RunPlan:
     """The plan with the step count that fits the budget, measured by rank 0 and the same on all ranks."""
     assert recipe.train.fit_seconds is not None
     say(f"timing a few steps, to see how many fit into {recipe.train.fit_seconds:g} s (train.fit_seconds)")
-    seconds = float(broadcast_text(repr(measure_step_seconds(training))))
+    seconds = float(broadcast_text(repr(measure_step(training).seconds)))
     total = steps_that_fit(recipe.train.fit_seconds, seconds, at_most=training.plan.total_steps)
     old = training.plan
     cut = resolve(

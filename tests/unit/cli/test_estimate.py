@@ -137,9 +137,10 @@ def test_rows_of_unknown_number_are_asked_for(tmp_path):
 
 def test_what_was_measured_here_stands_in_place_of_the_data_sheet():
     measured = SimpleNamespace(
-        calibration=Calibration(operations_per_second=5e10, seconds=1.5, num_steps=3), peak_bytes=10**9,
+        calibration=Calibration(operations_per_second=5e10, pass_seconds=1.5, update_seconds=0.25, num_steps=3),
+        peak_bytes=10**9,
         plan=SimpleNamespace(predicted_memory_bytes=2 * 10**9),
     )  # fmt: skip
     text = "\n".join(estimate_lines(seen_of(GSM8K), price=None, measured=measured, proposal=None))
     assert "from 3 steps measured here" in text and "NOT measured" not in text
-    assert "1.5 s a step without the update, 50 GFLOP/s; 1.00 GB held at the peak" in text
+    assert "1.5 s for the passes of a step, 50 GFLOP/s, and 0.25 s for its update; 1.00 GB held at the peak" in text

@@ -51,8 +51,10 @@ def test_ranks_that_share_layers_share_their_operations_and_send_rows():
     assert step_seconds(two, ALONE, H100, reached_share=0.5) > halved
 
 
-def test_a_calibrated_machine_takes_as_long_as_its_rate_says():
-    calibration = Calibration(operations_per_second=WORK.operations / 7, seconds=3.0, num_steps=3)
-    assert calibration.step_seconds(WORK) == pytest.approx(7)
+def test_a_calibrated_machine_takes_as_long_as_its_rate_says_and_updates_once_a_step():
+    calibration = Calibration(
+        operations_per_second=WORK.operations / 7, pass_seconds=3.0, update_seconds=0.5, num_steps=3
+    )  # fmt: skip
+    assert calibration.step_seconds(WORK) == pytest.approx(7.5)
     twice = replace(WORK, num_passes=4)
-    assert calibration.step_seconds(twice) == pytest.approx(14)
+    assert calibration.step_seconds(twice) == pytest.approx(14.5)

@@ -1,12 +1,15 @@
 import threading
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
+import torch
 from tiny import LORA, build_training, make_plan, make_samples, run_steps, tiny_llama, values
 
-from whet.recipe.schema import Adapter
+from whet.optim.build import optimizer_tensors
+from whet.recipe.schema import Adapter, Optim
 from whet.train import fit
-from whet.train.fit import measure_step_seconds, steps_that_fit
+from whet.train.fit import StepTime, measure_step, steps_that_fit
 from whet.train.lanes import Lanes
 
 
@@ -18,19 +21,38 @@ def test_the_steps_that_fit_a_budget(budget, seconds, at_most, expected):
     assert steps_that_fit(budget, seconds, at_most=at_most) == expected
 
 
-def _training(adapter=LORA):
+def _training(adapter=LORA, model=None, **optim):
     plan = make_plan(6, micro_batch=1, global_batch=4, total_steps=4)
-    return build_training(tiny_llama(), make_samples([7, 4, 9, 5, 6, 3]), plan, adapter=adapter)
+    optim = Optim(lr=1e-3, schedule="constant", warmup=0, **optim)
+    return build_training(
+        model or tiny_llama(), make_samples([7, 4, 9, 5, 6, 3]), plan, adapter=adapter, optim=optim
+    )  # fmt: skip
 
 
-def test_measuring_leaves_the_run_as_it_was():
-    adapter = Adapter(rank=4, alpha=8.0, dropout=0.3)
-    measured, other = _training(adapter), _training(adapter)
-    assert measure_step_seconds(measured) > 0
-    assert all(p.grad is None for p in measured.trainables.named.values())
+def _assert_same_run(measured, other):
+    assert all(p.grad is None for p in measured.trainables.with_gradients)
+    assert not optimizer_tensors(measured.optimizer, measured.trainables.named)
+    assert not measured.laps.take(1.0)["forward_seconds"], "what is measured counts in no step"
     first, second = run_steps(measured), run_steps(other)
     assert [(r.loss, r.grad_norm) for r in first] == [(r.loss, r.grad_norm) for r in second]
     assert (values(measured) == values(other)).all()
+
+
+@pytest.mark.parametrize(
+    ("adapter", "optim"),
+    [
+        (Adapter(rank=4, alpha=8.0, dropout=0.3), {}),
+        (None, {}),
+        (None, {"name": "adamw_8bit"}),
+        (None, {"master": "float32"}),
+    ],
+)
+def test_measuring_leaves_the_run_as_it_was(adapter, optim):
+    dtype = torch.bfloat16 if "master" in optim else torch.float32
+    measured, other = (_training(adapter, tiny_llama().to(dtype), **optim) for _ in range(2))
+    found = measure_step(measured)
+    assert found.passes > 0 and found.update > 0
+    _assert_same_run(measured, other)
 
 
 def test_passes_that_the_run_makes_side_by_side_are_timed_side_by_side():
@@ -43,20 +65,59 @@ def test_passes_that_the_run_makes_side_by_side_are_timed_side_by_side():
         return loss_of(batch)
 
     measured.loss_model.nll_sum = watched
-    assert measure_step_seconds(measured) > 0
-    assert threads == {"MainThread", "lane"}, "one pass alone to warm up, then as in training"
-    assert all(p.grad is None for p in measured.trainables.named.values())
-    first, second = run_steps(measured), run_steps(plain)
-    assert [(r.loss, r.grad_norm) for r in first] == [(r.loss, r.grad_norm) for r in second]
+    assert measure_step(measured).passes > 0
+    assert threads == {"lane"}
+    _assert_same_run(measured, plain)
 
 
-def test_the_median_of_three_steps_is_taken_after_a_warm_up(monkeypatch):
-    clock = iter([0.0, 9.0, 10.0, 12.0, 20.0, 25.0])
-    monkeypatch.setattr(fit.time, "monotonic", lambda: next(clock))
-    passes = []
-    monkeypatch.setattr(fit, "_pass", lambda _run, **which: passes.append(which))
-    assert measure_step_seconds(_training()) == 5.0
-    assert passes == [
-        {"step": 0, "num_micro_batches": 1},
-        *({"step": step, "num_micro_batches": 4} for step in range(3)),
-    ]
+@pytest.mark.parametrize(("copied", "update"), [(10**9, 2.0), (None, 4.0)], ids=["all numbers", "half of them"])
+def test_the_median_of_three_is_taken_after_a_warm_up_and_an_update_is_scaled_to_all_that_trains(
+    monkeypatch, copied, update
+):
+    run = _training()
+    now, passes, updates = 0.0, [], iter([50.0, 2.0, 9.0, 1.0])
+    took = iter([9.0, 2.0, 7.0, 5.0])
+
+    def gradients_of_step(_run, taken):
+        nonlocal now
+        now += next(took)
+        passes.append((taken.step, len(taken.batches)))
+        return [1.0, 1.0, 0.0], None
+
+    def step():
+        nonlocal now
+        now += next(updates)
+
+    monkeypatch.setattr(fit, "time", SimpleNamespace(monotonic=lambda: now))
+    monkeypatch.setattr(fit, "gradients_of_step", gradients_of_step)
+    monkeypatch.setattr(fit, "build_optimizer", lambda *_, **__: SimpleNamespace(step=step))
+    monkeypatch.setattr(fit, "COPIED_NUMBERS", copied or run.trainables.num_parameters // 2)
+    found = measure_step(run)
+    assert found == StepTime(passes=5.0, update=pytest.approx(update)) and found.seconds == 5.0 + found.update
+    assert passes == [(0, 1), (0, 4), (1, 2), (0, 4)]
+
+
+def test_an_update_is_timed_on_copies_with_the_gradients_of_the_step(monkeypatch):
+    """bfloat16 weights and their masters: each copy stands where the optimizer looks for it."""
+    run = _training(None, tiny_llama().to(torch.bfloat16), master="float32")
+    monkeypatch.setattr(fit, "COPIED_NUMBERS", 5000)
+    before, seen = values(run), {}
+    build = fit.build_optimizer
+
+    def watched(masters, optim, *, weights):
+        seen.update(masters=masters, weights=weights)
+        seen["gradients"] = {name: weight.grad.clone() for name, weight in weights.items()}
+        seen["of the run"] = {name: weight.grad.clone() for name, weight in run.trainables.weights.items()}
+        return build(masters, optim, weights=weights)
+
+    monkeypatch.setattr(fit, "build_optimizer", watched)
+    measure_step(run)
+    masters, weights = seen["masters"], seen["weights"]
+    assert sum(copy.numel() for copy in masters.values()) == 5000 and set(weights) == set(masters)
+    assert {copy.dtype for copy in masters.values()} == {torch.float32}
+    assert {copy.dtype for copy in weights.values()} == {torch.bfloat16}
+    assert any(gradient.any() for gradient in seen["gradients"].values())
+    for name, gradient in seen["gradients"].items():
+        assert torch.equal(gradient, seen["of the run"][name].reshape(-1)[: gradient.numel()])
+        assert not torch.equal(masters[name], run.trainables.named[name].reshape(-1)[: gradient.numel()]), "updated"
+    assert torch.equal(values(run), before)

@@ -133,9 +133,8 @@ def test_time_is_a_range_by_the_data_sheet_and_one_number_where_it_was_measured(
         foreseen.job, Rows(mean_length=240, taught_share=0.6, tokens_per_pass=1), foreseen.plan.recompute
     )  # fmt: skip
     assert (least, most) == (pytest.approx(work / (0.5 * 989e12)), pytest.approx(work / (0.25 * 989e12)))
-    assert foreseen.step_seconds(Calibration(operations_per_second=work, seconds=1.0, num_steps=3)) == (
-        pytest.approx(1.0), pytest.approx(1.0),
-    )  # fmt: skip
+    here_measured = Calibration(operations_per_second=work, pass_seconds=1.0, update_seconds=0.25, num_steps=3)
+    assert foreseen.step_seconds(here_measured) == (pytest.approx(1.25), pytest.approx(1.25))
     assert foresee(made, LLAMA, assumed(made), here(10**12)).step_seconds() is None
 
 
