@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, wait
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
@@ -23,6 +24,8 @@ _T = TypeVar("_T")
 _POLL_SECONDS = 0.1
 _UNFINISHED = ".incomplete"
 _STATUS = re.compile(r"HTTP Error (\d{3})")
+_FAILURE = "thrown while"
+"""in what is said of an attempt that failed, by a status or by an error; how long it waits then is another line"""
 
 
 class SilentHubError(TimeoutError):
@@ -75,6 +78,8 @@ def all_in_parallel(
                 except BaseException:
                     is_over.set()  # before another takes the turn
                     raise
+                finally:
+                    complaints.of_calls.pop(threading.get_ident(), None)
 
         return run
 
@@ -89,7 +94,7 @@ def all_in_parallel(
         is_over.set()
 
 
-def _wait(futures: Sequence[Future[_T]], folder: Path, silence_seconds: float, complaints: list[str]) -> None:
+def _wait(futures: Sequence[Future[_T]], folder: Path, silence_seconds: float, complaints: _Complaints) -> None:
     """Return when all have ended or one has failed."""
     sizes, changed, num_before = _sizes(folder), time.monotonic(), 0
     while wait(futures, _POLL_SECONDS, return_when=FIRST_EXCEPTION).not_done:
@@ -97,13 +102,15 @@ def _wait(futures: Sequence[Future[_T]], folder: Path, silence_seconds: float, c
             return
         if (now := _sizes(folder)) != sizes:
             sizes, changed = now, time.monotonic()
-            del complaints[:num_before]  # what was said since the last look may be about what came after the change
+            del complaints.recent[:num_before]  # what was said since the last look may be about what came after it
         elif time.monotonic() - changed > silence_seconds:
             is_receiving = any(name.endswith(_UNFINISHED) for name in sizes)
-            if complaints or not is_receiving:
-                codes = [found[1] for complaint in complaints if (found := _STATUS.search(complaint))]
+            if complaints.recent or not is_receiving:
+                # also from before the change, which may have been another file's: who is asked to wait is told so once
+                said = list(complaints.of_calls.values())
+                codes = [found[1] for complaint in said if (found := _STATUS.search(complaint))]
                 raise SilentHubError(int(codes[-1]) if codes else None)
-        num_before = len(complaints)
+        num_before = len(complaints.recent)
 
 
 def _sizes(folder: Path) -> dict[str, int]:
@@ -116,10 +123,18 @@ def _sizes(folder: Path) -> dict[str, int]:
     return sizes
 
 
+@dataclass(slots=True)
+class _Complaints:
+    recent: list[str] = field(default_factory=list)
+    """since something was received"""
+    of_calls: dict[int, str] = field(default_factory=dict)
+    """thread -> its last failed attempt, of calls that have not ended"""
+
+
 @contextmanager
-def _complaints() -> Iterator[list[str]]:
+def _complaints() -> Iterator[_Complaints]:
     """What huggingface_hub warns of meanwhile: each failed attempt, before it tries again."""
-    heard: list[str] = []
+    heard = _Complaints()
     ear = _Ear(heard)
     logger = logging.getLogger("huggingface_hub")
     level, shown = logger.level, logger.getEffectiveLevel()
@@ -142,9 +157,12 @@ def _complaints() -> Iterator[list[str]]:
 class _Ear(logging.Handler):
     """Keeps what is said as a warning or worse."""
 
-    def __init__(self, heard: list[str]) -> None:
+    def __init__(self, heard: _Complaints) -> None:
         super().__init__(logging.WARNING)
         self._heard = heard
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._heard.append(record.getMessage())
+        said = record.getMessage()
+        self._heard.recent.append(said)
+        if record.thread is not None and _FAILURE in said:
+            self._heard.of_calls[record.thread] = said

@@ -99,6 +99,41 @@ def test_complaints_before_the_last_byte_do_not_count(tmp_path, gate):
     assert fetch([receive], tmp_path) == [False]
 
 
+def test_who_was_asked_to_wait_is_told_of_though_another_file_came_meanwhile(tmp_path, gate):
+    """Asked to wait for minutes, the library says so once: before the bytes of another file, perhaps."""
+    has_complained = threading.Event()
+
+    def waits():
+        _log.warning("HTTP Error 429 thrown while requesting GET http://hub/a")
+        _log.warning("Rate limited. Waiting 301.0s before retry [Retry 1/5].")
+        has_complained.set()
+        return gate.wait(20)
+
+    def receives():
+        has_complained.wait(20)
+        threading.Event().wait(0.25)
+        (tmp_path / "b").write_bytes(b"whole")
+
+    with pytest.raises(SilentHubError) as caught:
+        fetch([waits, receives], tmp_path, silence_seconds=0.6)
+    assert caught.value.status == 429
+
+
+def test_what_is_told_of_a_silent_hub_is_the_last_failure_of_a_call_that_has_not_ended(tmp_path, gate):
+    def comes_after_all():
+        _log.warning("HTTP Error 503 thrown while requesting GET http://hub/a")
+        (tmp_path / "a").write_bytes(b"whole")
+
+    def is_silent():
+        _log.warning("HTTP Error 503 thrown while requesting GET http://hub/b")
+        _log.warning("'ReadTimeout' thrown while requesting GET http://hub/b")
+        return gate.wait(20)
+
+    with pytest.raises(SilentHubError) as caught:
+        fetch([comes_after_all, is_silent], tmp_path)
+    assert caught.value.status is None
+
+
 def test_a_call_that_takes_too_long_is_left(gate):
     with pytest.raises(TimeoutError):
         within(0.1, gate.wait)
