@@ -5,9 +5,9 @@ lengths and batches. Rows are seeded random words. Each configuration is one epo
 in a process of its own, on one thread, with freed memory kept as the command does. The prediction is made in another
 process that knows the recipe, the model's config.json and the lengths of the rows, and loads nothing.
 
-Time: `whet estimate RECIPE --measure` makes a few passes in a process of its own, right before the run; its seconds a
-token are held against those of the run's steps but the first. On a machine that others use this says as much of them as
-of the formula.
+Time, of some: `whet estimate RECIPE --measure` makes a few passes in a process of its own, right before another run
+that saves at its end alone; its seconds a token are held against those of that run's steps but the first, without the
+save. A checkpoint is not in the estimate, and its writer takes turns with training on one thread.
 
     python benchmarks/estimate_grid.py [NAME ...]     measure all configurations, or some, and predict
     python benchmarks/estimate_grid.py --predict      predict anew what the result file has measured
@@ -17,9 +17,11 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +68,12 @@ CONFIGURATIONS: dict[str, tuple[str, int, int, int, tuple[str, ...]]] = {
     "SmolLM2, LoRA r8, bf16, recompute full": (SMOLLM2, 12, 12, 140, (*LORA, "train.recompute=full")),
 }
 
+TIMED = frozenset({
+    "SmolLM2, LoRA r64, bf16", "SmolLM2, LoRA r8, float32", "SmolLM2, all, float32", "SmolLM2, all, bf16",
+    "SmolLM2, all, float32 masters", "SmolLM2, all, adamw_8bit", "wide, LoRA r16, bf16", "wide, all, bf16",
+    "narrow, LoRA r8, bf16", "narrow, all, float32",
+})  # fmt: skip
+
 
 def make_model(name: str, folder: Path) -> str:
     """Id of a model, or the folder into which one of random weights was written."""
@@ -106,41 +114,62 @@ def measure(name: str) -> dict[str, Any]:
         folder = Path(temporary)
         (folder / "recipe.yaml").write_text(RECIPE.format(folder=folder), encoding="utf-8")
         write_rows(folder / "rows.jsonl", num_rows=NUM_STEPS * global_size, num_words=num_words)
-        environment, python = os.environ | {"OMP_NUM_THREADS": "1"}, sys.executable
-        subprocess.run([python, __file__, "--model", CONFIGURATIONS[name][0], str(folder / "model")], check=True)
-        asked = [python, "-m", "whet", "estimate", str(folder / "recipe.yaml"), *_changes(name, folder)]
-        answer = subprocess.run(
-            [*asked, "--measure", "--json"], check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-            env=environment,
-        ).stdout  # fmt: skip
-        command = [python, __file__, "--child", str(folder), name]
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env=environment)
+        subprocess.run(
+            [sys.executable, __file__, "--model", CONFIGURATIONS[name][0], str(folder / "model")], check=True
+        )
+        timed = _time(name, folder) if name in TIMED else {}
+        steps = _run(name, folder)
         summary, plan, found = (
             json.loads((folder / path).read_text(encoding="utf-8"))
             for path in ("run/summary.json", "run/run_plan.json", "found.json")
         )
-        lines = [json.loads(line) for line in (folder / "run" / "metrics.jsonl").read_text().splitlines()]
-    steps = [line for line in lines if line["kind"] == "step"]
-    told = json.loads(answer)["time"]
     return {
         "peak_bytes": summary["peak_memory_bytes"],
         "planned_bytes": summary["predicted_memory_bytes"],
         "recompute": plan["recompute"],
         "step_tokens": [step["num_tokens"] for step in steps],
         "step_seconds": [round(step["seconds"], 3) for step in steps],
-        "told_seconds_per_token": told["seconds_per_step"][0] / told["tokens_per_step"],
+        **timed,
         **found,
     }
 
 
-def run_configuration(folder: Path, name: str) -> None:
+def _time(name: str, folder: Path) -> dict[str, Any]:
+    """What is told of the seconds of a token, and what a token takes in a run that saves at its end alone."""
+    asked = [sys.executable, "-m", "whet", "estimate", str(folder / "recipe.yaml"), *_changes(name, folder)]
+    answer = subprocess.run(
+        [*asked, "--measure", "--json"], check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=_alone(),
+    ).stdout  # fmt: skip
+    told = json.loads(answer)["time"]
+    steps = _run(name, folder, f"train.save_every={10 * NUM_STEPS}")[1:]
+    seconds = sum(step["seconds"] - step["save_seconds"] for step in steps)
+    shutil.rmtree(folder / "run")
+    return {
+        "told_seconds_per_token": told["seconds_per_step"][0] / told["tokens_per_step"],
+        "seconds_per_token": seconds / sum(step["num_tokens"] for step in steps),
+    }
+
+
+def _run(name: str, folder: Path, *changes: str) -> list[dict[str, Any]]:
+    """One run in a process of its own; the lines of its steps."""
+    command = [sys.executable, __file__, "--child", str(folder), name, *changes]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env=_alone())
+    lines = (folder / "run" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    return [line for line in map(json.loads, lines) if line["kind"] == "step"]
+
+
+def _alone() -> dict[str, str]:
+    return os.environ | {"OMP_NUM_THREADS": "1"}
+
+
+def run_configuration(folder: Path, name: str, changes: Sequence[str]) -> None:
     """In a process of its own: the run of a configuration, whose lengths stay beside it."""
     from whet.allocator import keep_freed_memory
     from whet.models.tokenizer import load_tokenizer
     from whet.recipe import load_recipe
     from whet.train.run import Options, run_recipe
 
-    recipe = load_recipe(folder / "recipe.yaml", _changes(name, folder))
+    recipe = load_recipe(folder / "recipe.yaml", (*_changes(name, folder), *changes))
     facts = _facts_of(load_tokenizer(recipe.model).folder)
     _keep_lengths(recipe, folder / "found.json", facts)
     keep_freed_memory()
@@ -254,11 +283,10 @@ def predict_earlier() -> dict[str, dict[str, Any]]:
 
 
 def _time_ratio(row: dict[str, Any]) -> float | None:
-    """What was told before the run of a token, by what one took in all steps but the first; None: nothing was told."""
-    if "told_seconds_per_token" not in row:
+    """What was told before the run of a token, by what one took; None: that was not measured."""
+    if "seconds_per_token" not in row:
         return None
-    took = sum(row["step_seconds"][1:]) / sum(row["step_tokens"][1:])
-    return round(row["told_seconds_per_token"] / took, 3)
+    return round(row["told_seconds_per_token"] / row["seconds_per_token"], 3)
 
 
 def write(measured: dict[str, dict[str, Any]]) -> None:
@@ -296,7 +324,7 @@ def main(names: list[str]) -> None:
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--child"]:
-        run_configuration(Path(sys.argv[2]), sys.argv[3])
+        run_configuration(Path(sys.argv[2]), sys.argv[3], sys.argv[4:])
     elif sys.argv[1:2] == ["--model"]:
         make_model(sys.argv[2], Path(sys.argv[3]))
     else:
