@@ -38,7 +38,7 @@ from whet.parallel import env as parallel_env
 from whet.parallel.env import Env
 from whet.parallel.mesh import Layout, make_layout
 from whet.recipe.schema import Adapter, Callback, Optim, Parallel
-from whet.train.fit import measure_step_seconds
+from whet.train.fit import measure_step
 from whet.train.held_out import evaluate_loss, measure
 from whet.train.loop import Training
 from whet.train.on_spectral import Spectral
@@ -179,7 +179,7 @@ def live_answers(env: Env, layout: Layout) -> list[dict[str, float]]:
 def measured_before(env: Env, layout: Layout) -> float:
     """The first loss of a run whose steps were timed before it began."""
     training = make_training(CASES["all weights"], env, layout)
-    measure_step_seconds(training)
+    measure_step(training)
     return run_steps(training, [0])[0].loss
 
 
