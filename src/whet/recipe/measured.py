@@ -6,7 +6,7 @@ its metrics as `<metric>`, and as `<set>/<metric>` where the short name is anoth
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from whet.recipe.schema import Evaluate, MetricName, Recipe
@@ -90,3 +90,13 @@ def chosen_on_verdict_rows(recipe: Recipe) -> str | None:
 def listed(names: Sequence[str]) -> str:
     """`eval/loss, eval/stop_rate`"""
     return ", ".join(f"{PREFIX}{name}" for name in names)
+
+
+def shown_once(values: Mapping[str, float]) -> dict[str, float]:
+    """What was measured after one step, without the short names of numbers that stand there by their set's name too.
+
+    `answer_accuracy` and `gsm8k/answer_accuracy` of the first of several sets are one curve: programs may ask for
+    either, people are shown one.
+    """
+    long_names = {(name.rpartition("/")[2], value) for name, value in values.items() if "/" in name}
+    return {name: value for name, value in values.items() if "/" in name or (name, value) not in long_names}

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from whet.recipe.measured import shown_once
+
 _NOT_PLOTTED = ("step", "epoch", "seconds")
 _OF_MACHINE = ("memory", "gpu_", "utilization", "utilisation", "mfu")
 
@@ -111,9 +113,9 @@ def _step_point(step: int, line: Mapping[str, Any]) -> StepPoint:
 
 def _plotted(line: Mapping[str, Any]) -> dict[str, float]:
     """The finite numbers of a line that are measurements: not its place, its time or a count."""
-    return {
+    return shown_once({
         name: number
         for name, value in line.items()
         if (last := name.rsplit("/", 1)[-1]) not in _NOT_PLOTTED and not last.startswith("num_")
         if (number := finite(value)) is not None
-    }
+    })  # fmt: skip

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, TextIO, cast
 
 from whet.errors import StorageError
 from whet.parallel.env import Env
+from whet.recipe.measured import shown_once
 from whet.recipe.schema import Recipe
 from whet.report.follow import clock
 from whet.streams import Lasting
@@ -85,7 +86,7 @@ class Monitor(QuietCallback):
         if not self._is_main:
             return
         self._trackers.log_eval(record.step, {**record.metrics, "seconds": record.seconds})
-        numbers = [text for name, value in record.metrics.items() if (text := _in_words(name, value))]
+        numbers = [text for name, value in shown_once(record.metrics).items() if (text := _in_words(name, value))]
         best = "  (best so far)" if self._best is not None and self._best.step == record.step else ""
         self._tell(f"step {record.step}  {'  '.join(numbers)}{best}")
 

@@ -17,6 +17,7 @@ from whet.recipe.measured import (
     best_name,
     chosen_on_verdict_rows,
     measured_names,
+    shown_once,
 )
 from whet.recipe.schema import MetricName
 
@@ -147,3 +148,10 @@ def test_the_explanation_says_what_is_best_and_how_the_run_ends():
         "Keeps the best checkpoint by eval/loss, lower is better; ends after 3 measurements without a new best; "
         "ends with the best weights." in sentences
     )
+
+
+def test_of_several_sets_the_numbers_of_the_first_are_shown_once():
+    measured = {"loss": 0.5, "answer_accuracy": 0.25, "sums/answer_accuracy": 0.25, "lists/answer_accuracy": 0.75}
+    assert shown_once(measured) == {name: measured[name] for name in measured if name != "answer_accuracy"}
+    other = {"loss": 0.5, "token_accuracy": 0.25, "sums/answer_accuracy": 0.25, "sums/loss": 0.75}
+    assert shown_once(other) == other, "another metric's value, or another value of that metric"
