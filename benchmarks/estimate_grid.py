@@ -126,6 +126,7 @@ def measure(name: str) -> dict[str, Any]:
     return {
         "peak_bytes": summary["peak_memory_bytes"],
         "planned_bytes": summary["predicted_memory_bytes"],
+        "process_bytes": summary["predicted_memory_parts"]["process"],
         "recompute": plan["recompute"],
         "step_tokens": [step["num_tokens"] for step in steps],
         "step_seconds": [round(step["seconds"], 3) for step in steps],

@@ -29,8 +29,8 @@ BLOCK = 256
 """values that share a scale"""
 SMALLEST = 4096
 """values of a parameter from which on its moments take 8 bits (where `BLOCK` divides them); below, float32"""
-VALUES_AT_A_TIME = 2**22
-"""so many are wide at once: of a whole embedding the intermediate results would take gigabytes"""
+VALUES_AT_A_TIME = {"cpu": 2**18, "cuda": 2**22}
+"""so many are wide at once: of a whole embedding the intermediate results would take gigabytes, on a CPU 15 MB"""
 MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
@@ -87,7 +87,8 @@ class AdamW8bit(torch.optim.Optimizer):
         state["step"] += 1
         num_steps, device = int(state["step"]), parameter.device
         numbers = torch.tensor(_numbers(group, num_steps), dtype=torch.float64, device=device)
-        starts = range(0, parameter.numel(), VALUES_AT_A_TIME)
+        at_a_time = VALUES_AT_A_TIME[device.type]
+        starts = range(0, parameter.numel(), at_a_time)
         draw = _draw(self._seed, num_steps, self._names[parameter])
         places = torch.tensor([[draw, start] for start in starts], dtype=torch.int32, device=device)
         update = _update_of(device.type, is_quantized="exp_avg_codes" in state)
@@ -96,8 +97,8 @@ class AdamW8bit(torch.optim.Optimizer):
         flat = [parameter.detach().view(-1), parameter.grad.reshape(-1)]
         flat += [value.view(-1) for key, value in sorted(state.items()) if key != "step"]
         for start, place in zip(starts, places, strict=True):
-            per_value = slice(start, start + VALUES_AT_A_TIME)
-            per_block = slice(start // BLOCK, (start + VALUES_AT_A_TIME) // BLOCK)
+            per_value = slice(start, start + at_a_time)
+            per_block = slice(start // BLOCK, (start + at_a_time) // BLOCK)
             parts = [value[per_value if len(value) == parameter.numel() else per_block] for value in flat]
             update(*parts, numbers=numbers, place=place, tables=tables)
 

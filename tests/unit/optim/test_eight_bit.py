@@ -97,7 +97,7 @@ def test_the_size_of_a_portion_changes_nothing(monkeypatch):
     optimizer = build_optimizer(whole, OPTIM)
     for seed in (1, 2):
         _step(whole, optimizer, seed)
-    monkeypatch.setattr(eight_bit, "VALUES_AT_A_TIME", 4 * BLOCK)
+    monkeypatch.setitem(eight_bit.VALUES_AT_A_TIME, "cpu", 4 * BLOCK)
     optimizer = build_optimizer(parts, OPTIM)
     for seed in (1, 2):
         _step(parts, optimizer, seed)

@@ -286,7 +286,7 @@ def test_the_largest_changes_are_shown_with_both_texts_and_their_scores(make_run
 def test_what_was_measured_while_training_has_a_chart_each_and_counts_have_none(make_run) -> None:
     html = write_report(make_run("x")).read_text(encoding="utf-8")
     shown = html[html.index("Measured while training") :]
-    assert re.findall(r"<figcaption>([^<]*)</figcaption>", shown) == ["sums/answer_accuracy", "score x"]
+    assert re.findall(r"<figcaption>([^<]*)</figcaption>", shown) == ["sums/answer accuracy", "score x"]
     assert "num_rows" not in shown.split("<h2")[0]
 
 
