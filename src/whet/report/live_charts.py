@@ -29,7 +29,7 @@ def _chart(run: RunView, name: str, index: int) -> Markup:
         summary=f"from {points[0][1]:.4g} at step {points[0][0]:,.0f} to {points[-1][1]:.4g} at {points[-1][0]:,.0f}",
         series=[charts.Series(points=points, style="dots")],
         x_label="optimizer step",
-        y_label=_words(name.rpartition("/")[2]),
+        y_label=_words(name),
         is_small=True,
     )
     return Markup(svg)  # noqa: S704 built from numbers and escaped labels
