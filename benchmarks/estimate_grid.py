@@ -256,11 +256,9 @@ def _beside(foreseen: Any, peak_bytes: int) -> dict[str, Any]:
 
 
 def predict_earlier() -> dict[str, dict[str, Any]]:
-    """The estimate beside the peaks that memory_plan.json has measured, on which its slack was fitted.
-
-    Those runs were made before passes shared the beginning of their rows.
-    """
+    """The estimate beside the peaks that memory_plan.json has measured, on which its slack was fitted."""
     from whet.data.pipeline import prepare
+    from whet.data.sampler import order_of
     from whet.models.tokenizer import load_tokenizer
     from whet.recipe import load_recipe
 
@@ -277,7 +275,7 @@ def predict_earlier() -> dict[str, dict[str, Any]]:
             train = prepare(recipe, text_side.tokenizer, end_ids=text_side.stop_ids, base_folder=folder).train
         row = {
             **_facts_of(text_side.folder), "lengths": train.lengths.tolist(), "num_taught": train.num_taught.tolist(),
-            "shared_prefix": 0,
+            "shared_prefix": order_of(recipe, train).shared_prefix,
         }  # fmt: skip
         found[name] = _beside(foresee_rows(changes, row), measured[name]["peak_bytes"])
     return found

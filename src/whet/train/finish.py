@@ -153,9 +153,11 @@ def write_summary(
     parts = {name: seconds + rest[f"{name}_seconds"] for name, seconds in totals.parts.items()}
     by_part = split(parts, seconds=totals.seconds + rest["seconds"], evaluation=totals.evaluation_seconds)
     tokens_per_pass = totals.num_tokens / max(1, totals.num_steps * plan.accumulation * plan.world_size)
-    where_time_went = bottleneck(
-        by_part, Passes(recompute=plan.recompute, tokens_per_pass=tokens_per_pass, num_per_step=plan.accumulation)
-    )
+    passes = Passes(
+        recompute=plan.recompute, tokens_per_pass=tokens_per_pass, num_per_step=plan.accumulation,
+        num_lanes=plan.num_lanes,
+    )  # fmt: skip
+    where_time_went = bottleneck(by_part, passes)
     ended = _best_and_last(training, steps, final_step)
     peak = peak_memory_bytes(training.device)
     memory = _memory_sentence(plan.predicted_memory_bytes, peak, training.device)

@@ -58,13 +58,12 @@ def test_recomputation_is_named_where_it_is_on():
     assert "train.recompute=none" in said
 
 
-def test_small_passes_are_named_where_they_can_be_made_larger():
-    assert "batch.micro_size" in of(
-        Passes(recompute="none", tokens_per_pass=300.0, num_per_step=4), forward=3, backward=6
-    )
-    assert "batch.micro_size" not in of(
-        Passes(recompute="none", tokens_per_pass=300.0, num_per_step=1), forward=3, backward=6
-    )
+@pytest.mark.parametrize(
+    ("num_per_step", "num_lanes", "helps"), [(4, 1, True), (4, 2, True), (1, 1, False), (2, 2, False)]
+)
+def test_small_passes_one_after_the_other_are_named(num_per_step, num_lanes, helps):
+    passes = Passes(recompute="none", tokens_per_pass=300.0, num_per_step=num_per_step, num_lanes=num_lanes)
+    assert ("batch.micro_size=auto" in of(passes, forward=3, backward=6)) == helps
 
 
 def test_the_parts_and_the_rest_make_up_the_whole():
