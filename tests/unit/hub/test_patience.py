@@ -68,6 +68,7 @@ def test_a_file_that_is_being_received_without_complaint_is_waited_for(tmp_path,
 @pytest.mark.parametrize(("complaint", "status"), [("ReadTimeout", None), ("HTTP Error 429 thrown while", 429)])
 def test_a_file_of_which_the_library_complains_is_given_up(tmp_path, gate, complaint, status):
     def receive():
+        threading.Event().wait(0.15)  # the folder has been looked at: the file is seen to come, with what is said of it
         (tmp_path / "x.incomplete").touch()
         _log.warning(complaint)
         return gate.wait(20)
