@@ -18,6 +18,9 @@ PYTHON   ?= $(shell for name in python3.13 python3.12 python3.11 python3; do \
 	&& echo $$name && break; done)
 PIP       = $(BIN)/python -m pip install --disable-pip-version-check -qq $(PIP_ARGS) -c constraints.txt
 TORCH     = $(shell grep '^torch==' constraints.txt)
+# reasoning-gym lists a solver that is published as source alone and that whet never calls.
+PYCOSAT   = $(PIP) pycosat >/dev/null 2>&1 || { echo "No C compiler: a stand-in takes the place of pycosat"; \
+	$(PIP) ./requirements/pycosat; }
 BENCHMARKS = cpu_vs_trl ranks_vs_threads cpu_ladder cpu_scaling loss_head memory_plan data_path many_rows generation \
 	gpu_smoke
 BENCHMARKS_GPU = gpu_lora_8b gpu_sft_8b gpu_smollm2
@@ -99,6 +102,7 @@ $(BIN)/python:
 $(VENV)/.demo-installed: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "Installing whet and $(TORCH) into $(VENV) (a few minutes the first time)"
 	@$(PIP) $(TORCH)
+	@$(PYCOSAT)
 	@$(PIP) -e ".[demo]"
 	@touch $@
 
@@ -117,5 +121,6 @@ $(VENV)/.audit-installed: $(VENV)/.dev-installed
 $(VENV)/.dev-installed: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "Installing whet with its test tools and $(TORCH) into $(VENV) (a few minutes the first time)"
 	@$(PIP) $(TORCH)
+	@$(PYCOSAT)
 	@$(PIP) -e ".[dev]"
 	@touch $(VENV)/.demo-installed $@
