@@ -8,10 +8,9 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
 
 from whet.optim.build import build_optimizer
-from whet.shortage import release
+from whet.train.first_bad import own_part
 from whet.train.laps import Laps
 from whet.train.loop import Training, gradients_of_step
 
@@ -66,7 +65,6 @@ def _measure_passes(run: Training) -> float:
         (_, _, num_short, *_), shortage = gradients_of_step(run, taken)
         seconds.append(time.monotonic() - started)
         if num_short:
-            release()
             run.room.cut_smaller(run, 0, shortage)
             return _measure_passes(run)
     return statistics.median(seconds[1:])
@@ -81,7 +79,7 @@ def _measure_update(run: Training) -> float:
         optimizer.step()
         _wait_for(run.device)
         seconds.append(time.monotonic() - started)
-    whole = sum(_own(parameter).numel() for parameter in run.trainables.named.values())
+    whole = sum(own_part(parameter).numel() for parameter in run.trainables.named.values())
     return statistics.median(seconds[1:]) * whole / max(1, sum(copy.numel() for copy in copies.values()))
 
 
@@ -106,11 +104,7 @@ def _copies(run: Training) -> tuple[dict[str, nn.Parameter], torch.optim.Optimiz
 
 def _copy(tensor: Tensor, most: int) -> nn.Parameter:
     """[N]: the first numbers of what this rank holds of `tensor`."""
-    return nn.Parameter(_own(tensor).reshape(-1)[:most].clone())
-
-
-def _own(tensor: Tensor) -> Tensor:
-    return (tensor.to_local() if isinstance(tensor, DTensor) else tensor).detach()
+    return nn.Parameter(own_part(tensor.detach()).reshape(-1)[:most].clone())
 
 
 def _wait_for(device: torch.device) -> None:

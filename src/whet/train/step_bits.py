@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from torch.distributed.tensor import DTensor
 
 from whet.optim.build import optimizer_tensors
+from whet.train.first_bad import own_part
 from whet.types import StepRecord
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ def fingerprint(tensors: Mapping[str, Tensor]) -> str:
     """16 hex digits over names, shapes and bits; of a tensor in parts (DTensor) over this rank's part."""
     digest = hashlib.sha256()
     for name, tensor in sorted(tensors.items()):
-        own = tensor.to_local() if isinstance(tensor, DTensor) else tensor
+        own = own_part(tensor)
         digest.update(f"{name} {tuple(own.shape)} {own.dtype} {checksum(own):x}\n".encode())
     return digest.hexdigest()[:16]
 
