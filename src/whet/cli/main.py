@@ -7,6 +7,7 @@ typer and each verb module imports what it needs when it is called.
 from __future__ import annotations
 
 import io
+import signal
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -16,7 +17,7 @@ import typer
 
 from whet.cli import surroundings, verbosity
 from whet.cli.output import complain
-from whet.errors import RecipeError, WhetError
+from whet.errors import PeerLostError, RecipeError, WhetError
 from whet.redact import without_secrets
 from whet.shortage import told_as_error
 from whet.streams import flush_or_leave
@@ -56,6 +57,9 @@ def leave_by_exit_code(command: Callable[[], object], *, help_command: str | Non
     except WhetError as error:
         if verbosity.is_verbose():
             _print_unexpected(type(error), error, error.__traceback__)
+        if isinstance(error, PeerLostError):
+            # a launcher tells every rank to stop when one is lost; this one is on its way out, by its own exit code
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
         hint = f"\n  help: {_help_for(error, help_command)}" if error.mend is None and help_command else ""
         complain(without_secrets(f"error: {error}{hint}"))
         sys.exit(error.exit_code)

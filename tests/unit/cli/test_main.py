@@ -12,6 +12,7 @@ import typer
 
 from whet.cli import verbs
 from whet.cli.arguments import complete
+from whet.errors import PeerLostError
 
 # A process of Python and typer on one core; torch alone takes several times as long.
 HELP_SECONDS = 0.3
@@ -81,6 +82,16 @@ def test_an_unexpected_error_keeps_its_traceback_and_code_1(monkeypatch):
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 1
     assert "Traceback" in done.stderr and "KeyError: 'unexpected'" in done.stderr
+
+
+def test_a_rank_that_ends_for_a_lost_one_keeps_its_exit_code_though_it_is_told_to_stop_on_its_way():
+    code = "import atexit, os, signal\n"
+    code += "from whet.cli.main import leave_by_exit_code\nfrom whet.errors import PeerLostError\n"
+    code += "def lose(): raise PeerLostError('rank 1 is gone')\n"
+    code += "atexit.register(lambda: os.kill(os.getpid(), signal.SIGTERM))\nleave_by_exit_code(lose)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == PeerLostError.exit_code, done
+    assert done.stderr == "error: rank 1 is gone\n"
 
 
 def test_the_package_runs_as_a_module():
