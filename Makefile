@@ -52,6 +52,7 @@ docs: $(VENV)/.docs-installed ## the documentation as a site in build/site; a de
 	$(BIN)/zensical build --strict --clean
 
 docs-test: $(VENV)/.docs-installed ## every code block of the pages and every notebook, run with small means
+	$(BIN)/python -m pytest -q tests/unit/test_installation.py
 	$(BIN)/python tests/docs/run.py
 
 check: $(VENV)/.dev-installed ## format, lint, types, import rules, then the tests (budgets among them)
