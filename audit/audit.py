@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -59,6 +60,8 @@ def lint() -> Result:
 
 def secrets() -> Result:
     """Tokens and private keys in files that git knows."""
+    if shutil.which("git") is None:
+        return Result(is_checked=False, note="git is not installed, which tells what files there are")
     names = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=False)
     if names.returncode != 0:
         return Result(is_checked=False, note="this is no git checkout")
