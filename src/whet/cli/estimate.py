@@ -53,7 +53,7 @@ def estimate(
     loaded = load_any_recipe(recipe, overrides or (), complain)
     target = target_of(loaded, gpu, count)
     seen = look(loaded, target, num_rows=rows, mean_length=mean_length, longest=longest, reads=read, say=complain)
-    measured = measure_here(loaded, complain) if measure else None
+    measured = measure_here(seen, complain) if measure else None
     proposal = seen.propose(given_bytes(fit)) if fit is not None else None
     if as_json:
         say(json.dumps(estimate_json(seen, price=price, measured=measured, proposal=proposal), indent=1))

@@ -191,10 +191,10 @@ def _assume(
     return assume_rows(recipe, num_rows=counted, mean_length=mean_length, longest=longest, why=why)
 
 
-def measure_here(recipe: Recipe, say: Say) -> Measured:
+def measure_here(seen: Seen, say: Say) -> Measured:
     """A few real passes of the recipe on this machine."""
     from whet.cli.quiet import quiet_libraries
     from whet.train.measured_steps import measure_steps
 
     quiet_libraries()
-    return measure_steps(recipe, say)
+    return measure_steps(seen.recipe, seen.foreseen.disk.checkpoint_bytes, say)

@@ -6,6 +6,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from whet.cli.estimate_inputs import Seen
+from whet.estimate.disk import num_checkpoints
 from whet.estimate.memory_words import formula
 from whet.estimate.time import ASSUMED_SHARES
 from whet.models.families import num_parameters
@@ -40,6 +41,7 @@ def estimate_json(
             "parts": {name: {"bytes": size, "formula": part_words(seen, name)} for name, size in now.parts.items()},
         },
         "time": time_json(seen, price=price, measured=measured),
+        "checkpoints": checkpoints_json(seen, measured=measured),
         "disk": asdict(now.disk) | {"checkpoints_kept": seen.recipe.train.keep},
         "measured": measured and {
             "pass_seconds": measured.calibration.pass_seconds, "update_seconds": measured.calibration.update_seconds,
@@ -76,6 +78,20 @@ def time_json(seen: Seen, *, price: float | None, measured: Measured | None) -> 
         "device_hours": hours,
         "price_per_device_hour": price,
         "cost": [each * price for each in hours] if hours and price is not None else None,
+    }
+
+
+def checkpoints_json(seen: Seen, *, measured: Measured | None) -> dict[str, Any]:
+    """How many are written by the plan, and what they add to the time of the steps, where the disk was tried."""
+    now = seen.foreseen
+    found: dict[str, Any] = {"num": num_checkpoints(now.plan), "bytes": now.disk.checkpoint_bytes}
+    if measured is None or measured.saves is None:
+        return found | {"write_seconds": None, "seconds_each": None, "seconds": None}
+    least, most = measured.saves.waits(now.disk.checkpoint_bytes, measured.calibration.step_seconds(now.work))
+    return found | {
+        "write_seconds": now.disk.checkpoint_bytes * measured.saves.write_seconds,
+        "seconds_each": [least, most],
+        "seconds": [found["num"] * least, found["num"] * most],
     }
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from whet.cli.estimate_inputs import Seen
-from whet.cli.estimate_json import part_words, time_json
+from whet.cli.estimate_json import checkpoints_json, part_words, time_json
 from whet.estimate.devices import CONTEXT_BYTES, USABLE_SHARE
 from whet.estimate.time import ASSUMED_SHARES
 from whet.models.families import num_parameters
@@ -97,6 +97,7 @@ def _time(seen: Seen, *, price: float | None, measured: Measured | None) -> Iter
     a_step, total = _range(found["seconds_per_step"]), _range(found["seconds"])
     how = _how(seen, measured)
     yield _line("time", f"{a_step} a step, {total} for {steps} ({how}), besides start, evaluation and checkpoints")
+    yield _line("checkpoints", _checkpoints(seen, measured))
     if found["cost"] is not None:
         least, dear = found["cost"]
         shown = f"{least:,.2f}" if f"{least:,.2f}" == f"{dear:,.2f}" else f"{least:,.2f} to {dear:,.2f}"
@@ -109,6 +110,17 @@ def _how(seen: Seen, measured: Measured | None) -> str:
         return f"from {measured.calibration.num_steps} steps measured here"
     low, high = ASSUMED_SHARES
     return f"NOT measured on a GPU: {low:.0%} to {high:.0%} of the data sheet's peak, assumed"
+
+
+def _checkpoints(seen: Seen, measured: Measured | None) -> str:
+    found = checkpoints_json(seen, measured=measured)
+    most = "at most " if seen.recipe.train.fit_seconds is not None else ""
+    count = f"{most}{found['num']:,} of {size(found['bytes'])}"
+    if found["seconds"] is None:
+        return f"{count}; what training waits for them was not measured"
+    each, total = _range(found["seconds_each"]), _range(found["seconds"])
+    written = _duration(found["write_seconds"])
+    return f"{count}, each written in {written} beside a step: {each} longer each, {total} in all"
 
 
 def _disk(seen: Seen) -> str:

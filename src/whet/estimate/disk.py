@@ -1,9 +1,11 @@
-"""Bytes that a run writes: adapter, checkpoints, the whole run folder. Pure arithmetic on weight counts."""
+"""Bytes that a run writes: adapter, checkpoints, the whole run folder. Pure arithmetic."""
 
 from __future__ import annotations
 
 import math
 from typing import Literal
+
+from whet.types import RunPlan
 
 FLOAT32_BYTES = 4
 NUM_ADAM_MOMENTS = 2
@@ -11,6 +13,14 @@ SLACK = 0.10
 """Share added for what is not weights: tokenizer, metrics, answers of the evaluation, a checkpoint being written."""
 
 Method = Literal["lora", "dora", "none"]
+
+
+def num_checkpoints(plan: RunPlan) -> int:
+    """That a run writes by its plan: by its cadence, at the ends of epochs and of the run. One more is written wherever
+    a measurement is the best so far, or somebody asks for one."""
+    total = plan.total_steps
+    by_cadence = range(plan.save_every, total + 1, plan.save_every)
+    return len({*by_cadence, *range(plan.steps_per_epoch, total + 1, plan.steps_per_epoch), total})
 
 
 def adapter_bytes(num_in_file: int) -> int:

@@ -8,7 +8,11 @@
     network              collectives of the step as rings (estimate/traffic.py): the longer of computing and what runs
                          beside it, then what waits
 
-Validation, answers in training, checkpoints, the loading of rows and stragglers are not in it.
+Validation, answers in training, the loading of rows and stragglers are not in it. What training waits for a checkpoint
+stands apart, and is known only where the disk was tried:
+
+    a checkpoint         a copy in the host's memory, for which all wait; then it is written, hashed and synced beside
+                         the step that follows, and the step after that one waits for what is left (train/saves.py)
 """
 
 from __future__ import annotations
@@ -84,3 +88,18 @@ class Calibration:
     def step_seconds(self, work: Work) -> float:
         """Of a step of `work` on the same machine."""
         return work.operations / self.operations_per_second + self.update_seconds
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SavePace:
+    """How fast a machine saves; seconds for each byte of a checkpoint."""
+
+    copy_seconds: float
+    write_seconds: float
+    """hashed and synced to the disk"""
+
+    def waits(self, num_bytes: float, step_seconds: float) -> tuple[float, float]:
+        """Seconds that a checkpoint adds to training: where the step beside it costs it nothing, and where it costs
+        the step as much as it takes."""
+        copied, written = num_bytes * self.copy_seconds, num_bytes * self.write_seconds
+        return copied + max(0.0, written - step_seconds), copied + written

@@ -82,7 +82,7 @@ PLAN_MEANINGS: dict[str, str] = {
     "total_steps": "train.max_steps; else train.epochs x steps_per_epoch; at most what fits train.fit_seconds",
     "epochs": "total_steps / steps_per_epoch",
     "warmup_steps": "optim.warmup: a share of total_steps, rounded up, or a number of steps",
-    "save_every": "train.save_every; else a tenth of total_steps",
+    "save_every": "train.save_every; else a tenth of total_steps; more where train.fit_seconds measured slow ones",
     "eval_every": "train.eval_every; else a tenth of total_steps; 0 without data.validation",
     "device": "train.device; `auto`: cuda where there is a GPU",
     "compute_dtype": "model.dtype; `auto`: bfloat16 where the hardware multiplies it fast",

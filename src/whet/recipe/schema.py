@@ -216,10 +216,11 @@ class Train:
     max_steps: Positive | None = None
     """Optimizer steps."""
     fit_seconds: Annotated[float, Field(gt=0)] | None = None
-    """Time budget in seconds: three steps are measured and the step count that fits is written into the plan
-    before training; never more than `epochs`."""
+    """Time budget in seconds: three steps and a checkpoint are measured, and the step count that fits is written into
+    the plan before training; never more than `epochs`."""
     save_every: Positive | None = None
-    """Optimizer steps between checkpoints; default a tenth of the run. Epoch ends are saved too."""
+    """Optimizer steps between checkpoints; default a tenth of the run, and with `fit_seconds` so seldom that they add a
+    tenth to its time at the most. Epoch ends are saved too."""
     keep: Positive = 2
     """Checkpoints kept (the newest), besides checkpoint-best."""
     eval_every: Positive | None = None

@@ -1,7 +1,7 @@
 """A few real passes of a recipe on this machine: what their operations took, and the memory that was held.
 
-The model, the rows, the kernels and the choices are those of the run. Nothing is updated, and nothing is written but
-tokens and models into the cache.
+The model, the rows, the kernels and the choices are those of the run. Nothing is updated, and nothing stays but
+tokens and models in the cache.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ import torch
 from whet import allocator
 from whet.data.pipeline import prepare
 from whet.data.sampler import order_of
+from whet.errors import StorageError
 from whet.estimate.scale import Rows, operations_per_token
-from whet.estimate.time import Calibration
+from whet.estimate.time import Calibration, SavePace
 from whet.models.tokenizer import load_tokenizer
 from whet.parallel.env import Env, choose_device
 from whet.parallel.mesh import layout_of
@@ -29,6 +30,7 @@ from whet.train.fit import NUM_MEASURED, measure_step
 from whet.train.frozen_base import DTYPE_NAMES, load_base
 from whet.train.loop import Training
 from whet.train.run import build_training, measured_plan
+from whet.train.save_pace import measure_save_pace
 from whet.types import RunPlan
 
 
@@ -41,10 +43,13 @@ class Measured:
     """of this process, without moments and a checkpoint"""
     plan: RunPlan
     """what the run would have decided"""
+    saves: SavePace | None = None
+    """None: nothing could be written where the run would save"""
 
 
-def measure_steps(recipe: Recipe, say: Callable[[str], None]) -> Measured:
-    """Passes of the first three steps of `recipe`, as its run would make them, by one process.
+def measure_steps(recipe: Recipe, checkpoint_bytes: int, say: Callable[[str], None]) -> Measured:
+    """Passes of the first three steps of `recipe`, as its run would make them, by one process; then a part of a
+    checkpoint of so many bytes is written where the run would save, and thrown away.
 
     Errors are those of the run until then.
     """
@@ -79,7 +84,16 @@ def measure_steps(recipe: Recipe, say: Callable[[str], None]) -> Measured:
         ),
         peak_bytes=peak_memory_bytes(device),
         plan=plan,
+        saves=_saves(recipe, checkpoint_bytes, device, say),
     )
+
+
+def _saves(recipe: Recipe, checkpoint_bytes: int, device: torch.device, say: Callable[[str], None]) -> SavePace | None:
+    try:
+        return measure_save_pace(Path(recipe.output), checkpoint_bytes, device)
+    except StorageError as error:
+        say(f"checkpoints were not timed: {error.what}")
+        return None
 
 
 def _steps(run: Training) -> list[int]:

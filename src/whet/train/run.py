@@ -26,7 +26,7 @@ from whet.parallel.collective import raise_if_lost
 from whet.parallel.env import Env
 from whet.parallel.mesh import Layout
 from whet.parallel.rank_files import RankFiles, begin, voice
-from whet.parallel.reduce import barrier, broadcast_text
+from whet.parallel.reduce import barrier
 from whet.parallel.smoke import smoke_test
 from whet.parallel.status import is_relaunch
 from whet.recipe.resolve import resolve
@@ -36,7 +36,7 @@ from whet.train import finish, folder, memory_plan, on_monitor, preflight
 from whet.train.best import best_of
 from whet.train.callbacks import Callback, Callbacks
 from whet.train.chosen import chosen
-from whet.train.fit import measure_step, steps_that_fit
+from whet.train.fit import fitted_plan
 from whet.train.frozen_base import DTYPE_NAMES, load_base
 from whet.train.guard import Guard
 from whet.train.inputs import Inputs
@@ -198,7 +198,7 @@ def _train(recipe: Recipe, options: Options, env: Env, device: torch.device, run
         progress=monitor.answering, show=answers.hear,
     )  # fmt: skip
     if recipe.train.fit_seconds is not None and saved is None:
-        plan = _fit(recipe, training, say)
+        plan = fitted_plan(recipe, training, loaded, run_folder, say)
     saver = saver_of(recipe, run_folder, training, plan, loaded, data, inputs)
     saves = saves_of(saver, training)
     training = replace(training, plan=plan, saves=saves, live=live, guard=guard, startup_seconds=startup.seconds)
@@ -320,25 +320,6 @@ def _loop_and_finish(
             mend="give the same command again to continue",
         )
     return done
-
-
-def _fit(recipe: Recipe, training: Training, say: Say) -> RunPlan:
-    """The plan with the step count that fits the budget, measured by rank 0 and the same on all ranks."""
-    assert recipe.train.fit_seconds is not None
-    say(f"timing a few steps, to see how many fit into {recipe.train.fit_seconds:g} s (train.fit_seconds)")
-    seconds = float(broadcast_text(repr(measure_step(training).seconds)))
-    total = steps_that_fit(recipe.train.fit_seconds, seconds, at_most=training.plan.total_steps)
-    old = training.plan
-    cut = resolve(
-        recipe,
-        world_size=old.world_size,
-        num_samples=old.num_samples,
-        micro_batch=old.micro_batch,
-        max_steps_override=total,
-    )
-    lengths = {name: getattr(cut, name) for name in preflight.FOLLOWS_LENGTH}
-    say(f"{seconds:.2f} s per step: {cut.total_steps} steps fit the time budget")
-    return replace(old, **lengths, measured_seconds_per_step=seconds)
 
 
 def _not_saved(_step: int) -> Callable[[], None]:

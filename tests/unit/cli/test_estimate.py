@@ -14,7 +14,7 @@ from whet.cli.estimate_inputs import given_bytes, look, target_of
 from whet.cli.estimate_json import estimate_json
 from whet.cli.estimate_text import estimate_lines
 from whet.errors import RecipeError
-from whet.estimate.time import Calibration
+from whet.estimate.time import Calibration, SavePace
 from whet.recipe import load_recipe, parse_recipe
 
 RECIPES = Path(__file__).parents[3] / "recipes"
@@ -140,7 +140,18 @@ def test_what_was_measured_here_stands_in_place_of_the_data_sheet():
         calibration=Calibration(operations_per_second=5e10, pass_seconds=1.5, update_seconds=0.25, num_steps=3),
         peak_bytes=10**9,
         plan=SimpleNamespace(predicted_memory_bytes=2 * 10**9),
+        saves=SavePace(copy_seconds=1e-9, write_seconds=4e-9),
     )  # fmt: skip
-    text = "\n".join(estimate_lines(seen_of(GSM8K), price=None, measured=measured, proposal=None))
+    seen = seen_of(GSM8K)
+    text = "\n".join(estimate_lines(seen, price=None, measured=measured, proposal=None))
+    found = estimate_json(seen, price=None, measured=measured, proposal=None)["checkpoints"]
+    num_bytes = seen.foreseen.disk.checkpoint_bytes
+    step = measured.calibration.step_seconds(seen.foreseen.work)
+    assert step > 4e-9 * num_bytes, "a step hides the writing"
+    assert found["seconds_each"] == pytest.approx([1e-9 * num_bytes, 5e-9 * num_bytes])
+    assert found["seconds"] == pytest.approx([found["num"] * each for each in found["seconds_each"]])
+    assert f"{found['num']} of {num_bytes / 1e9:.2f} GB, each written in {4e-9 * num_bytes:.3g} s beside a step" in text
+    unknown = estimate_json(seen_of(GSM8K), price=None, measured=None, proposal=None)["checkpoints"]
+    assert unknown == found | {"write_seconds": None, "seconds_each": None, "seconds": None}
     assert "from 3 steps measured here" in text and "NOT measured" not in text
     assert "1.5 s for the passes of a step, 50 GFLOP/s, and 0.25 s for its update; 1.00 GB held at the peak" in text

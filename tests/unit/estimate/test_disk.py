@@ -2,9 +2,22 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 
-from whet.estimate.disk import adapter_bytes, checkpoint_bytes, final_bytes, run_bytes
+from whet.estimate.disk import adapter_bytes, checkpoint_bytes, final_bytes, num_checkpoints, run_bytes
+
+
+@pytest.mark.parametrize(
+    ("save_every", "steps_per_epoch", "total_steps", "count"),
+    [(10, 1000, 100, 10), (10, 1000, 101, 11), (10, 25, 100, 12), (200, 1000, 100, 1), (3, 4, 12, 6)],
+)
+def test_checkpoints_come_by_cadence_at_the_ends_of_epochs_and_of_the_run(
+    save_every, steps_per_epoch, total_steps, count
+):
+    plan = SimpleNamespace(save_every=save_every, steps_per_epoch=steps_per_epoch, total_steps=total_steps)
+    assert num_checkpoints(plan) == count
 
 
 def test_published_adapter_sizes():

@@ -9,7 +9,7 @@ import pytest
 from whet.estimate.devices import DEVICES, network_of
 from whet.estimate.memory import Job, Pass
 from whet.estimate.scale import Rows, operations_per_token
-from whet.estimate.time import Calibration, Work, step_seconds
+from whet.estimate.time import Calibration, SavePace, Work, step_seconds
 from whet.estimate.traffic import Sharing, calls
 
 JOB = Job(
@@ -49,6 +49,12 @@ def test_ranks_that_share_layers_share_their_operations_and_send_rows():
     assert two.operations == WORK.operations / 2
     halved = step_seconds(WORK, ALONE, H100, reached_share=0.5) / 2
     assert step_seconds(two, ALONE, H100, reached_share=0.5) > halved
+
+
+def test_a_checkpoint_costs_its_copy_and_what_the_step_beside_it_does_not_hide():
+    pace = SavePace(copy_seconds=1e-9, write_seconds=5e-9)
+    assert pace.waits(1e9, step_seconds=2.0) == pytest.approx((1 + 3, 1 + 5))
+    assert pace.waits(1e9, step_seconds=9.0) == pytest.approx((1, 1 + 5))
 
 
 def test_a_calibrated_machine_takes_as_long_as_its_rate_says_and_updates_once_a_step():

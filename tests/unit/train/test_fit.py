@@ -6,19 +6,50 @@ import pytest
 import torch
 from tiny import LORA, build_training, make_plan, make_samples, run_steps, tiny_llama, values
 
+from whet.estimate.disk import num_checkpoints
 from whet.optim.build import optimizer_tensors
-from whet.recipe.schema import Adapter, Optim
+from whet.recipe.resolve import resolve
+from whet.recipe.schema import Adapter, Batch, Data, Model, Optim, Recipe, Train
 from whet.train import fit
-from whet.train.fit import StepTime, measure_step, steps_that_fit
+from whet.train.fit import StepTime, measure_step, plan_that_fits
 from whet.train.lanes import Lanes
 
 
+def _fitted(budget, step_seconds, save_seconds, *, num_samples=4000, **train):
+    """The plan of steps of four samples."""
+    source = {"source": "rows.jsonl"}
+    recipe = Recipe(
+        name="a", output="b", model=Model(id="m"), data=Data(train=[source]), batch=Batch(global_size=4, micro_size=1),
+        train=Train(fit_seconds=budget, **train),
+    )  # fmt: skip
+    whole = resolve(recipe, world_size=1, num_samples=num_samples, micro_batch=1)
+    return plan_that_fits(recipe, whole, step_seconds=step_seconds, save_seconds=save_seconds)
+
+
 @pytest.mark.parametrize(
-    ("budget", "seconds", "at_most", "expected"),
-    [(100, 2.0, 1000, 50), (100, 2.0, 20, 20), (1, 2.0, 20, 1), (7, 2.0, 20, 3)],
+    ("budget", "seconds", "num_samples", "expected"),
+    [(100, 2.0, 4000, 50), (100, 2.0, 80, 20), (1, 2.0, 80, 1), (7, 2.0, 80, 3)],
 )
-def test_the_steps_that_fit_a_budget(budget, seconds, at_most, expected):
-    assert steps_that_fit(budget, seconds, at_most=at_most) == expected
+def test_the_steps_that_fit_a_budget(budget, seconds, num_samples, expected):
+    plan = _fitted(budget, seconds, 0.0, num_samples=num_samples)
+    assert plan.total_steps == expected and plan.save_every == max(1, expected // 10)
+    assert plan.measured_seconds_per_step == seconds
+
+
+def test_checkpoints_count_in_the_budget_and_take_a_tenth_of_it_at_the_most():
+    plan = _fitted(60, 4.4, 4.8)
+    assert (plan.total_steps, plan.save_every) == (11, 11), "13 steps and 13 checkpoints would take 120 s"
+    for budget, step, save in ((60, 4.4, 4.8), (600, 4.4, 4.8), (600, 0.5, 3.0), (3600, 1.0, 0.2), (100, 1.0, 30.0)):
+        plan = _fitted(budget, step, save, num_samples=40_000)
+        num_saves = num_checkpoints(plan)
+        assert plan.total_steps * step + num_saves * save <= budget
+        assert (plan.total_steps + 1) * step + (num_saves + 1) * save > budget - step, "no more fit"
+        assert (num_saves - 1) * save <= 0.1 * plan.total_steps * step, "but for the last one"
+
+
+def test_a_recipe_that_says_how_often_to_save_is_obeyed():
+    plan = _fitted(100, 1.0, 4.0, save_every=1)
+    assert (plan.total_steps, plan.save_every) == (20, 1)
 
 
 def _training(adapter=LORA, model=None, **optim):
