@@ -18,9 +18,9 @@ Method = Literal["lora", "dora", "none"]
 def num_checkpoints(plan: RunPlan) -> int:
     """That a run writes by its plan: by its cadence, at the ends of epochs and of the run. One more is written wherever
     a measurement is the best so far, or somebody asks for one."""
-    total = plan.total_steps
-    by_cadence = range(plan.save_every, total + 1, plan.save_every)
-    return len({*by_cadence, *range(plan.steps_per_epoch, total + 1, plan.steps_per_epoch), total})
+    total, cadence, epoch = plan.total_steps, plan.save_every, plan.steps_per_epoch
+    num_due = total // cadence + total // epoch - total // math.lcm(cadence, epoch)
+    return num_due + (total % cadence != 0 and total % epoch != 0)
 
 
 def adapter_bytes(num_in_file: int) -> int:
