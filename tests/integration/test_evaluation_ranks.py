@@ -109,7 +109,7 @@ def test_two_ranks_write_the_files_of_one_and_no_row_twice(original, by_one_proc
     assert 0 < seconds < WHOLE_MINUTE
 
 
-@pytest.mark.parametrize("dying_rank", [0, 1])
+@pytest.mark.parametrize("dying_rank", [pytest.param(0, marks=pytest.mark.fault), 1])
 def test_a_rank_that_dies_ends_the_other_at_once_and_the_same_command_goes_on(
     original, by_one_process, tmp_path, dying_rank
 ):
