@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
+
+MOST_LEVELS = 100
 
 
 def read_json(text: str | bytes) -> Any:
@@ -16,6 +18,19 @@ def read_json(text: str | bytes) -> Any:
         return json.loads(text.decode("utf-8") if isinstance(text, bytes) else text)
     except RecursionError as error:
         raise ValueError("its values are nested too deeply") from error
+
+
+def nests_deeply(value: Any) -> bool:
+    """Whether lists and objects lie in each other more than `MOST_LEVELS` deep. How much deeper a parser goes differs
+    from Python to Python; what walks the value afterwards would end in RecursionError."""
+    level = [value]
+    for _ in range(MOST_LEVELS):
+        level = [item for each in level if isinstance(each, (dict, list)) for item in _items(each)]
+    return any(isinstance(each, (dict, list)) for each in level)
+
+
+def _items(value: dict[str, Any] | list[Any]) -> Iterable[Any]:
+    return value.values() if isinstance(value, dict) else value
 
 
 def read_object(text: str | bytes) -> dict[str, Any] | None:

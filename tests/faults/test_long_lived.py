@@ -76,7 +76,7 @@ def test_a_thousand_requests_at_the_guard_leave_nothing_behind(monkeypatch, outc
         replies.append(message.get("status"))
 
     async def ask(number: int) -> None:
-        bodies = (b'{"model": "tiny", "max_tokens": 4}', b'{"model": "other"}', b"[" * 5000, b"\xff")
+        bodies = (b'{"model": "tiny", "max_tokens": 4}', b'{"model": "other"}', b"[" * 100_000, b"\xff")
         hosts = (b"localhost", b"evil.example", b"[")
         messages = [{"type": "http.request", "body": bodies[number % 4], "more_body": False}]
 

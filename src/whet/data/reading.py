@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from whet.json_text import MOST_LEVELS, nests_deeply
 from whet.types import Message
 
 
@@ -125,6 +126,10 @@ def get_texts(value: Any, field: str) -> tuple[str, ...]:
 
 def to_json_text(value: Any, field: str) -> str:
     """JSON text of a value that a chat template will be given, its texts checked like all others."""
+    if nests_deeply(value):
+        raise RowError(
+            "nested too deeply", field=field, found=f"more than {MOST_LEVELS} levels", expected="plain JSON values"
+        )
     try:
         text = json.dumps(value, ensure_ascii=False, allow_nan=False)
     except (TypeError, ValueError, RecursionError) as error:

@@ -96,6 +96,11 @@ OTHER_ROWS = {
     "messages: half a character in a call": (_chat(USER, {**ASSISTANT, "tool_calls": [
         {"function": {"name": "add", "arguments": "\ud83d"}}]}), {},
         "lone surrogate (field 'messages[1]', found half of a UTF-16 pair, expected valid Unicode text)"),
+    "messages: a call nested deeply": (_chat(USER, {**ASSISTANT, "tool_calls": [
+        {"function": {"name": "add", "arguments": json.loads("[" * 300 + "]" * 300)}}]}), {},
+        "nested too deeply (field 'messages[1]', found more than 100 levels, expected plain JSON values)"),
+    "messages: tools nested deeply": (_chat(USER, ASSISTANT, tools=[json.loads('{"a":' * 300 + "1" + "}" * 300)]), {},
+        "nested too deeply (field 'tools', found more than 100 levels, expected plain JSON values)"),
     "ShareGPT: unknown speaker": (_share({"from": "bing", "value": "a"}), {},
         "unknown speaker (field 'conversations[0].from', found 'bing', expected one of system, human, user, gpt,"),
     "ShareGPT: number for text": (_share({"from": "human", "value": "a"}, {"from": "gpt", "value": 4}), {},

@@ -7,18 +7,21 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from whet.errors import DataError
+from whet.json_text import nests_deeply, read_json
 
 
 def with_arguments_as_objects(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The messages with JSON text as arguments of a call read: what most chat templates expect."""
+    """The messages with JSON text as arguments of a call read: what most chat templates expect. Text that is no JSON,
+    or that nests too deeply, stays text."""
 
     def read(arguments: Any) -> Any:
         if not isinstance(arguments, str):
             return arguments
         try:
-            return json.loads(arguments)
-        except json.JSONDecodeError:
+            value = read_json(arguments)
+        except ValueError:
             return arguments
+        return arguments if nests_deeply(value) else value
 
     return [_with_arguments(message, read) for message in messages]
 

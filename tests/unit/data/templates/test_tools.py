@@ -6,6 +6,7 @@ import pytest
 from transformers import PreTrainedTokenizerFast
 
 from whet.data import templates
+from whet.data.templates.tools import with_arguments_as_objects
 from whet.errors import DataError
 from whet.types import Message
 
@@ -64,6 +65,14 @@ def test_arguments_are_json_however_given_and_however_the_template_takes_them(ch
     assert '<call>get_weather {"city": "Paris", "days": 2}</call><|im_end|>' in rendered.texts[1]
     assert rendered.texts[0].endswith("<|im_start|>user\nRain in Paris?<|im_end|>\n<|im_start|>assistant\n")
     assert rendered.taught == (True, True)
+
+
+@pytest.mark.parametrize("arguments", ["[" * 100_000, "[" * 300 + "]" * 300, '{"a":' * 100_000 + "1" + "}" * 100_000])
+def test_arguments_that_nest_deeply_stay_the_text_that_they_are(chatml, arguments):
+    rendered = _render(_template(chatml, _written("{{ '' + call.function.arguments }}")), _turns(_call(arguments)))
+    assert f"<call>get_weather {arguments}</call>" in rendered.texts[1]
+    (read,) = with_arguments_as_objects([json.loads(_call(arguments).extra)])
+    assert read["tool_calls"][0]["function"]["arguments"] == arguments
 
 
 def test_python_in_a_message_does_not_change_how_arguments_are_written(chatml):
