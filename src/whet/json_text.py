@@ -20,17 +20,19 @@ def read_json(text: str | bytes) -> Any:
         raise ValueError("its values are nested too deeply") from error
 
 
-def nests_deeply(value: Any) -> bool:
-    """Whether lists and objects lie in each other more than `MOST_LEVELS` deep. How much deeper a parser goes differs
+def nests_deeply(value: Any, most_levels: int = MOST_LEVELS) -> bool:
+    """Whether lists and objects lie in each other more than `most_levels` deep. How much deeper a parser goes differs
     from Python to Python; what walks the value afterwards would end in RecursionError."""
     level = [value]
-    for _ in range(MOST_LEVELS):
-        level = [item for each in level if isinstance(each, (dict, list)) for item in _items(each)]
-    return any(isinstance(each, (dict, list)) for each in level)
+    for _ in range(most_levels):
+        level = [item for each in level for item in _items(each)]
+    return any(isinstance(each, dict | list) for each in level)
 
 
-def _items(value: dict[str, Any] | list[Any]) -> Iterable[Any]:
-    return value.values() if isinstance(value, dict) else value
+def _items(value: Any) -> Iterable[Any]:
+    if isinstance(value, dict):
+        return value.values()
+    return value if isinstance(value, list) else ()
 
 
 def read_object(text: str | bytes) -> dict[str, Any] | None:

@@ -97,7 +97,7 @@ def _time(seen: Seen, *, price: float | None, measured: Measured | None) -> Iter
     a_step, total = _range(found["seconds_per_step"]), _range(found["seconds"])
     how = _how(seen, measured)
     yield _line("time", f"{a_step} a step, {total} for {steps} ({how}), besides start, evaluation and checkpoints")
-    yield _line("checkpoints", _checkpoints(seen, measured))
+    yield _line("checkpoints", most + _checkpoints(seen, measured))
     if found["cost"] is not None:
         least, dear = found["cost"]
         shown = f"{least:,.2f}" if f"{least:,.2f}" == f"{dear:,.2f}" else f"{least:,.2f} to {dear:,.2f}"
@@ -114,8 +114,7 @@ def _how(seen: Seen, measured: Measured | None) -> str:
 
 def _checkpoints(seen: Seen, measured: Measured | None) -> str:
     found = checkpoints_json(seen, measured=measured)
-    most = "at most " if seen.recipe.train.fit_seconds is not None else ""
-    count = f"{most}{found['num']:,} of {size(found['bytes'])}"
+    count = f"{found['num']:,} of {size(found['bytes'])}"
     if found["seconds"] is None:
         return f"{count}; what training waits for them was not measured"
     each, total = _range(found["seconds_each"]), _range(found["seconds"])

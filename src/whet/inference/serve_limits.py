@@ -2,13 +2,15 @@
 
 Servers take more than clients of OpenAI's kind send: transformers' renders a chat template that comes in the request,
 on the thread that answers everybody, and takes whole generation settings; others fetch pictures from any address.
-Standard library only.
+Standard library and leaves of whet only.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from typing import Any
+
+from whet.json_text import nests_deeply
 
 MOST_BODY_BYTES = 32_000_000
 MOST_BODY_SECONDS = 30.0
@@ -53,7 +55,7 @@ def why_refused(document: Mapping[str, Any], context: int | None) -> str | None:
     unknown = sorted(str(key) for key in document if key not in _KEYS)
     if unknown:
         return f"{unknown[0][:60]!r} is no key of a request here"
-    if _depth(document) > _MOST_DEPTH:
+    if nests_deeply(document, _MOST_DEPTH):
         return f"a request is nested {_MOST_DEPTH} levels deep at most"
     for key in _LENGTHS:
         if (reason := _why_no_number(document, key, context)) is not None:
@@ -87,21 +89,6 @@ def _kinds_of_parts(document: Mapping[str, Any]) -> Iterator[str]:
             for part in content if isinstance(content, list) else ():
                 if isinstance(part, dict):
                     yield str(part.get("type", ""))
-
-
-def _depth(value: Any) -> int:
-    """Levels of lists and objects; not counted beyond the limit."""
-    level, depth = [value], 0
-    while level and depth <= _MOST_DEPTH:
-        depth += 1
-        children: list[Any] = []
-        for each in level:
-            if isinstance(each, dict):
-                children += each.values()
-            elif isinstance(each, list):
-                children += each
-        level = [child for child in children if isinstance(child, dict | list)]
-    return depth
 
 
 def _num_characters(value: Any) -> int:

@@ -109,10 +109,9 @@ def plan_that_fits(recipe: Recipe, plan: RunPlan, *, step_seconds: float, save_s
             recipe, world_size=plan.world_size, num_samples=plan.num_samples, micro_batch=plan.micro_batch,
             max_steps_override=steps,
         )  # fmt: skip
-        cut = replace(
-            plan, **{name: getattr(cut, name) for name in FOLLOWS_LENGTH}, measured_seconds_per_step=step_seconds
-        )
-        cut = replace(cut, save_every=recipe.train.save_every or max(cut.save_every, sparing))
+        lengths = {name: getattr(cut, name) for name in FOLLOWS_LENGTH}
+        lengths["save_every"] = recipe.train.save_every or max(cut.save_every, sparing)
+        cut = replace(plan, **lengths, measured_seconds_per_step=step_seconds)
         excess = steps * step_seconds + num_checkpoints(cut) * save_seconds - budget
         if excess <= 0 or steps == 1:
             return cut
